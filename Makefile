@@ -1,0 +1,56 @@
+# pmd-agent. `make help` lists the targets.
+BUILD := build$(if $(SAN),/san)
+CC ?= gcc
+CFLAGS_ALL := -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -fno-math-errno -ffp-contract=off -Isrc -Iinclude -pthread \
+              $(if $(SAN),-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -O1) $(CFLAGS)
+LDFLAGS_ALL := -pthread $(if $(SAN),-fsanitize=address,undefined) $(LDFLAGS)
+
+# The engine and everything below it (libqwen3vl), then the rooms that need the game's libraries.
+ENGINE_ROOMS := base checkpoint text vision backend/cpu engine
+GAME_ROOMS := hub emulator game record agent
+lib_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(ENGINE_ROOMS),$(wildcard src/$(r)/*.c))))
+app_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(GAME_ROOMS) app,$(wildcard src/$(r)/*.c))))
+tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
+
+LIB_LIBS := -lyajl -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -lm
+APP_LIBS := -lcurl -lcrypto -lsqlite3 -ldl
+
+.PHONY: help play test test-all rom deps engine fuzz clean
+help:
+	@sed -n 's/^## //p' Makefile
+all: $(BUILD)/pmd-agent $(BUILD)/libqwen3vl.a
+
+## make play        install what is missing, build, play the bundled dungeon with the bundled model
+play: deps
+	@$(MAKE) --no-print-directory -s all
+	@$(BUILD)/pmd-agent play
+
+## make test        build and run the tests (SAN=1: under ASan and UBSan); make test-all adds the slow ones
+test: deps
+	@$(MAKE) --no-print-directory -s all build-tests
+	@tests/run.sh $(BUILD) $(notdir $(tests))
+test-all: deps
+	@$(MAKE) --no-print-directory -s all build-tests
+	@PMD_SLOW_TESTS=1 tests/run.sh $(BUILD) $(notdir $(tests))
+build-tests: $(tests)
+
+deps:
+	@tools/install-deps.sh
+
+$(BUILD)/libqwen3vl.a: $(lib_objs)
+	@rm -f $@ && ar rcs $@ $^
+$(BUILD)/pmd-agent: $(app_objs) $(BUILD)/libqwen3vl.a
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(APP_LIBS) $(LIB_LIBS)
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(filter-out $(BUILD)/obj/src/app/main.o,$(app_objs)) $(BUILD)/libqwen3vl.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(APP_LIBS) $(LIB_LIBS)
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<
+
+-include rom/tinywoods/rom.mk
+## make clean       remove what was built
+clean:
+	rm -rf build
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,152 @@
+/* libqwen3vl: Qwen3-VL checkpoints of the Hugging Face Hub, as they are stored, from C.
+ *
+ * Three ideas:
+ *   model    a checkpoint folder opened for one device; shared by any number of sessions; loaded once, read-only.
+ *   session  one conversation: a list of messages turned into tokens with the checkpoint's own template. What was computed for a
+ *            prefix is kept in pages and reused by every session of the model (prompt reuse); fork copies nothing.
+ *   generate continues a session: sampled or greedy, optionally held to a JSON schema, streaming through a callback.
+ *
+ * Functions return 0 or a negative code and fill `struct err` with a sentence. A model may be used from several threads; a
+ * session from one at a time. Text is UTF-8. User text can never become control tokens. */
+#ifndef QWEN3VL_H
+#define QWEN3VL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef PMD_STRUCT_ERR
+#define PMD_STRUCT_ERR
+struct err {
+    int code;
+    char message[1000];
+};
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct qvl_model;
+struct qvl_session;
+
+/* ---- model ---------------------------------------------------------------------------------------------------------- */
+
+struct qvl_options {
+    const char *device;      /* "auto" (default), "cpu", "cuda" */
+    int threads;             /* 0: one per core */
+    int64_t context;         /* most tokens of one session; 0: what the checkpoint declares, as far as memory goes */
+    size_t kv_bytes;         /* budget for KV pages of all sessions and of the prefix cache; 0: a quarter of free memory */
+    bool f32;                /* exact fp32 products, for proof; default bf16 */
+    const char *cpu_limit;   /* "c", "avx2", "avx512", "avx512bf16": cap of the instruction set; NULL: best */
+    const char *fp8_activations; /* "bf16" (default) or "e4m3" */
+    bool pillow_resize;      /* Pillow's resampler instead of torchvision's */
+};
+
+/* Opens the folder and loads it. Zeroed options are the defaults. */
+int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_model **out, struct err *err);
+void qvl_unload(struct qvl_model *model); /* all its sessions must be closed */
+
+struct qvl_info {
+    const char *folder, *device, *kernels; /* kernels: e.g. "avx512bf16" */
+    const char *storage;                   /* "bf16", "fp8", "nf4", "mixed nf4/bf16", ... */
+    int64_t parameters, context;
+    size_t weight_bytes;        /* of the checkpoint */
+    size_t decode_bytes;        /* weight bytes read for one decoded token */
+    size_t memory_bytes;        /* held now beyond the mapped files */
+    int vocab, hidden, layers;
+    bool thinking;              /* the chat format opens a think block */
+    double load_seconds;
+};
+void qvl_model_info(const struct qvl_model *model, struct qvl_info *out);
+
+/* Ids of text; returns a malloc'ed array. special: parse control tokens in the text. */
+int qvl_tokenize(struct qvl_model *model, const char *text, size_t n, bool special, int32_t **ids, size_t *count, struct err *err);
+/* malloc'ed NUL-terminated text. */
+int qvl_detokenize(struct qvl_model *model, const int32_t *ids, size_t count, char **text, struct err *err);
+
+/* ---- session -------------------------------------------------------------------------------------------------------- */
+
+enum qvl_role { QVL_SYSTEM, QVL_USER, QVL_ASSISTANT, QVL_TOOL };
+
+/* One part of a message: text, or an image (8-bit RGB rows, copied), or an encoded PNG/JPEG file in memory. */
+struct qvl_part {
+    const char *text;
+    const uint8_t *rgb;
+    int width, height;
+    const void *encoded;
+    size_t encoded_bytes;
+};
+
+int qvl_session_new(struct qvl_model *model, struct qvl_session **out, struct err *err);
+void qvl_session_free(struct qvl_session *s);
+/* A copy that shares every page of what was computed. */
+int qvl_session_fork(const struct qvl_session *s, struct qvl_session **out, struct err *err);
+/* Appends a message. Images are encoded when they are first needed. */
+int qvl_session_message(struct qvl_session *s, enum qvl_role role, const struct qvl_part *parts, int count, struct err *err);
+/* Appends raw text outside any template (special: parse control tokens); for scoring and completion. */
+int qvl_session_raw(struct qvl_session *s, const char *text, size_t n, bool special, struct err *err);
+int qvl_session_raw_ids(struct qvl_session *s, const int32_t *ids, size_t count, struct err *err);
+/* Drops all messages. The prefix cache keeps what it has. */
+void qvl_session_clear(struct qvl_session *s);
+/* The token ids of the session as they would be sent to the model now (with the generation prompt); malloc'ed. */
+int qvl_session_ids(struct qvl_session *s, int32_t **ids, size_t *count, struct err *err);
+
+/* ---- generate ------------------------------------------------------------------------------------------------------- */
+
+struct qvl_sampling {
+    bool greedy;
+    float temperature, top_p, min_p; /* 0 = the checkpoint's default (min_p: off) */
+    int top_k;                       /* 0 = the checkpoint's default */
+    float repetition_penalty, presence_penalty;
+    uint64_t seed;                   /* 0 is a seed like any other */
+};
+
+struct qvl_generate {
+    struct qvl_sampling sampling;
+    int max_tokens;              /* 0: until the end token or the context is full */
+    int think_tokens;            /* thinking models: the think block is closed after so many tokens; 0 = no limit */
+    const char *json_schema;     /* holds the answer (after </think>) to this schema; NULL = free text */
+    const char *const *stop;     /* stop strings */
+    int stop_count;
+    int top_logprobs;            /* alternatives recorded per token, up to 20 */
+    bool no_append;              /* do not add the answer to the session as an assistant message */
+    /* Called with each piece of valid UTF-8 as it appears; return non-zero to stop. */
+    int (*on_text)(void *user, const char *text, size_t n, bool thinking);
+    void *user;
+};
+
+struct qvl_token {
+    int32_t id;
+    float logprob;   /* of the token among the allowed ones, before temperature */
+    bool forced;     /* the constraint left no choice */
+    int top_count;
+    int32_t top_id[20];
+    float top_logprob[20];
+};
+
+enum qvl_finish { QVL_FINISH_STOP, QVL_FINISH_LENGTH, QVL_FINISH_CANCELLED };
+
+struct qvl_result {
+    char *text;      /* the answer without the think block; malloc'ed */
+    char *thinking;  /* the think block, or NULL; malloc'ed */
+    struct qvl_token *tokens; /* all generated tokens; malloc'ed */
+    size_t token_count;
+    enum qvl_finish finish;
+    int64_t prompt_tokens, cached_tokens; /* cached: taken from the prefix cache */
+    double image_seconds, prefill_seconds, decode_seconds, first_token_seconds;
+};
+int qvl_generate(struct qvl_session *s, const struct qvl_generate *g, struct qvl_result *out, struct err *err);
+void qvl_result_free(struct qvl_result *r);
+
+/* Log-probability of each token of the session given those before it (the first has none), with the top k alternatives. */
+int qvl_score(struct qvl_session *s, int top_k, struct qvl_token **tokens, size_t *count, struct err *err);
+
+/* Last hidden state as an embedding (hidden floats, malloc'ed): of the last token, or the mean over the image tokens. */
+enum qvl_embedding { QVL_EMBED_LAST, QVL_EMBED_IMAGE };
+int qvl_embed(struct qvl_session *s, enum qvl_embedding kind, float **out, int *size, struct err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,71 @@
+/* The door between the engine and a kind of device: the whole forward pass (DESIGN.md), so that a backend may fuse as far
+ * as it likes. Page contents are the backend's business; the engine moves them only through export/import. */
+#ifndef BACKEND_BACKEND_H
+#define BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "checkpoint/checkpoint.h"
+#include "vision/image.h"
+
+struct backend_model;
+
+struct backend_options {
+    int threads;            /* CPU: 0 = all cores */
+    bool f32;               /* exact products for proof; default is bf16 activations at each linear's entrance */
+    const char *cpu_limit;  /* cap of the instruction set, NULL = best */
+    bool fp8_e4m3_activations;
+    size_t kv_bytes;        /* budget for KV pages */
+};
+
+/* Features of one image or one video: main (tokens, hidden) then deepstack_count more of the same shape, fp32, host memory. */
+struct vision_features {
+    int grid_t, grid_h, grid_w;
+    int64_t tokens;     /* per the whole item */
+    int levels;         /* 1 + deepstack_count */
+    float *values;      /* (levels, tokens, hidden), owned by whoever holds the struct; vision_features_free */
+};
+void vision_features_free(struct vision_features *f);
+
+/* Consecutive tokens of one sequence in a batch. */
+struct span {
+    const int32_t *ids;          /* (count) */
+    int count;
+    int64_t first;               /* absolute index of ids[0] in its sequence: its KV slot */
+    const int32_t *positions;    /* (count, 3): T, H, W */
+    const int32_t *pages;        /* page numbers covering [0, first + count) */
+    int page_count;
+    /* Visual rows: for token i, visual_row[i] >= 0 is the row in visual (levels, visual_tokens, hidden); -1 = plain text. */
+    const int32_t *visual_row;   /* NULL when the span has none */
+    const float *const *visual_levels; /* [levels] base pointers, rows of hidden floats */
+    int levels;
+    /* Asked results. logits_rows: indexes within the span whose logits are wanted. */
+    const int *logits_rows;
+    int logits_count;
+    float *logits;               /* (logits_count, vocab) */
+    float *hidden;               /* (count, hidden) last hidden states after the final norm, or NULL */
+};
+
+struct backend {
+    const char *name; /* "cpu", "cuda" */
+    int (*load)(struct checkpoint *c, const struct backend_options *o, struct backend_model **out, struct err *err);
+    void (*unload)(struct backend_model *m);
+    int (*encode_image)(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err);
+    /* Writes the keys and values of every token of every span and computes what the spans ask for. */
+    int (*forward)(struct backend_model *m, const struct span *spans, int count, struct err *err);
+
+    int32_t (*page_alloc)(struct backend_model *m); /* page number, or -1 when the budget is used up */
+    void (*page_free)(struct backend_model *m, int32_t page);
+    int (*page_copy)(struct backend_model *m, int32_t to, int32_t from, struct err *err);
+    size_t (*page_bytes)(const struct backend_model *m);
+    int (*page_export)(struct backend_model *m, int32_t page, void *out, struct err *err);
+    int (*page_import)(struct backend_model *m, int32_t page, const void *in, struct err *err);
+    size_t (*memory_bytes)(const struct backend_model *m); /* held now, mapped weights not counted */
+};
+
+extern const struct backend backend_cpu;
+
+#endif

@@ -1,0 +1,71 @@
+/* The operations of the CPU backend as a table of pointers: plain C first (the reference), then each instruction set
+ * replaces what it does better (ops_init). Activations are fp32 everywhere; the precision setting says what a product
+ * sees: F32 keeps activations and weights exact (proof), BF16 rounds the activations once at the entrance of each linear
+ * layer and accumulates in fp32 (default).
+ *
+ * Row independence: the result of a row is the same bit for bit whatever the number of rows, the chunk it came in, or the number
+ * of threads. Therefore every variant reduces over `in` in one fixed order (its own), and attention runs over positions in
+ * fixed blocks of one KV page. Prompt reuse and continuous batching rest on this. */
+#ifndef BACKEND_CPU_OPS_H
+#define BACKEND_CPU_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/checkpoint.h"
+
+enum precision { PRECISION_F32, PRECISION_BF16 };
+
+enum { KV_PAGE_TOKENS = 32 };
+
+/* One sequence's KV pages for one layer, as attention sees them. pages[p] is the base of page p; within it this layer's keys
+ * start at k_offset and values at v_offset (in elements), each laid out (kv_heads, KV_PAGE_TOKENS, head_dim).
+ * Elements are fp32 (PRECISION_F32) or bf16. */
+struct kv_view {
+    void *const *pages;
+    int64_t k_offset, v_offset;
+    int kv_heads, head_dim;
+    enum precision precision;
+};
+
+struct cpu_ops {
+    const char *name; /* "c", "avx2", "avx512", "avx512bf16" */
+
+    /* y[r * ldy + o] = dot(x[r], W[o]) + bias[o] for o in [o0, o1), r in [0, rows). y and x are fp32.
+     * precision F32: exact products, fp32 (or better) accumulation. BF16: x has been rounded by round_bf16 already and is
+     * given as bf16 in xb (rows, ldx); x is then unused. Any storage kind. scratch: linear_scratch() bytes per thread. */
+    void (*linear)(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows,
+                   const struct linear_weight *w, int64_t o0, int64_t o1, enum precision precision, void *scratch);
+    /* dst[i] = bf16(src[i]), round to nearest even, NaN kept. */
+    void (*round_bf16)(uint16_t *dst, const float *src, int64_t n);
+
+    /* y = x * rsqrt(mean(x^2) + eps) * w, one row of n. */
+    void (*rms_norm)(float *y, const float *x, const float *w, int n, float eps);
+    /* LayerNorm with weight and bias, one row of n. */
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, int n, float eps);
+    /* y[i] = silu(gate[i]) * up[i] */
+    void (*silu_mul)(float *y, const float *gate, const float *up, int64_t n);
+    void (*gelu_tanh)(float *x, int64_t n);
+    void (*gelu_erf)(float *x, int64_t n);
+    /* Half-split rotation in place: x (head_dim), c and s (head_dim / 2). */
+    void (*rotate)(float *x, const float *c, const float *s, int head_dim);
+
+    /* Causal attention of one query row over positions [0, length): q (q_heads, head_dim) -> out (q_heads, head_dim), scale
+     * head_dim^-0.5, for kv heads [kv0, kv1) and their q_heads / kv_heads query heads. Page-wise online softmax. */
+    void (*attend)(float *out, const float *q, int q_heads, const struct kv_view *kv, int64_t length, int kv0, int kv1,
+                   void *scratch);
+    /* Full attention of the vision tower inside one group: q, k, v (n, heads, head_dim) with row stride ld; rows [r0, r1) of
+     * head h -> out (n, heads * head_dim) with row stride ldo. */
+    void (*attend_full)(float *out, int64_t ldo, const float *q, const float *k, const float *v, int64_t ld, int n, int head_dim,
+                        int h, int r0, int r1, enum precision precision, void *scratch);
+};
+
+/* The best table for this machine; limit ("c", "avx2", "avx512", "avx512bf16" or NULL) caps it for tests and comparison. */
+const struct cpu_ops *cpu_ops_select(const char *limit, struct err *err);
+extern const struct cpu_ops cpu_ops_c;
+
+/* Bytes of per-thread scratch that every operation above may need for matrices up to max_in columns and heads up to head_dim,
+ * with vision groups of up to max_patches. */
+size_t cpu_ops_scratch_bytes(int64_t max_in, int head_dim, int64_t max_patches);
+
+#endif

@@ -1,0 +1,42 @@
+/* Pictures: decoding (PNG, JPEG), the resize of Qwen2VLImageProcessor bit-exact at the uint8 level, patches (facts §5). */
+#ifndef VISION_IMAGE_H
+#define VISION_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "checkpoint/config.h"
+
+struct image {
+    int width, height;
+    uint8_t *rgb; /* (height, width, 3), owned */
+};
+
+/* Decodes a file in memory. The header is read first and width * height is checked against max_pixels before any pixel is
+ * allocated. Alpha is dropped as PIL's convert("RGB") does. Other formats are refused by name. */
+int image_decode(const void *data, size_t bytes, int64_t max_pixels, struct image *out, struct err *err);
+void image_free(struct image *im);
+
+enum resampler { RESAMPLE_TORCHVISION, RESAMPLE_PILLOW };
+
+/* Target size (facts §5.2); refuses an aspect ratio above 200. factor = patch * merge. */
+int image_target_size(int height, int width, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height,
+                      int *out_width, struct err *err);
+/* Bicubic, antialiased, a = -0.5, horizontal pass first, uint8 between passes. src (sh, sw, 3) -> dst (dh, dw, 3). */
+int image_resize(const uint8_t *src, int sh, int sw, uint8_t *dst, int dh, int dw, enum resampler kind, struct err *err);
+
+/* Patches ready for the tower: values (patches, 3 * temporal * patch * patch) fp32 normalised, order of facts §5.3. */
+struct patches {
+    int grid_t, grid_h, grid_w;
+    int64_t count, width; /* count = t*h*w, width = 1536 for the published models */
+    float *values;        /* owned */
+};
+int image_patches(const struct image *im, const struct model_config *config, enum resampler kind, struct patches *out,
+                  struct err *err);
+/* A video: n frames of equal size (facts §5.4), already sampled. */
+int video_patches(const struct image *frames, int n, const struct model_config *config, enum resampler kind,
+                  struct patches *out, struct err *err);
+void patches_free(struct patches *p);
+
+#endif
