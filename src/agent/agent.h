@@ -1,0 +1,64 @@
+/* The agent's loop: observe, ask, act, until the dungeon is cleared, the leader has fainted or the budget is used up. It knows the
+ * game only through struct world_seen and the picture. Whoever wants to watch subscribes to its events; a run is the same with
+ * none or all of them. */
+#ifndef AGENT_AGENT_H
+#define AGENT_AGENT_H
+
+#include "emulator/emulator.h"
+#include "qwen3vl.h"
+#include "record/step.h"
+
+enum policy { POLICY_MODEL, POLICY_ORACLE, POLICY_RANDOM, POLICY_OMNISCIENT, POLICY_COUNT };
+extern const char *const policy_name[]; /* "model", "oracle", "random", "omniscient" */
+
+/* What happens to the picture before the model sees it: controls that show whether it looks. */
+enum picture { PICTURE_REAL, PICTURE_BLANK, PICTURE_OTHER_SEED };
+
+struct agent_events {
+    void *user;
+    void (*episode_begun)(void *user, uint32_t seed, struct emulator *e);
+    void (*token)(void *user, const char *text, size_t n); /* as the model answers */
+    void (*acted)(void *user, struct emulator *e);         /* after each run of frames while acting: a new picture may be there */
+    void (*step_done)(void *user, const struct step *s);
+    void (*episode_done)(void *user, const struct episode_result *r);
+};
+
+struct agent_options {
+    enum policy policy;
+    struct qvl_model *model;   /* POLICY_MODEL */
+    const char *prompt_file;   /* configs/prompts/...; NULL = the default of the game */
+    enum picture picture;
+    int max_decisions;         /* per episode; 0 = default 2000 */
+    bool greedy;               /* default sampling: greedy unless temperature is set */
+    float temperature;
+    float epsilon;             /* probability of a random legal step instead (data recording); 0 = never */
+    bool ask_oracle;           /* fill step.oracle_action whoever decides */
+    bool draw_all;             /* draw every frame while acting (for watching), else only the observed ones */
+    volatile bool *stop;       /* set from a signal handler: finish the record and return OUTCOME_STOPPED */
+    const struct agent_events *events; /* array ended by an all-zero entry, or NULL */
+};
+
+struct agent;
+/* options is copied; the emulator must have the game loaded. */
+int agent_new(struct emulator *e, const struct agent_options *options, struct agent **out, struct err *err);
+void agent_free(struct agent *a);
+/* Starts a new game with this seed (reset, title screen, seed word, START) and plays it to its end. */
+int agent_play_episode(struct agent *a, uint32_t seed, struct episode_result *out, struct err *err);
+
+/* ---- the teachers, also used to label data --------------------------------------------------------------------------- */
+
+/* Actions: walk_/hit_ with north, ne, east, se, south, sw, west, nw; use_move, eat, heal, throw, wait; proceed, stay (stairs);
+ * next (dialogue); yes, no (choice); close (menu). No name is a prefix of another. */
+enum { ACTION_WALK = 0, ACTION_HIT = 8, ACTION_USE_MOVE = 16, ACTION_EAT, ACTION_HEAL, ACTION_THROW, ACTION_WAIT, ACTION_PROCEED,
+       ACTION_STAY, ACTION_NEXT, ACTION_YES, ACTION_NO, ACTION_CLOSE, ACTION_COUNT };
+extern const char *const action_name[ACTION_COUNT]; /* walk/hit + direction 0..7 as in world.h */
+int action_by_name(const char *name); /* -1 unknown */
+
+struct oracle; /* keeps its goal between steps (hysteresis), nothing else */
+struct oracle *oracle_new(bool omniscient);
+void oracle_reset(struct oracle *o);
+void oracle_free(struct oracle *o);
+/* The fair oracle reads seen only; the omniscient one reads world too. Always returns an action fit for the scene. */
+int oracle_decide(struct oracle *o, const struct world *world, const struct world_seen *seen, const char **reason);
+
+#endif

@@ -1,0 +1,62 @@
+/* One decision of a run, as the agent publishes it and the recorder writes it (trajectory.jsonl, one line a step). */
+#ifndef RECORD_STEP_H
+#define RECORD_STEP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "game/world.h"
+
+enum decided_by { BY_MODEL, BY_FALLBACK, BY_HUMAN, BY_RANDOM, BY_ORACLE, BY_OMNISCIENT, DECIDED_BY_COUNT };
+extern const char *const decided_by_name[]; /* "model", "fallback", "human", "random", "oracle", "omniscient" */
+
+/* Keys held for so many frames: what replay plays back. */
+struct key_press {
+    uint16_t keys;
+    uint16_t frames;
+};
+enum { MAX_STEP_PRESSES = 256 };
+
+struct step {
+    uint32_t number;          /* from 1 */
+    uint64_t first_frame;     /* emulator frame at the observation */
+    char frame_hash[33];      /* of the observed 240x160 RGB picture */
+    char state_hash[33];      /* of EWRAM and IWRAM at the observation */
+    const uint8_t *frame;     /* the observed picture, RGB; valid during the event */
+    const struct world *world;      /* full; for the recorder, tests and the omniscient yardstick only */
+    const struct world_seen *seen;
+    const char *scene;        /* "field", "dialogue", "stairs", "menu", ... */
+
+    const char *prompt;       /* the user text as sent, without the picture; NULL when no model was asked */
+    const char *answer;       /* the model's answer text, or NULL */
+    const int32_t *prompt_tokens; int prompt_token_count; /* NULL when no model was asked */
+    const int32_t *answer_tokens; int answer_token_count;
+    const char *action;       /* "walk_north", "hit_ne", "eat", ... */
+    enum decided_by decided_by;
+    const char *reason;       /* why this action, or why a fallback; may be "" */
+    float confidence;         /* probability of the action among the allowed ones; 0 when no model was asked */
+    const char *oracle_action;/* what the fair oracle would do here; NULL when it was not asked */
+
+    struct key_press presses[MAX_STEP_PRESSES]; /* what was then pressed, in order; frames include waiting */
+    int press_count;
+
+    /* milliseconds */
+    double observe_ms, decode_ms, ask_ms, act_ms, total_ms;
+    double image_ms, prefill_ms, generate_ms;   /* inside ask */
+    int64_t cached_tokens;
+};
+
+enum outcome { OUTCOME_NONE, OUTCOME_CLEARED, OUTCOME_FAINTED, OUTCOME_LOST, OUTCOME_OUT_OF_BUDGET, OUTCOME_STOPPED, OUTCOME_STUCK };
+extern const char *const outcome_name[]; /* "none", "cleared", "fainted", "lost", "out_of_budget", "stopped", "stuck" */
+
+struct episode_result {
+    uint32_t seed;
+    enum outcome outcome;
+    char cause[96];          /* of a failure: "fainted to Thornling on floor 2", "wind on floor 3", ... */
+    int floor_reached, turns, decisions;
+    int decided[DECIDED_BY_COUNT];
+    double seconds, model_seconds, emulator_seconds;
+    int64_t tokens;          /* prompt and generated tokens computed */
+};
+
+#endif
