@@ -1,0 +1,61 @@
+/* pmd-agent: the table of sub-commands. A build without the game's libraries (`make engine`) keeps every name and says which
+ * library is missing. */
+#include <stdio.h>
+#include <string.h>
+
+#include "app/commands.h"
+
+#define VERSION "0.1.0"
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+    const char *missing; /* of an engine-only build: the Debian packages this command needs */
+};
+
+#ifdef ENGINE_ONLY
+#define GAME(name, function, help, packages) {name, NULL, help, packages}
+#else
+#define GAME(name, function, help, packages) {name, function, help, NULL}
+#endif
+
+static const struct command commands[] = {
+    GAME("play", cmd_play, "play a dungeon with a model (or an oracle) and watch it", "libmgba-dev"),
+    GAME("replay", cmd_replay, "play a recorded run again and check every frame", "libmgba-dev"),
+    GAME("dataset", cmd_dataset, "record, check and export frames with what was done", "libmgba-dev"),
+    GAME("world", cmd_world, "decode the game's memory out of an mGBA save state", "libmgba-dev"),
+    GAME("models", cmd_models, "list, estimate, download, verify and try Hub checkpoints", "libcurl4-openssl-dev"),
+    {"chat", cmd_chat, "talk to a checkpoint, with pictures", NULL},
+    {"score", cmd_score, "log-probability of each token of a text", NULL},
+    {"tokenize", cmd_tokenize, "text to token ids and back", NULL},
+};
+enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
+
+static void usage(FILE *out) {
+    fputs("pmd-agent " VERSION ": real Qwen3-VL checkpoints in C, playing Pokemon Mystery Dungeon\n\n"
+          "usage: pmd-agent COMMAND [options]      (pmd-agent COMMAND --help explains one)\n\n",
+          out);
+    for (int i = 0; i < COMMAND_COUNT; i++) {
+        fprintf(out, "  %-10s %s%s\n", commands[i].name, commands[i].help, commands[i].missing ? " (not in this build)" : "");
+    }
+    fputs("\nStart with: pmd-agent play\n", out);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) return usage(stderr), 2;
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return usage(stdout), 0;
+    if (!strcmp(argv[1], "--version")) return puts("pmd-agent " VERSION), 0;
+    for (int i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(argv[1], commands[i].name)) continue;
+        if (!commands[i].run) {
+            fprintf(stderr, "pmd-agent %s: this build has only the engine; install %s and build with `make` to use it\n",
+                    argv[1], commands[i].missing);
+            return 1;
+        }
+        return commands[i].run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "pmd-agent: no command named '%s'\n\n", argv[1]);
+    usage(stderr);
+    return 2;
+}
