@@ -14,13 +14,17 @@
 
 #include "checkpoint/checkpoint.h"
 
-enum precision { PRECISION_F32, PRECISION_BF16 };
+/* FP8_E4M3 is what an FP8 checkpoint declares (facts §2.3): activations quantised per row and group of 128 channels by
+ * quantise_e4m3, only for FP8_BLOCK weights; every other storage kind is multiplied with PRECISION_BF16 beside it. */
+enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_FP8_E4M3 };
 
 enum { KV_PAGE_TOKENS = 32 };
 
 /* One sequence's KV pages for one layer, as attention sees them. pages[p] is the base of page p; within it this layer's keys
  * start at k_offset and values at v_offset (in elements), each laid out (kv_heads, KV_PAGE_TOKENS, head_dim).
- * Elements are fp32 (PRECISION_F32) or bf16. */
+ * Elements are fp32 (PRECISION_F32) or bf16 (then q is rounded to bf16 too, and the fastest variant rounds the
+ * probabilities to bf16, as the reference does). Positions at and beyond `length` of the last page are never read into a
+ * result, whatever they hold. */
 struct kv_view {
     void *const *pages;
     int64_t k_offset, v_offset;
@@ -33,11 +37,18 @@ struct cpu_ops {
 
     /* y[r * ldy + o] = dot(x[r], W[o]) + bias[o] for o in [o0, o1), r in [0, rows). y and x are fp32.
      * precision F32: exact products, fp32 (or better) accumulation. BF16: x has been rounded by round_bf16 already and is
-     * given as bf16 in xb (rows, ldx); x is then unused. Any storage kind. scratch: linear_scratch() bytes per thread. */
+     * given as bf16 in xb (rows, ldx); x is then unused; weights that are not bf16 are rounded once to bf16. Any storage kind.
+     * FP8_E4M3 (FP8_BLOCK weights only): xb (rows, ldx) holds the e4m3 values (exact in bf16) and x the group factors
+     * (rows, ceil(in / 128)), contiguous, both from quantise_e4m3; per group an fp32 dot times x factor times weight factor.
+     * Rows are packed once a call, so with many rows ask for many outputs a call (64 or more).
+     * scratch: cpu_ops_scratch_bytes() bytes per thread, 64-byte aligned. */
     void (*linear)(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows,
                    const struct linear_weight *w, int64_t o0, int64_t o1, enum precision precision, void *scratch);
     /* dst[i] = bf16(src[i]), round to nearest even, NaN kept. */
     void (*round_bf16)(uint16_t *dst, const float *src, int64_t n);
+    /* One row of n bf16 values -> e4m3 values held as bf16 in q (n), factors (ceil(n / 128)): x ~ q * factor,
+     * factor = max(max|x|, 1e-10) / 448 (vLLM's guard; equal to transformers wherever a group is not all zero). */
+    void (*quantise_e4m3)(uint16_t *q, float *factors, const uint16_t *xb, int64_t n);
 
     /* y = x * rsqrt(mean(x^2) + eps) * w, one row of n. */
     void (*rms_norm)(float *y, const float *x, const float *w, int n, float eps);
@@ -54,8 +65,13 @@ struct cpu_ops {
      * head_dim^-0.5, for kv heads [kv0, kv1) and their q_heads / kv_heads query heads. Page-wise online softmax. */
     void (*attend)(float *out, const float *q, int q_heads, const struct kv_view *kv, int64_t length, int kv0, int kv1,
                    void *scratch);
+    /* The same for `rows` consecutive query rows of one sequence (prefill): row i sees positions [0, length + i); rows of q and
+     * out are ldq and ldo floats apart. Bit-equal to attend row by row, much faster. */
+    void (*attend_rows)(float *out, int64_t ldo, const float *q, int64_t ldq, int rows, int q_heads, const struct kv_view *kv,
+                        int64_t length, int kv0, int kv1, void *scratch);
     /* Full attention of the vision tower inside one group: q, k, v (n, heads, head_dim) with row stride ld; rows [r0, r1) of
-     * head h -> out (n, heads * head_dim) with row stride ldo. */
+     * head h -> out (n, heads * head_dim) with row stride ldo. BF16: q, k, v and the probabilities are rounded to bf16. Every
+     * call packs the whole K and V of the head, so ask for many rows a call (all n, or n / 2). */
     void (*attend_full)(float *out, int64_t ldo, const float *q, const float *k, const float *v, int64_t ld, int n, int head_dim,
                         int h, int r0, int r1, enum precision precision, void *scratch);
 };
