@@ -16,6 +16,8 @@ enum picture { PICTURE_REAL, PICTURE_BLANK, PICTURE_OTHER_SEED };
 
 struct agent_events {
     void *user;
+    /* Published when seed and reset are done and before the first observation, with at least one drawn frame between the two.
+     * From here on every key pressed must appear in a step's presses (the recorder keeps the emulator state of this moment). */
     void (*episode_begun)(void *user, uint32_t seed, struct emulator *e);
     void (*token)(void *user, const char *text, size_t n); /* as the model answers */
     void (*acted)(void *user, struct emulator *e);         /* after each run of frames while acting: a new picture may be there */
@@ -32,7 +34,9 @@ struct agent_options {
     bool greedy;               /* default sampling: greedy unless temperature is set */
     float temperature;
     float epsilon;             /* probability of a random legal step instead (data recording); 0 = never */
+    float mix;                 /* probability that the fair oracle's action is taken instead of the model's (data recording) */
     bool ask_oracle;           /* fill step.oracle_action whoever decides */
+    bool make_prompt;          /* fill step.prompt and step.actions also when no model is asked (data recording) */
     bool draw_all;             /* draw every frame while acting (for watching), else only the observed ones */
     volatile bool *stop;       /* set from a signal handler: finish the record and return OUTCOME_STOPPED */
     const struct agent_events *events; /* array ended by an all-zero entry, or NULL */

@@ -1,0 +1,90 @@
+/* A run on disk: written step by step while it is played, read back by replay, reports and data sets. The format is specified
+ * at the head of run.c. Nothing here knows the agent; src/app/subscribers.h connects this to the agent's events. */
+#ifndef RECORD_RUN_H
+#define RECORD_RUN_H
+
+#include "base/arena.h"
+#include "base/json.h"
+#include "emulator/emulator.h"
+#include "record/step.h"
+
+/* ---- writing ---------------------------------------------------------------------------------------------------------- */
+
+struct run;
+
+struct run_options {
+    const char *root;          /* NULL = "runs"; a new folder <YYYYmmdd-HHMMSS>-<pid> is made in it */
+    const char *folder;        /* this very folder instead (must not hold a run yet), or NULL */
+    const char *policy;        /* "model", "oracle", ... */
+    const char *model;         /* what was loaded, as the user would name it; NULL when the policy asks no model */
+    const char *model_detail;  /* one JSON object about it (device, storage, parameters, ...), or NULL */
+    const char *settings;      /* one JSON object: every setting that the run depends on, or NULL */
+    const char *rom_path;      /* as given by the user; where replay looks for the ROM */
+    const void *rom; size_t rom_bytes; /* for its hash */
+    uint32_t seed;             /* of the first episode */
+    int episodes;              /* asked for */
+    bool no_pictures;          /* no key frames */
+};
+
+/* Makes the folder and run.json. */
+int run_create(const struct run_options *o, struct run **out, struct err *err);
+const char *run_folder(const struct run *r);
+
+/* The emulator must be at the point from where the recorded presses start: its state is saved. */
+int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct err *err);
+/* One line, in the file when this returns (one write; to the disk at the latest two seconds or one episode later). */
+int run_step(struct run *r, const struct step *s, struct err *err);
+/* e: at the end of the last step's presses (its state is hashed, the proof of the last step); NULL when it is gone. */
+int run_episode_end(struct run *r, const struct episode_result *result, struct emulator *e, struct err *err);
+/* Writes summary.json (totals over the episodes) and closes; frees r in every case. r may be NULL. After an error of any of the
+ * functions above the run accepts nothing more, and this only closes it. */
+int run_finish(struct run *r, struct err *err);
+
+/* ---- reading ---------------------------------------------------------------------------------------------------------- */
+
+struct run_reader;
+
+struct run_info { /* of run.json; strings live as long as the reader */
+    int format;
+    const char *program, *policy, *model, *rom_path, *rom_hash, *rom_title, *rom_code, *started_at;
+    uint32_t seed;
+    int episodes;
+    const struct json *json; /* all of it */
+};
+
+struct run_episode {
+    int number;               /* from 1 */
+    uint32_t seed;
+    uint64_t start_frame;     /* emulator frame number when the state was saved */
+    const char *start_state;  /* file name inside the run; plain or gzip */
+    const char *start_hash;   /* state_hash of it */
+    bool ended;               /* false: the program was killed during this episode */
+    uint32_t steps;           /* valid when ended, as all below */
+    const char *chain;        /* of its last line */
+    uint64_t end_frame;
+    const char *end_hash;     /* state_hash after the last presses, or NULL */
+    const char *outcome, *cause;
+};
+
+/* What replay, data sets and reports need of a line; strings live until the next call. */
+struct run_line {
+    int episode;
+    uint32_t step;
+    uint64_t first_frame;
+    const char *frame_hash, *state_hash, *action, *decided_by, *scene, *chain;
+    struct key_press presses[MAX_STEP_PRESSES];
+    int press_count;
+    const struct json *json; /* the whole line */
+};
+
+int run_open(const char *folder, struct run_reader **out, struct err *err);
+void run_close(struct run_reader *r);
+const struct run_info *run_reader_info(const struct run_reader *r);
+int run_reader_episodes(const struct run_reader *r, const struct run_episode **out); /* returns how many were begun */
+/* 1 and the next step, 0 at the end (a torn last line is left out; *torn says so when not NULL), negative: the file is broken
+ * or was changed (every line carries a hash chained to the line before). */
+int run_next(struct run_reader *r, struct run_line *out, bool *torn, struct err *err);
+/* The state file of an episode, unpacked (appended to out). */
+int run_start_state(const struct run_reader *r, const struct run_episode *e, struct buf *out, struct err *err);
+
+#endif
