@@ -1,9 +1,10 @@
 # pmd-agent. `make help` lists the targets.
 BUILD := build$(if $(SAN),/san)
+comma := ,
 CC ?= gcc
 CFLAGS_ALL := -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -fno-math-errno -ffp-contract=off -Isrc -Iinclude -pthread \
-              $(if $(SAN),-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -O1) $(CFLAGS)
-LDFLAGS_ALL := -pthread $(if $(SAN),-fsanitize=address,undefined) $(LDFLAGS)
+              $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -O1) $(CFLAGS)
+LDFLAGS_ALL := -pthread $(if $(SAN),-fsanitize=address$(comma)undefined) $(LDFLAGS)
 
 # The engine and everything below it (libqwen3vl), then the rooms that need the game's libraries.
 ENGINE_ROOMS := base checkpoint text vision backend/cpu engine
