@@ -32,7 +32,8 @@ enum storage { STORAGE_F32, STORAGE_F16, STORAGE_BF16, STORAGE_FP8_BLOCK, STORAG
 struct linear_weight {
     enum storage storage;
     int64_t out, in;
-    const void *data;   /* F32/F16/BF16/e4m3 elements, or NF4 bytes (two codes a byte, even element = high nibble) */
+    const void *data;   /* F32/F16/BF16/e4m3 elements, or NF4 bytes (two codes a byte, even element = high nibble). Aligned to
+                         * the element: where the file is not, this is a copy */
     const float *scale; /* FP8_BLOCK: (ceil(out/128), ceil(in/128)) factors, NULL otherwise; 4-byte aligned copy if needed */
     /* NF4: absmax of 64-element blocks (block b = flat element / block_size). Either plain (absmax_f32) or nested:
      * quant_map2[absmax_u8[b]] * nested_absmax[b / nested_block] + nested_offset, in fp32, product then add. */
@@ -43,6 +44,9 @@ struct linear_weight {
     const float *nested_map; /* 256 entries */
     float nested_offset;
     int block_size, nested_block;
+    /* The dtype that dequantised values are rounded to once: NF4 what its quant_state names (bf16), FP8 none (F32), dense
+     * their own. linear_weight_rows_f32 does it. */
+    enum dtype rounding;
     const float *bias; /* (out) as fp32, or NULL; owned by the checkpoint */
     const char *name;  /* for errors and reports */
 };
@@ -65,7 +69,8 @@ const struct tensor *checkpoint_tensor_at(const struct checkpoint *c, size_t i);
 const struct tensor *checkpoint_find(const struct checkpoint *c, const char *name);
 
 /* The matrix `name`.weight with optional `name`.bias, as [out, in]; the shape is checked and a mismatch prints both.
- * Quantisation metadata is validated (failure class 2). Views live as long as c. */
+ * Quantisation metadata is validated (failure class 2). A kernel [out, a, b, ...] passes as [out, a * b * ...]. bias: the
+ * layer must have one. Views live as long as c. Not for two threads at once on one c. */
 int checkpoint_linear(struct checkpoint *c, const char *name, int64_t out, int64_t in, bool bias, struct linear_weight *w,
                       struct err *err);
 /* A vector or small tensor of `count` elements converted to fp32; owned by c. */
