@@ -349,7 +349,7 @@ def quantise_nf4(folder, nested):
     config["quantization_config"] = dict(
         quant_method="bitsandbytes", load_in_4bit=True, load_in_8bit=False, bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=nested, bnb_4bit_compute_dtype="bfloat16", bnb_4bit_quant_storage="uint8",
-        llm_int8_skip_modules=["lm_head", "visual"] + skip)
+        llm_int8_skip_modules=["lm_head", "visual", "model.visual"] + skip)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return plain
 
