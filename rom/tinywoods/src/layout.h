@@ -22,6 +22,7 @@ enum { MAP_W = 56, MAP_H = 32, TEAM_MAX = 4, WILD_MAX = 16, ACTIVE_MAX = 20, ITE
 enum { BAG_MAX = 20, LOG_LINES = 20, STRIP_LINES = 10, TILE_PX = 24 };
 
 enum entity_type { ENTITY_NONE = 0, ENTITY_MONSTER = 1, ENTITY_TRAP = 2, ENTITY_ITEM = 3 };
+enum pose { POSE_WALK = 0, POSE_ATTACK = 1, POSE_SLEEP = 5, POSE_HURT = 6, POSE_STAND = 7 }; /* entity.animation */
 enum direction { DIR_S, DIR_SE, DIR_E, DIR_NE, DIR_N, DIR_NW, DIR_W, DIR_SW };
 
 enum { /* tile.terrain */
@@ -86,7 +87,7 @@ struct entity {
     u8 room;                    /* 0x25 */
     u16 spawn_id;               /* 0x26 */
     u8 pad28[0x42];
-    u8 animation[2];            /* 0x6A: requested, playing; enum pose in pose.h */
+    u8 animation[2];            /* 0x6A: requested, playing: enum pose */
     u8 sprite_direction[2];     /* 0x6C: current, requested */
     u8 pad6E[2];
     void *data;                 /* 0x70: struct entity_info, item or trap */
