@@ -1,0 +1,70 @@
+/* The vocabulary of a byte-level BPE: pieces by id, ids by bytes, and the merges. Immutable once loaded, except for
+ * `whole`, a memo that threads may fill in any order. Private to this room. */
+#ifndef TEXT_VOCABULARY_H
+#define TEXT_VOCABULARY_H
+
+#include <stdatomic.h>
+
+#include "text/tokenizer.h"
+
+enum { VOCABULARY_MAX_ID = 1 << 22, PIECE_ADDED = 1, PIECE_SPECIAL = 2, PIECE_PRESENT = 4, PIECE_VERBATIM = 8 };
+
+struct piece {
+    uint32_t offset, len; /* in pool */
+    uint32_t flags;       /* VERBATIM: has characters outside the byte alphabet, so no text can reach it */
+};
+
+struct slot { /* id < 0: free */
+    uint32_t hash;
+    int32_t id;
+};
+
+struct pair { /* left < 0: free */
+    int32_t left, right, merged;
+    uint32_t rank;
+};
+
+struct vocabulary {
+    struct buf pool;
+    struct piece *pieces; /* (count) */
+    int32_t count, cap;   /* highest id + 1 */
+    struct slot *slots;
+    uint32_t slot_mask, slot_used;
+    struct pair *pairs;
+    uint32_t pair_mask, pair_used;
+    int32_t byte_ids[256];
+    bool ignore_merges;
+    _Atomic uint8_t *whole; /* by id: 0 not known yet, 1 merging its bytes gives the piece itself, 2 it does not */
+};
+
+/* Each returns 0 or a negative err_code; the caller names the file. */
+int vocabulary_add(struct vocabulary *v, int32_t id, const char *bytes, size_t n, uint32_t flags);
+int vocabulary_add_merge(struct vocabulary *v, int32_t left, int32_t right, int32_t merged, uint32_t rank);
+/* Sizes the tables for so many entries ahead of time. */
+int vocabulary_reserve(struct vocabulary *v, size_t pieces, size_t merges);
+/* After the last piece and merge: byte_ids and the memo. ERR_FORMAT when one of the 256 bytes has no piece; *missing names it. */
+int vocabulary_finish(struct vocabulary *v, int *missing);
+void vocabulary_free(struct vocabulary *v);
+
+/* Id of the piece with these bytes, -1 when there is none. */
+int32_t vocabulary_find(const struct vocabulary *v, const char *bytes, size_t n);
+
+/* Appends the ids of one fragment of text (byte-pair merging, facts §7.3). */
+int bpe_encode(const struct vocabulary *v, const char *bytes, size_t n, struct token_list *out);
+
+static inline const char *piece_bytes(const struct vocabulary *v, int32_t id) { return v->pool.data + v->pieces[id].offset; }
+
+static inline uint32_t pair_hash(int32_t left, int32_t right) {
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    return (uint32_t)(key * 0x9E3779B97F4A7C15u >> 32);
+}
+
+static inline const struct pair *pair_find(const struct vocabulary *v, int32_t left, int32_t right) {
+    for (uint32_t i = pair_hash(left, right) & v->pair_mask;; i = (i + 1) & v->pair_mask) {
+        const struct pair *p = &v->pairs[i];
+        if (p->left == left && p->right == right) return p;
+        if (p->left < 0) return NULL;
+    }
+}
+
+#endif
