@@ -1,0 +1,478 @@
+/* The run on disk, format 1.
+ *
+ *   run.json         one object, written once at the start: format (1), program, started_at (UTC, ISO 8601), policy, model,
+ *                    model_detail, rom {path, title, code, bytes, hash}, seed, episodes (asked for), settings.
+ *   episodes.jsonl   two lines an episode. At its start: {"episode", "event":"begin", "seed", "start_state" (file), "start_frame"
+ *                    (emulator frame number then), "state_hash", "started_at", "chain"}. At its end: {"episode", "event":"end",
+ *                    "steps", "last_chain" (of its last step line), "end_frame", "end_state_hash", "outcome", "cause",
+ *                    "floor_reached", "turns", "decisions", "decided_by" {..}, "seconds", "model_seconds",
+ *                    "emulator_seconds", "tokens", "chain"}.
+ *   trajectory.jsonl the truth of the run: one line a step, of all episodes in order:
+ *       episode, step         both from 1
+ *       at                    UTC, milliseconds
+ *       first_frame           emulator frame number at the observation; presses are played from here
+ *       frame_hash            XXH3-128 of the observed 240x160 RGB picture
+ *       state_hash            XXH3-128 of EWRAM and IWRAM then
+ *       scene, state, floor, turns_left, hp, max_hp, level, belly, position   what was observed, for reports
+ *       prompt, answer        text, null when no model was asked; prompt_tokens, answer_tokens: ids
+ *       actions               those offered, null when unknown
+ *       action, decided_by, reason, confidence, oracle_action
+ *       buttons               [[keys, frames], ...]: keys as GBA bits (A 1, B 2, SELECT 4, START 8, RIGHT 16, LEFT 32, UP 64,
+ *                             DOWN 128, R 256, L 512), 0 = waiting
+ *       ms                    {observe, decode, ask, act, total, image, prefill, generate}
+ *       cached_tokens
+ *       picture               name of the key frame, only where one was kept
+ *       chain                 last: XXH3-128 of (chain of the line before + this line up to the comma before "chain")
+ *   start.state      emulator state at the start of episode 1 (plain); start-00002.state.gz ... of the later ones
+ *   checkpoints/     eEEEEE-sSSSSSS.state.gz: emulator state after that step, at each new floor
+ *   frames/          eEEEEE-sSSSSSS.png: first picture of each floor and of each change of scene, at most KEY_FRAMES_EPISODE an
+ *                    episode and KEY_FRAMES_RUN a run
+ *   summary.json     totals; present if and only if the program ended the run itself
+ *
+ * Valid: every line ends with a newline and its chain fits; the first chain of both .jsonl files continues XXH3-128 of run.json's
+ * bytes. So a line that was edited, dropped, added or moved is noticed (not against somebody who recomputes the chain: it is a
+ * checksum, not a signature).
+ *
+ * Crashes: a line is one write(), so a killed program loses at most the step it was in; a torn last line is left out by readers.
+ * After a power cut the last two seconds may be missing: fdatasync runs every SYNC_SECONDS and at the end of each episode, since
+ * one a step (3 to 20 ms on a disk) would cost more than the decision. A full disk ends the run with an error; the part of a line
+ * that was written before is cut off again. */
+#include "record/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "record/hash.h"
+#include "record/lines.h"
+#include "record/png_file.h"
+
+enum { KEY_FRAMES_EPISODE = 32, KEY_FRAMES_RUN = 512, SYNC_SECONDS = 2 };
+
+struct run {
+    char *folder;
+    int trajectory, episodes;    /* file descriptors */
+    char trajectory_path[PATH_MAX], episodes_path[PATH_MAX];
+    char chain[33], episode_chain[33];
+    bool failed, no_pictures;
+    int episode;                 /* number of the present one, 0 before the first */
+    bool in_episode;
+    uint32_t seed;
+    uint32_t steps;              /* of this episode */
+    int key_frames, key_frames_total, checkpoint_floor, last_floor;
+    char last_scene[32];
+    double last_sync;
+    struct emulator *emulator;   /* valid during an episode */
+    struct buf line;
+    /* totals for summary.json */
+    double started;
+    int done, outcomes[OUTCOME_STUCK + 1], decided[DECIDED_BY_COUNT];
+    int64_t decisions, tokens, turns_cleared;
+    double model_seconds, emulator_seconds;
+};
+
+static void now_text(char out[32]) {
+    struct timeval now;
+    struct tm tm;
+    gettimeofday(&now, NULL);
+    gmtime_r(&now.tv_sec, &tm);
+    size_t n = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out + n, 32 - n, ".%03dZ", (int)(now.tv_usec / 1000));
+}
+
+static void put_string(struct buf *b, const char *s) {
+    if (s) buf_json_string(b, s, strlen(s));
+    else buf_str(b, "null");
+}
+
+/* A JSON object that the caller gives as text is put in only if it is one: one broken setting must not spoil the file. */
+static void put_object(struct buf *b, const char *text) {
+    struct arena a = {0};
+    const struct json *j = text ? json_parse(text, strlen(text), "settings", &a, NULL) : NULL;
+    if (j && j->type == JSON_OBJECT) buf_str(b, text);
+    else put_string(b, text);
+    arena_free(&a);
+}
+
+static int open_lines(const char *folder, const char *name, char path[PATH_MAX], struct err *err) {
+    int n = snprintf(path, PATH_MAX, "%s/%s", folder, name);
+    if (n >= PATH_MAX) return err_set(err, ERR_ARGUMENT, "%s: path too long", folder);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
+    if (fd < 0) return err_set(err, ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+    return fd;
+}
+
+static int make_folder(const struct run_options *o, char path[PATH_MAX], struct err *err) {
+    if (o->folder) {
+        if (snprintf(path, PATH_MAX, "%s", o->folder) >= PATH_MAX - 64) return err_set(err, ERR_ARGUMENT, "run folder: path too long");
+        char marker[PATH_MAX];
+        if (snprintf(marker, sizeof marker, "%.*s/run.json", PATH_MAX - 16, path) > 0 && file_exists(marker)) {
+            return err_set(err, ERR_STATE, "%s: holds a run already; name another folder", path);
+        }
+        return file_make_folders(path, err);
+    }
+    const char *root = o->root ? o->root : "runs";
+    if (file_make_folders(root, err) != 0) return err->code;
+    char stamp[32];
+    time_t now = time(NULL);
+    struct tm tm;
+    localtime_r(&now, &tm);
+    strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &tm);
+    for (int attempt = 1; attempt < 1000; attempt++) {
+        char more[16] = "";
+        if (attempt > 1) snprintf(more, sizeof more, "-%d", attempt);
+        if (snprintf(path, PATH_MAX, "%s/%s-%ld%s", root, stamp, (long)getpid(), more) >= PATH_MAX - 64) {
+            return err_set(err, ERR_ARGUMENT, "%s: path too long", root);
+        }
+        if (mkdir(path, 0777) == 0) return 0;
+        if (errno != EEXIST) return err_set(err, ERR_IO, "%s: cannot create folder: %s", path, strerror(errno));
+    }
+    return err_set(err, ERR_STATE, "%s: too many runs in this second", root);
+}
+
+static int write_head(struct run *r, const struct run_options *o, struct err *err) {
+    struct buf b = {0};
+    char now[32], rom_hash[33], path[PATH_MAX];
+    now_text(now);
+    hash_hex(o->rom, o->rom_bytes, NULL, 0, rom_hash);
+    struct rom_header header = {0};
+    bool known = o->rom && rom_header_read(o->rom, o->rom_bytes, &header, NULL) == 0;
+    buf_printf(&b, "{\"format\":1,\"program\":\"pmd-agent\",\"started_at\":\"%s\",\"policy\":", now);
+    put_string(&b, o->policy);
+    buf_str(&b, ",\"model\":"), put_string(&b, o->model);
+    buf_str(&b, ",\"model_detail\":"), put_object(&b, o->model_detail);
+    buf_str(&b, ",\"rom\":{\"path\":"), put_string(&b, o->rom_path);
+    buf_str(&b, ",\"title\":"), put_string(&b, known ? header.title : NULL);
+    buf_str(&b, ",\"code\":"), put_string(&b, known ? header.code : NULL);
+    buf_printf(&b, ",\"bytes\":%zu,\"hash\":\"%s\"},\"seed\":%u,\"episodes\":%d,\"settings\":", o->rom_bytes, rom_hash, o->seed, o->episodes);
+    put_object(&b, o->settings);
+    buf_str(&b, "}\n");
+    snprintf(path, sizeof path, "%.*s/run.json", PATH_MAX - 16, r->folder);
+    int code = b.failed ? err_set(err, ERR_MEMORY, "%s: out of memory", path) : file_replace(path, b.data, b.len, err);
+    if (code == 0) {
+        hash_hex(b.data, b.len, NULL, 0, r->chain);
+        memcpy(r->episode_chain, r->chain, sizeof r->chain);
+    }
+    buf_free(&b);
+    return code;
+}
+
+int run_create(const struct run_options *o, struct run **out, struct err *err) {
+    struct err local;
+    if (!err) err = &local;
+    *out = NULL;
+    char path[PATH_MAX];
+    int code = make_folder(o, path, err);
+    if (code) return code;
+    struct run *r = calloc(1, sizeof *r);
+    if (!r) return err_set(err, ERR_MEMORY, "%s: out of memory", path);
+    r->trajectory = r->episodes = -1;
+    r->no_pictures = o->no_pictures;
+    r->started = r->last_sync = clock_seconds();
+    r->folder = strdup(path);
+    /* Past a file size limit a write must fail like on a full disk, not kill the program. */
+    struct sigaction old;
+    if (sigaction(SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL) signal(SIGXFSZ, SIG_IGN);
+    if (!r->folder) code = err_set(err, ERR_MEMORY, "%s: out of memory", path);
+    if (!code) code = write_head(r, o, err);
+    if (!code && (r->trajectory = open_lines(path, "trajectory.jsonl", r->trajectory_path, err)) < 0) code = err->code;
+    if (!code && (r->episodes = open_lines(path, "episodes.jsonl", r->episodes_path, err)) < 0) code = err->code;
+    if (code) {
+        r->failed = true;
+        run_finish(r, NULL);
+        return code;
+    }
+    *out = r;
+    return 0;
+}
+
+const char *run_folder(const struct run *r) { return r->folder; }
+
+static int refuse(const struct run *r, struct err *err) {
+    return err_set(err, ERR_STATE, "%s: the run was ended by an earlier error", r->folder);
+}
+
+static int fail(struct run *r, struct err *err) {
+    r->failed = true;
+    return err ? err->code : ERR_IO;
+}
+
+/* Ends the object in r->line with its chain and appends it to a file. */
+static int append_line(struct run *r, int fd, const char *path, char chain[33], const char *what, struct err *err) {
+    char next[33];
+    if (r->line.failed) return r->failed = true, err_set(err, ERR_MEMORY, "%s: out of memory for %s", path, what);
+    hash_hex(chain, 32, r->line.data, r->line.len, next);
+    buf_printf(&r->line, ",\"chain\":\"%s\"}\n", next);
+    if (r->line.failed) return r->failed = true, err_set(err, ERR_MEMORY, "%s: out of memory for %s", path, what);
+    int code = line_append(fd, path, r->line.data, r->line.len, what, err);
+    if (code) return r->failed = true, code;
+    memcpy(chain, next, 33);
+    return 0;
+}
+
+static int sync_file(struct run *r, int fd, const char *path, struct err *err) {
+    if (fdatasync(fd) == 0 || errno == EINVAL || errno == ENOSYS) return 0;
+    r->failed = true;
+    return err_set(err, ERR_IO, "%s: cannot bring to the disk: %s", path, strerror(errno));
+}
+
+static int write_packed(const char *path, const struct buf *state, struct err *err) {
+    uLong bound = compressBound((uLong)state->len) + 64;
+    uint8_t *packed = malloc(bound);
+    z_stream z = {0};
+    if (!packed || deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
+        free(packed);
+        return err_set(err, ERR_MEMORY, "%s: out of memory", path);
+    }
+    z.next_in = (Bytef *)state->data, z.avail_in = (uInt)state->len;
+    z.next_out = packed, z.avail_out = (uInt)bound;
+    int status = deflate(&z, Z_FINISH);
+    size_t n = z.total_out;
+    deflateEnd(&z);
+    int code = status == Z_STREAM_END ? file_replace(path, packed, n, err) : err_set(err, ERR_IO, "%s: deflate failed", path);
+    free(packed);
+    return code;
+}
+
+int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct err *err) {
+    if (r->failed) return refuse(r, err);
+    struct err local;
+    if (!err) err = &local;
+    char name[64], path[PATH_MAX], hash[33], now[32];
+    r->episode++;
+    if (r->episode == 1) snprintf(name, sizeof name, "start.state");
+    else snprintf(name, sizeof name, "start-%05d.state.gz", r->episode);
+    snprintf(path, sizeof path, "%.*s/%s", PATH_MAX - 70, r->folder, name);
+    struct buf state = {0};
+    int code = emulator_state_save(e, &state, err);
+    if (code == 0) code = r->episode == 1 ? file_replace(path, state.data, state.len, err) : write_packed(path, &state, err);
+    buf_free(&state);
+    if (code) return fail(r, err);
+    emulator_state_hash(e, hash);
+    now_text(now);
+    buf_clear(&r->line);
+    buf_printf(&r->line, "{\"episode\":%d,\"event\":\"begin\",\"seed\":%u,\"start_state\":\"%s\",\"start_frame\":%llu,\"state_hash\":\"%s\",\"started_at\":\"%s\"",
+               r->episode, seed, name, (unsigned long long)emulator_frame_number(e), hash, now);
+    char what[48];
+    snprintf(what, sizeof what, "the start of episode %d", r->episode);
+    if (append_line(r, r->episodes, r->episodes_path, r->episode_chain, what, err)) return fail(r, err);
+    r->in_episode = true;
+    r->emulator = e;
+    r->seed = seed;
+    r->steps = 0;
+    r->key_frames = 0;
+    r->last_floor = r->checkpoint_floor = -1;
+    r->last_scene[0] = 0;
+    return 0;
+}
+
+/* Keeps the picture where a reader would want one; name is "" when none was kept. */
+static int key_frame(struct run *r, const struct step *s, int floor, char name[64], struct err *err) {
+    bool change = floor != r->last_floor || strncmp(r->last_scene, s->scene ? s->scene : "", sizeof r->last_scene - 1) != 0;
+    name[0] = 0;
+    r->last_floor = floor;
+    snprintf(r->last_scene, sizeof r->last_scene, "%s", s->scene ? s->scene : "");
+    if (!change || r->no_pictures || !s->frame || r->key_frames >= KEY_FRAMES_EPISODE || r->key_frames_total >= KEY_FRAMES_RUN) return 0;
+    char path[PATH_MAX];
+    if (r->key_frames_total == 0) {
+        snprintf(path, sizeof path, "%.*s/frames", PATH_MAX - 70, r->folder);
+        if (file_make_folders(path, err)) return err->code;
+    }
+    snprintf(name, 64, "frames/e%05d-s%06u.png", r->episode, s->number);
+    snprintf(path, sizeof path, "%.*s/%s", PATH_MAX - 70, r->folder, name);
+    struct buf png = {0};
+    int code = png_encode(s->frame, FRAME_WIDTH, FRAME_HEIGHT, 6, &png, err);
+    int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (!code && fd < 0) code = err_set(err, ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+    if (!code) code = line_append(fd, path, png.data, png.len, "a key frame", err);
+    if (fd >= 0) close(fd);
+    if (code) unlink(path);
+    buf_free(&png);
+    r->key_frames++;
+    r->key_frames_total++;
+    return code;
+}
+
+/* At the first step of a new floor the machine stands after the step's presses. */
+static int checkpoint(struct run *r, const struct step *s, int floor, struct err *err) {
+    bool first = r->checkpoint_floor < 0;
+    bool change = floor > 0 && floor != r->checkpoint_floor;
+    if (!change) return 0;
+    r->checkpoint_floor = floor;
+    if (first || !r->emulator) return 0; /* start.state is that of the first floor */
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%.*s/checkpoints", PATH_MAX - 70, r->folder);
+    if (file_make_folders(path, err)) return err->code;
+    snprintf(path, sizeof path, "%.*s/checkpoints/e%05d-s%06u.state.gz", PATH_MAX - 70, r->folder, r->episode, s->number);
+    struct buf state = {0};
+    int code = emulator_state_save(r->emulator, &state, err);
+    if (code == 0) code = write_packed(path, &state, err);
+    buf_free(&state);
+    return code;
+}
+
+static void put_tokens(struct buf *b, const char *key, const int32_t *ids, int n) {
+    buf_printf(b, ",\"%s\":", key);
+    if (!ids) {
+        buf_str(b, "null");
+        return;
+    }
+    buf_char(b, '[');
+    for (int i = 0; i < n; i++) buf_printf(b, i ? ",%d" : "%d", ids[i]);
+    buf_char(b, ']');
+}
+
+static void put_observation(struct buf *b, const struct step *s) {
+    const struct world *w = s->seen ? &s->seen->now : s->world;
+    buf_str(b, ",\"scene\":"), put_string(b, s->scene);
+    buf_printf(b, ",\"state\":\"%s\"", w ? game_state_name[w->state] : "unreadable");
+    if (!w) return;
+    buf_printf(b, ",\"floor\":%d,\"turns_left\":%d", w->floor, w->turn_limit_left);
+    if (w->leader >= 0 && w->leader < w->team_count) {
+        const struct monster *m = &w->team[w->leader];
+        buf_printf(b, ",\"hp\":%d,\"max_hp\":%d,\"level\":%d,\"belly\":%d,\"position\":[%d,%d]", m->hp, m->max_hp, m->level, m->belly, m->at.x,
+                   m->at.y);
+    }
+}
+
+static void put_step(struct buf *b, int episode, const struct step *s, const char *picture) {
+    char now[32];
+    now_text(now);
+    buf_printf(b, "{\"episode\":%d,\"step\":%u,\"at\":\"%s\",\"first_frame\":%llu,\"frame_hash\":\"%.32s\",\"state_hash\":\"%.32s\"", episode,
+               s->number, now, (unsigned long long)s->first_frame, s->frame_hash, s->state_hash);
+    put_observation(b, s);
+    buf_str(b, ",\"prompt\":"), put_string(b, s->prompt);
+    buf_str(b, ",\"answer\":"), put_string(b, s->answer);
+    put_tokens(b, "prompt_tokens", s->prompt_tokens, s->prompt_token_count);
+    put_tokens(b, "answer_tokens", s->answer_tokens, s->answer_token_count);
+    buf_str(b, ",\"actions\":");
+    for (int i = 0; s->actions && i < s->action_count; i++) buf_char(b, i ? ',' : '['), put_string(b, s->actions[i]);
+    buf_str(b, s->actions ? s->action_count ? "]" : "[]" : "null");
+    buf_str(b, ",\"action\":"), put_string(b, s->action);
+    buf_printf(b, ",\"decided_by\":\"%s\",\"reason\":", (unsigned)s->decided_by < DECIDED_BY_COUNT ? decided_by_name[s->decided_by] : "model");
+    put_string(b, s->reason ? s->reason : "");
+    buf_str(b, ",\"confidence\":"), buf_json_number(b, s->confidence);
+    buf_str(b, ",\"oracle_action\":"), put_string(b, s->oracle_action);
+    buf_str(b, ",\"buttons\":[");
+    for (int i = 0; i < s->press_count && i < MAX_STEP_PRESSES; i++) {
+        buf_printf(b, i ? ",[%u,%u]" : "[%u,%u]", s->presses[i].keys, s->presses[i].frames);
+    }
+    buf_printf(b, "],\"ms\":{\"observe\":%.3f,\"decode\":%.3f,\"ask\":%.3f,\"act\":%.3f,\"total\":%.3f,\"image\":%.3f,\"prefill\":%.3f,\"generate\":%.3f}",
+               s->observe_ms, s->decode_ms, s->ask_ms, s->act_ms, s->total_ms, s->image_ms, s->prefill_ms, s->generate_ms);
+    buf_printf(b, ",\"cached_tokens\":%lld", (long long)s->cached_tokens);
+    if (picture[0]) buf_printf(b, ",\"picture\":\"%s\"", picture);
+}
+
+int run_step(struct run *r, const struct step *s, struct err *err) {
+    struct err local;
+    if (!err) err = &local;
+    if (r->failed) return refuse(r, err);
+    if (!r->in_episode) return err_set(err, ERR_STATE, "%s: step %u outside any episode", r->folder, s->number);
+    const struct world *w = s->seen ? &s->seen->now : s->world;
+    int floor = w ? w->floor : 0;
+    char picture[64], what[48];
+    if (key_frame(r, s, floor, picture, err)) return fail(r, err);
+    if (checkpoint(r, s, floor, err)) return fail(r, err);
+    buf_clear(&r->line);
+    put_step(&r->line, r->episode, s, picture);
+    snprintf(what, sizeof what, "step %u of episode %d", s->number, r->episode);
+    if (append_line(r, r->trajectory, r->trajectory_path, r->chain, what, err)) return fail(r, err);
+    r->steps++;
+    double now = clock_seconds();
+    if (now - r->last_sync >= SYNC_SECONDS) {
+        r->last_sync = now;
+        return sync_file(r, r->trajectory, r->trajectory_path, err);
+    }
+    return 0;
+}
+
+static void put_decided(struct buf *b, const int decided[DECIDED_BY_COUNT]) {
+    buf_str(b, ",\"decided_by\":{");
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) buf_printf(b, "%s\"%s\":%d", i ? "," : "", decided_by_name[i], decided[i]);
+    buf_char(b, '}');
+}
+
+int run_episode_end(struct run *r, const struct episode_result *result, struct emulator *e, struct err *err) {
+    struct err local;
+    if (!err) err = &local;
+    if (r->failed) return refuse(r, err);
+    if (!r->in_episode) return err_set(err, ERR_STATE, "%s: end of an episode that was not begun", r->folder);
+    if (sync_file(r, r->trajectory, r->trajectory_path, err)) return err->code;
+    struct buf *b = &r->line;
+    int outcome = (unsigned)result->outcome <= OUTCOME_STUCK ? (int)result->outcome : 0;
+    buf_clear(b);
+    buf_printf(b, "{\"episode\":%d,\"event\":\"end\",\"steps\":%u,\"last_chain\":\"%s\"", r->episode, r->steps, r->chain);
+    if (e) {
+        char hash[33];
+        emulator_state_hash(e, hash);
+        buf_printf(b, ",\"end_frame\":%llu,\"end_state_hash\":\"%s\"", (unsigned long long)emulator_frame_number(e), hash);
+    }
+    buf_printf(b, ",\"outcome\":\"%s\",\"cause\":", outcome_name[outcome]);
+    put_string(b, result->cause);
+    buf_printf(b, ",\"floor_reached\":%d,\"turns\":%d,\"decisions\":%d", result->floor_reached, result->turns, result->decisions);
+    put_decided(b, result->decided);
+    buf_printf(b, ",\"seconds\":%.3f,\"model_seconds\":%.3f,\"emulator_seconds\":%.3f,\"tokens\":%lld", result->seconds, result->model_seconds,
+               result->emulator_seconds, (long long)result->tokens);
+    char what[48];
+    snprintf(what, sizeof what, "the end of episode %d", r->episode);
+    if (append_line(r, r->episodes, r->episodes_path, r->episode_chain, what, err)) return fail(r, err);
+    r->in_episode = false;
+    r->emulator = NULL;
+    r->done++;
+    r->outcomes[outcome]++;
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) r->decided[i] += result->decided[i];
+    r->decisions += result->decisions;
+    r->tokens += result->tokens;
+    if (result->outcome == OUTCOME_CLEARED) r->turns_cleared += result->turns;
+    r->model_seconds += result->model_seconds;
+    r->emulator_seconds += result->emulator_seconds;
+    return sync_file(r, r->episodes, r->episodes_path, err);
+}
+
+static int write_summary(struct run *r, struct err *err) {
+    struct buf b = {0};
+    char path[PATH_MAX], now[32];
+    now_text(now);
+    int cleared = r->outcomes[OUTCOME_CLEARED];
+    buf_printf(&b, "{\"ended_at\":\"%s\",\"episodes\":%d,\"cleared\":%d,\"clear_rate\":", now, r->done, cleared);
+    if (r->done) buf_json_number(&b, (double)cleared / r->done);
+    else buf_str(&b, "null");
+    buf_str(&b, ",\"turns_mean\":");
+    if (cleared) buf_json_number(&b, (double)r->turns_cleared / cleared);
+    else buf_str(&b, "null");
+    buf_str(&b, ",\"outcomes\":{");
+    for (int i = 0; i <= OUTCOME_STUCK; i++) buf_printf(&b, "%s\"%s\":%d", i ? "," : "", outcome_name[i], r->outcomes[i]);
+    buf_printf(&b, "},\"decisions\":%lld", (long long)r->decisions);
+    put_decided(&b, r->decided);
+    buf_printf(&b, ",\"tokens\":%lld,\"seconds\":%.3f,\"model_seconds\":%.3f,\"emulator_seconds\":%.3f,\"last_chain\":\"%s\"}\n", (long long)r->tokens,
+               clock_seconds() - r->started, r->model_seconds, r->emulator_seconds, r->chain);
+    snprintf(path, sizeof path, "%.*s/summary.json", PATH_MAX - 20, r->folder);
+    int code = b.failed ? err_set(err, ERR_MEMORY, "%s: out of memory", path) : file_replace(path, b.data, b.len, err);
+    buf_free(&b);
+    return code;
+}
+
+int run_finish(struct run *r, struct err *err) {
+    if (!r) return 0;
+    int code = 0;
+    if (!r->failed) code = write_summary(r, err);
+    if (r->trajectory >= 0 && close(r->trajectory) != 0 && !code && !r->failed) {
+        code = err_set(err, ERR_IO, "%s: cannot close: %s", r->trajectory_path, strerror(errno));
+    }
+    if (r->episodes >= 0) close(r->episodes);
+    buf_free(&r->line);
+    free(r->folder);
+    free(r);
+    return code;
+}
