@@ -14,7 +14,8 @@ struct image {
 };
 
 /* Decodes a file in memory. The header is read first and width * height is checked against max_pixels before any pixel is
- * allocated. Alpha is dropped as PIL's convert("RGB") does. Other formats are refused by name. */
+ * allocated. Alpha is dropped as PIL's convert("RGB") does, EXIF orientation is applied as transformers' load_image
+ * does. Cut or damaged files are refused; other formats are refused by name. */
 int image_decode(const void *data, size_t bytes, int64_t max_pixels, struct image *out, struct err *err);
 void image_free(struct image *im);
 
@@ -23,7 +24,8 @@ enum resampler { RESAMPLE_TORCHVISION, RESAMPLE_PILLOW };
 /* Target size (facts §5.2); refuses an aspect ratio above 200. factor = patch * merge. */
 int image_target_size(int height, int width, int factor, int64_t min_pixels, int64_t max_pixels, int *out_height,
                       int *out_width, struct err *err);
-/* Bicubic, antialiased, a = -0.5, horizontal pass first, uint8 between passes. src (sh, sw, 3) -> dst (dh, dw, 3). */
+/* Bicubic, antialiased, a = -0.5, horizontal pass first, uint8 between passes (Pillow 13 chooses the order of the passes by cost;
+ * up to 12 it was this one: the results may differ by a level or two where the height shrinks). src (sh, sw, 3) -> dst (dh, dw, 3). */
 int image_resize(const uint8_t *src, int sh, int sw, uint8_t *dst, int dh, int dw, enum resampler kind, struct err *err);
 
 /* Patches ready for the tower: values (patches, 3 * temporal * patch * patch) fp32 normalised, order of facts §5.3. */
