@@ -22,17 +22,24 @@ int tile_in_map(int x, int y)
     return x >= 0 && y >= 0 && x < MAP_W && y < MAP_H;
 }
 
-static void clear_map(void)
+IWRAM_CODE static void clear_map(void)
 {
     for (int y = 0; y < MAP_H; y++)
         for (int x = 0; x < MAP_W; x++) {
-            struct tile *tile = tile_at(x, y);
+            struct tile *tile = &dungeon_memory.tiles[y][x];
+            u32 *words = (u32 *)(void *)tile;
 
-            *tile = (struct tile){ .room = ROOM_NONE };
+            for (u32 i = 0; i < sizeof *tile / 4; i++)
+                words[i] = 0;
+            tile->room = ROOM_NONE;
             if (x == 0 || y == 0 || x == MAP_W - 1 || y == MAP_H - 1)
                 tile->terrain = TERRAIN_BORDER;
             D->tile_pointers[y][x] = tile;
         }
+}
+
+static void clear_rooms(void)
+{
     for (int i = 0; i < 32; i++) {
         D->rooms[i] = (struct room){ .min_x = 9999, .min_y = 9999, .end_x = -9999, .end_y = -9999 };
         D->room_exit_counts[i] = 0;
@@ -152,30 +159,38 @@ static void connect_all(int rooms)
             connect(links[i].from, links[i].to, links[i].down);
 }
 
-static int passable(int x, int y, int crossing)
-{
-    int terrain = tile_at(x, y)->terrain;
-
-    return crossing == 3 ? !(terrain & TERRAIN_BORDER) : (terrain & TERRAIN_KIND) != TERRAIN_WALL;
-}
-
-/* Bit d of walkable: the target is open and, for a diagonal, both orthogonal neighbours too (no cutting of corners). */
-static void fill_walkable(void)
+/* Bit d of walkable: the target is open and, for a diagonal, both orthogonal neighbours too (no cutting of corners).
+ * There is no liquid, so the first three classes agree; ghosts (class 3) cross everything but the border. Runs in fast
+ * RAM: 1620 tiles with 8 neighbours would take half a second from the cartridge.
+ */
+IWRAM_CODE static void fill_walkable(void)
 {
     for (int y = 1; y < MAP_H - 1; y++)
-        for (int x = 1; x < MAP_W - 1; x++)
-            for (int crossing = 0; crossing < 4; crossing++) {
-                int bits = 0;
+        for (int x = 1; x < MAP_W - 1; x++) {
+            struct tile *tile = &dungeon_memory.tiles[y][x];
+            const struct tile *up = tile - MAP_W, *down = tile + MAP_W;
+            u32 s = down->terrain & TERRAIN_KIND, e = tile[1].terrain & TERRAIN_KIND;
+            u32 n = up->terrain & TERRAIN_KIND, w = tile[-1].terrain & TERRAIN_KIND, bits = 0, ghost = 0xFF;
 
-                for (int dir = 0; dir < 8; dir++) {
-                    int dx = dir_dx[dir], dy = dir_dy[dir];
-
-                    if (passable(x + dx, y + dy, crossing) && (crossing == 3 || !(dir & 1) ||
-                        (passable(x + dx, y, crossing) && passable(x, y + dy, crossing))))
-                        bits |= 1 << dir;
-                }
-                tile_at(x, y)->walkable[crossing] = (u8)bits;
-            }
+            bits |= s ? 1u << DIR_S : 0;
+            bits |= e ? 1u << DIR_E : 0;
+            bits |= n ? 1u << DIR_N : 0;
+            bits |= w ? 1u << DIR_W : 0;
+            bits |= s && e && down[1].terrain & TERRAIN_KIND ? 1u << DIR_SE : 0;
+            bits |= n && e && up[1].terrain & TERRAIN_KIND ? 1u << DIR_NE : 0;
+            bits |= n && w && up[-1].terrain & TERRAIN_KIND ? 1u << DIR_NW : 0;
+            bits |= s && w && down[-1].terrain & TERRAIN_KIND ? 1u << DIR_SW : 0;
+            if (y == 1)
+                ghost &= ~(1u << DIR_NW | 1u << DIR_N | 1u << DIR_NE);
+            if (y == MAP_H - 2)
+                ghost &= ~(1u << DIR_SW | 1u << DIR_S | 1u << DIR_SE);
+            if (x == 1)
+                ghost &= ~(1u << DIR_NW | 1u << DIR_W | 1u << DIR_SW);
+            if (x == MAP_W - 2)
+                ghost &= ~(1u << DIR_NE | 1u << DIR_E | 1u << DIR_SE);
+            tile->walkable[0] = tile->walkable[1] = tile->walkable[2] = (u8)bits;
+            tile->walkable[3] = (u8)ghost;
+        }
 }
 
 static int place_rooms(void)
@@ -200,6 +215,7 @@ void floor_generate(void)
     int rooms;
 
     clear_map();
+    clear_rooms();
     rooms = place_rooms();
     connect_all(rooms);
     fill_walkable();

@@ -39,8 +39,8 @@ static void title(void)
     keys_consume();
     if (!G_SEED_RNG)
         G_SEED_RNG = frame_counter() * 2654435761u | 1;
-    fade_out();
     G_MAIN_MENU = 0;
+    fade_out();
 }
 
 static void clear_dungeon(void)
