@@ -1,0 +1,130 @@
+/* video_map.c: the minimap in the top right corner, two pixels for each map tile of the left 28 columns. It shows what the
+ * player has been shown: revealed floor, the stairs and items on it, and the foes that can be seen from where the
+ * leader stands (same room, or within two tiles). Nothing blinks. */
+#include "video_parts.h"
+
+enum { MAP_X = 180, MAP_Y = 12, COLUMNS = 28, NEAR = 2 };
+enum { DOT_NONE, DOT_ITEM, DOT_PARTNER, DOT_FOE };
+
+static u32 drawn_key;
+static u8 on;
+
+void map_forget(void)
+{
+    on = 0;
+    fill_box(FILL_MAP, 0, 0, 0, 0);
+}
+
+static int revealed(const struct dungeon *d, int x, int y)
+{
+    return x >= 0 && y >= 0 && x < COLUMNS && y < MAP_H && d->tiles[y][x].visibility & SEEN_REVEALED;
+}
+
+static const struct entity *leader_of(const struct dungeon *d)
+{
+    for (int i = 0; i < TEAM_MAX; i++) {
+        const struct entity *who = &d->team_entities[i];
+
+        if (who->type == ENTITY_MONSTER && d->team_info[i].is_leader)
+            return who;
+    }
+    return 0;
+}
+
+static int foe_seen(const struct dungeon *d, const struct entity *from, const struct entity *foe)
+{
+    int dx = foe->x - from->x, dy = foe->y - from->y;
+
+    if (!foe->visible || !revealed(d, foe->x, foe->y))
+        return 0;
+    if (from->room != ROOM_NONE && d->tiles[foe->y][foe->x].room == from->room)
+        return 1;
+    return dx >= -NEAR && dx <= NEAR && dy >= -NEAR && dy <= NEAR;
+}
+
+static u32 key_of(const struct dungeon *d, const struct entity *from)
+{
+    u32 key = d->floor_seed ^ (u32)d->floor << 24 ^ (u32)d->awaiting_player << 30 ^ d->stairs_known;
+
+    for (int i = 0; i < ACTIVE_MAX && d->active[i]; i++) {
+        const struct entity *who = d->active[i];
+
+        key = key * 16777619u ^ ((u32)who->x | (u32)who->y << 8 | who->type << 16 | (u32)who->visible << 20);
+    }
+    for (int i = 0; i < d->item_count && i < ITEM_MAX; i++)
+        key = key * 31 + (d->item_entities[i].type ? (u32)d->item_entities[i].x + 1 : 0);
+    return key ^ ((u32)from->x | (u32)from->y << 8) * 0x9E3779B1u;
+}
+
+static IWRAM_CODE void ground(const struct dungeon *d)
+{
+    u8 line[32];        /* two canvas pixels a byte; the map starts in the middle of a hardware tile */
+    const u32 *words = (const u32 *)line;
+
+    for (int y = 0; y < MAP_H; y++) {
+        const struct tile *tile = d->tiles[y];
+        int py = MAP_Y + 2 * y;
+
+        for (int i = 0; i < 32; i++)
+            line[i] = 0;
+        for (int x = 0; x < COLUMNS; x++, tile++)
+            if (tile->visibility & SEEN_REVEALED && (tile->terrain & TERRAIN_KIND) != TERRAIN_WALL)
+                line[x + 2] = tile->terrain & TERRAIN_STAIRS ? INK_CYAN * 0x11
+                            : tile->room == ROOM_NONE ? INK_MAP_PATH * 0x11 : INK_MAP_ROOM * 0x11;
+        for (int k = 0; k < 2; k++, py++) {
+            u32 *word = &CANVAS[((py >> 3) * CANVAS_COLS + MAP_X / 8) * 8 + (py & 7)];
+
+            for (int i = 0; i < 8; i++)
+                word[i * 8] = words[i];
+        }
+    }
+}
+
+static void dot(int x, int y, int size, int ink)
+{
+    int grow = (size - 2) / 2;
+
+    canvas_rect(MAP_X + 2 * x - grow, MAP_Y + 2 * y - grow, size, size, ink);
+}
+
+void map_draw(struct dungeon *d, int shown)
+{
+    const struct entity *from = shown ? leader_of(d) : 0;
+    u32 key;
+
+    if (!from) {
+        if (on) {
+            canvas_clear(22, 1, 8, 9);
+            fill_box(FILL_MAP, 0, 0, 0, 0);
+        }
+        on = 0;
+        return;
+    }
+    key = key_of(d, from);
+    if (on && key == drawn_key)
+        return;
+    on = 1;
+    drawn_key = key;
+    fill_box(FILL_MAP, MAP_X, MAP_Y, 2 * COLUMNS, 2 * MAP_H);
+    ground(d);
+    if (revealed(d, d->stairs_x, d->stairs_y))
+        dot(d->stairs_x, d->stairs_y, 4, INK_CYAN);
+    for (int i = 0; i < d->item_count && i < ITEM_MAX; i++) {
+        const struct entity *item = &d->item_entities[i];
+
+        if (item->type == ENTITY_ITEM && item->visible && revealed(d, item->x, item->y))
+            dot(item->x, item->y, 2, INK_BLUE);
+    }
+    for (int i = 0; i < ACTIVE_MAX && d->active[i]; i++) {
+        const struct entity *who = d->active[i];
+        const struct entity_info *info = who->data;
+
+        if (who->type != ENTITY_MONSTER || who == from)
+            continue;
+        if (!info->is_enemy)
+            dot(who->x, who->y, 2, INK_GREEN);
+        else if (foe_seen(d, from, who))
+            dot(who->x, who->y, 4, INK_RED);
+    }
+    dot(from->x, from->y, 4, INK_YELLOW);
+}
