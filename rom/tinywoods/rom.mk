@@ -11,6 +11,7 @@ ROM_OBJECTS := $(ROM_BUILD)/crt0.o $(patsubst $(ROM_DIR)/%.c,$(ROM_BUILD)/%.o,$(
 ROM_IMAGE ?= $(ROM_DIR)/tinywoods.gba
 
 .PHONY: rom
+## make rom         build the bundled game again (needs gcc-arm-none-eabi); make rom-art draws its art
 rom: $(ROM_IMAGE)
 
 $(ROM_BUILD)/crt0.o: $(ROM_DIR)/src/crt0.s
@@ -27,3 +28,6 @@ $(ROM_BUILD)/tinywoods.elf: $(ROM_OBJECTS) $(ROM_DIR)/tinywoods.ld
 
 $(ROM_IMAGE): $(ROM_BUILD)/tinywoods.elf
 	arm-none-eabi-objcopy -O binary $< $@
+	@chmod 644 $@
+
+-include $(ROM_DIR)/art/art.mk
