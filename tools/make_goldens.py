@@ -342,8 +342,7 @@ def quantise_nf4(folder, nested):
         out[name] = q
         for k, v in state.as_dict(packed=True).items():
             out[f"{name}.{k}"] = v
-        state.dtype = torch.float32
-        plain[name] = F.dequantize_4bit(q, state).reshape(w.shape)
+        plain[name] = F.dequantize_4bit(q, state).reshape(w.shape).float()  # rounded once to bf16, as stated in the file
     save_file({k: v.contiguous() for k, v in out.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = dict(

@@ -13,6 +13,8 @@
 
 struct backend_model;
 
+enum { BACKEND_PAGE_TOKENS = 32 }; /* tokens of one KV page, all layers */
+
 struct backend_options {
     int threads;            /* CPU: 0 = all cores */
     bool f32;               /* exact products for proof; default is bf16 activations at each linear's entrance */
@@ -42,11 +44,22 @@ struct span {
     const int32_t *visual_row;   /* NULL when the span has none */
     const float *const *visual_levels; /* [levels] base pointers, rows of hidden floats */
     int levels;
-    /* Asked results. logits_rows: indexes within the span whose logits are wanted. */
+    /* Asked results. logits_rows: indexes within the span whose logits are wanted, ascending. */
     const int *logits_rows;
     int logits_count;
     float *logits;               /* (logits_count, vocab) */
     float *hidden;               /* (count, hidden) last hidden states after the final norm, or NULL */
+};
+
+/* What a loaded model says about itself; strings live as long as the model. */
+struct backend_info {
+    const char *kernels;     /* e.g. "avx512bf16" */
+    const char *storage;     /* "bf16", "fp8", "nf4", "mixed nf4/bf16", ... of the decoder's matrices */
+    int threads;
+    int64_t parameters;      /* a tied head counted once */
+    size_t weight_bytes;     /* of all matrices and vectors in use */
+    size_t decode_bytes;     /* read for one decoded token */
+    int32_t pages;           /* most KV pages within the budget */
 };
 
 struct backend {
@@ -57,13 +70,14 @@ struct backend {
     /* Writes the keys and values of every token of every span and computes what the spans ask for. */
     int (*forward)(struct backend_model *m, const struct span *spans, int count, struct err *err);
 
-    int32_t (*page_alloc)(struct backend_model *m); /* page number, or -1 when the budget is used up */
+    int32_t (*page_alloc)(struct backend_model *m); /* page number, or -1 when the budget or the memory is used up */
     void (*page_free)(struct backend_model *m, int32_t page);
     int (*page_copy)(struct backend_model *m, int32_t to, int32_t from, struct err *err);
     size_t (*page_bytes)(const struct backend_model *m);
     int (*page_export)(struct backend_model *m, int32_t page, void *out, struct err *err);
     int (*page_import)(struct backend_model *m, int32_t page, const void *in, struct err *err);
     size_t (*memory_bytes)(const struct backend_model *m); /* held now, mapped weights not counted */
+    void (*describe)(const struct backend_model *m, struct backend_info *out);
 };
 
 extern const struct backend backend_cpu;
