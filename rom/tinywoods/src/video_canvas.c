@@ -7,12 +7,14 @@ static const u16 nibbles[16] = {
     0x0000, 0x000F, 0x00F0, 0x00FF, 0x0F00, 0x0F0F, 0x0FF0, 0x0FFF, 0xF000, 0xF00F, 0xF0F0, 0xF0FF, 0xFF00, 0xFF0F, 0xFFF0, 0xFFFF
 };
 
-static u32 *canvas_word(int x, int y)
+#define ARM_INLINE static inline __attribute__((target("arm"), always_inline))
+
+ARM_INLINE u32 *canvas_word(int x, int y)
 {
     return &CANVAS[((y >> 3) * CANVAS_COLS + (x >> 3)) * 8 + (y & 7)];
 }
 
-void canvas_clear(int col, int row, int cols, int rows)
+IWRAM_CODE void canvas_clear(int col, int row, int cols, int rows)
 {
     for (int y = row; y < row + rows; y++) {
         u32 *word = &CANVAS[(y * CANVAS_COLS + col) * 8];
@@ -24,7 +26,7 @@ void canvas_clear(int col, int row, int cols, int rows)
     }
 }
 
-void canvas_rect(int x, int y, int w, int h, int ink)
+IWRAM_CODE void canvas_rect(int x, int y, int w, int h, int ink)
 {
     if (x < 0)
         w += x, x = 0;
@@ -46,7 +48,7 @@ void canvas_rect(int x, int y, int w, int h, int ink)
         }
 }
 
-static void put_word(int x, int y, u32 mask, u32 value)
+ARM_INLINE void put_word(int x, int y, u32 mask, u32 value)
 {
     int shift = 4 * (x & 7);
     u32 *word = canvas_word(x, y);

@@ -63,43 +63,41 @@ static void path(int variant, uint8_t p[META][META])
 
 struct bush { double x, y; };
 
-/* Where the nine bushes of a tile stand: moved inwards from open sides. */
+/* Where the four bushes of a tile stand: moved inwards from open sides. */
 static struct bush bush_at(int column, int row, int mask)
 {
-    struct bush b = { 4 + 8 * column, 4 + 8 * row };
+    struct bush b = { 6 + 12 * column, 6 + 12 * row };
 
     if (column == 0 && mask & OPEN_W)
-        b.x = 7;
-    if (column == 2 && mask & OPEN_E)
-        b.x = 17;
+        b.x = 8;
+    if (column == 1 && mask & OPEN_E)
+        b.x = 16;
     if (row == 0 && mask & OPEN_N)
-        b.y = 6.5;
+        b.y = 8;
     if (mask & OPEN_S)
-        b.y = row == 2 ? 13 : row == 1 ? 9.5 : b.y;
+        b.y = row == 0 ? 4.5 + 2 * (mask & OPEN_N) : row == 1 ? 9.5 + (mask & OPEN_N) : b.y;
     return b;
 }
 
 static void bush_draw(struct bush b, uint8_t p[META][META], int salt)
 {
-    double radius = 6.3;
+    double radius = 7.9;
 
     for (int y = 0; y < META; y++)
         for (int x = 0; x < META; x++) {
-            double dx = x + .5 - b.x, dy = y + .5 - b.y, d = sqrt(dx * dx + dy * dy) / radius;
+            double dx = (x + .5 - b.x) / radius, dy = (y + .5 - b.y) / (radius - .4), d = sqrt(dx * dx + dy * dy);
 
             if (d > 1)
                 continue;
-            double light = .52 - .30 * dx / radius - .44 * dy / radius - .25 * d * d;
-            int step = (int)(light * 4.2);
             uint32_t h = art_hash((uint32_t)(x + 100), (uint32_t)(y + 100), 50u + (uint32_t)salt);
+            double light = (salt ? .46 : .58) - .34 * dx - .50 * dy - .34 * d * d + ((double)(h % 8) - 3.5) * .035;
+            int step = (int)(light * 5.2);
 
-            if (h % 7 == 0)
-                step++;
-            if (h % 7 == 1)
-                step--;
             if (step > 4)
                 step = 4;
-            if (step < 0 || d > .93)
+            if (step < 1)
+                step = 1;
+            if (d > .9 && dx + dy > -.2)
                 step = 0;
             p[y][x] = (uint8_t)(C_LEAF + step);
         }
@@ -115,28 +113,30 @@ static void wall(int mask, int variant, uint8_t p[META][META])
 
         for (int y = 12; y < META; y++)
             for (int x = x0; x <= x1; x++) {
-                int k = (x + 2) % 12;
+                int k = x % 12;
 
                 if (y >= 22)
                     p[y][x] = C_SHADOW;
                 else
-                    p[y][x] = k >= 3 && k <= 8 ? (k <= 4 ? C_TRUNK : k == 8 ? C_LEAF : C_TRUNK_DARK) : C_LEAF;
+                    p[y][x] = k >= 4 && k <= 8 ? (k <= 5 ? C_TRUNK : C_TRUNK_DARK) : C_LEAF;
             }
     }
     if (mask)                                              /* leaves behind the bushes close the gaps between them */
         for (int y = mask & OPEN_N ? 6 : 0; y < (mask & OPEN_S ? 14 : META); y++)
-            for (int x = mask & OPEN_W ? 6 : 0; x < (mask & OPEN_E ? 18 : META); x++)
+            for (int x = mask & OPEN_W ? 5 : 0; x < (mask & OPEN_E ? 19 : META); x++)
                 p[y][x] = C_LEAF;
-    for (int row = -1; row <= 3; row++)
-        for (int column = -1; column <= 3; column++) {
-            if ((row < 0 && mask & OPEN_N) || (row > 2 && mask & OPEN_S) || (column < 0 && mask & OPEN_W) ||
-                (column > 2 && mask & OPEN_E))
+    for (int row = -1; row <= 2; row++)
+        for (int column = -1; column <= 2; column++) {
+            int outside_row = row < 0 || row > 1, outside_column = column < 0 || column > 1;
+            struct bush b = bush_at(column, row, outside_row || outside_column ? 0 : mask);
+
+            if ((row < 0 && mask & OPEN_N) || (row > 1 && mask & OPEN_S) || (column < 0 && mask & OPEN_W) ||
+                (column > 1 && mask & OPEN_E))
                 continue;
-            struct bush b = row < 0 || row > 2 || column < 0 || column > 2 ? bush_at(column, row, 0) : bush_at(column, row, mask);
-            if ((row < 0 || row > 2) && column >= 0 && column <= 2)
-                b.x = bush_at(column, 1, mask).x;
-            if ((column < 0 || column > 2) && row >= 0 && row <= 2)
-                b.y = bush_at(1, row, mask).y;
+            if (outside_row && !outside_column)
+                b.x = bush_at(column, 0, mask).x;
+            if (outside_column && !outside_row)
+                b.y = bush_at(0, row, mask).y;
             bush_draw(b, p, variant);
         }
 }
