@@ -8,6 +8,9 @@
 #include "qwen3vl.h"
 #include "record/step.h"
 
+/* The 200 fixed seeds on which everything is measured; never used in training. */
+enum { AGENT_TEST_SEED_FIRST = 1000000, AGENT_TEST_SEEDS = 200 };
+
 enum policy { POLICY_MODEL, POLICY_ORACLE, POLICY_RANDOM, POLICY_OMNISCIENT, POLICY_COUNT };
 extern const char *const policy_name[]; /* "model", "oracle", "random", "omniscient" */
 
@@ -28,7 +31,7 @@ struct agent_events {
 struct agent_options {
     enum policy policy;
     struct qvl_model *model;   /* POLICY_MODEL */
-    const char *prompt_file;   /* configs/prompts/...; NULL = the default of the game */
+    const char *prompt_file;   /* NULL = configs/prompts/tinywoods.txt of the project (home.h) */
     enum picture picture;
     int max_decisions;         /* per episode; 0 = default 2000 */
     bool greedy;               /* default sampling: greedy unless temperature is set */

@@ -45,6 +45,7 @@ struct step {
     /* milliseconds */
     double observe_ms, decode_ms, ask_ms, act_ms, total_ms;
     double image_ms, prefill_ms, generate_ms;   /* inside ask */
+    double emulator_ms;                         /* of total: frames run by the emulator */
     int64_t cached_tokens;
 };
 

@@ -1,0 +1,116 @@
+#include "agent/explore.h"
+
+enum { KEEP_MARGIN = 2, ITEM_DETOUR = 4, FAR = 0xFFFF };
+
+void explorer_reset(struct explorer *x) { *x = (struct explorer){.floor_serial = -1}; }
+
+static bool open_tile(const struct world *w, int x, int y) {
+    const struct tile *t = &w->tiles[y][x];
+    return (t->visibility & 1) && (t->flags & TILE_KIND) == TILE_FLOOR && !(t->flags & TILE_BORDER);
+}
+
+/* Corridors turn at right angles, so the four straight neighbours are enough; the outermost ring is never open. */
+bool tile_is_frontier(const struct world *w, int x, int y) {
+    if (!open_tile(w, x, y)) return false;
+    for (int d = 0; d < 8; d += 2) {
+        int nx = x + direction_dx[d], ny = y + direction_dy[d];
+        if (nx < 1 || ny < 1 || nx >= MAP_WIDTH - 1 || ny >= MAP_HEIGHT - 1) continue;
+        if (!(w->tiles[ny][nx].visibility & 1)) return true;
+    }
+    return false;
+}
+
+static bool same(struct point a, struct point b) { return a.x == b.x && a.y == b.y; }
+
+/* Steps from the leader to every tile; traps and foes are walked through only when there is no other way (level 1, 2). */
+static void distances_from(const struct world *w, struct point at, int level, struct distance_field *out) {
+    struct path_options o = {.avoid_traps = level < 2, .foes_block = level < 1};
+    path_distances(w, &at, 1, &o, out);
+}
+
+static int step_to(const struct world *w, struct point from, struct point goal, int prefer, int level) {
+    struct path_options o = {.avoid_traps = level < 2, .foes_block = level < 1};
+    struct distance_field field;
+    path_distances(w, &goal, 1, &o, &field);
+    return path_step(w, &field, from, prefer, &o);
+}
+
+/* The nearest tile where the map ends; the one chosen before is kept while it is not much farther. */
+static bool find_frontier(struct explorer *x, const struct world *w, const struct distance_field *from, struct point *out) {
+    int best = FAR;
+    for (int ty = 1; ty < MAP_HEIGHT - 1; ty++) {
+        for (int tx = 1; tx < MAP_WIDTH - 1; tx++) {
+            int steps = from->steps[ty][tx];
+            if (steps && steps < best && tile_is_frontier(w, tx, ty)) best = steps, *out = (struct point){(int16_t)tx, (int16_t)ty};
+        }
+    }
+    if (best == FAR) return x->has_goal = false;
+    if (x->has_goal && tile_is_frontier(w, x->goal.x, x->goal.y)) {
+        int kept = from->steps[x->goal.y][x->goal.x];
+        if (kept && kept != FAR && kept <= best + KEEP_MARGIN) *out = x->goal;
+    }
+    x->goal = *out;
+    return x->has_goal = true;
+}
+
+/* Everything is explored: where nobody has been for longest. */
+static bool find_least_visited(const struct world *w, const struct world_seen *seen, const struct distance_field *from, struct point *out) {
+    uint64_t best = UINT64_MAX;
+    for (int ty = 1; ty < MAP_HEIGHT - 1; ty++) {
+        for (int tx = 1; tx < MAP_WIDTH - 1; tx++) {
+            if (!from->steps[ty][tx] || from->steps[ty][tx] == FAR || !open_tile(w, tx, ty)) continue;
+            uint64_t score = (uint64_t)seen->visits[ty][tx] << 40 | (uint64_t)seen->last_visit[ty][tx] << 16 | from->steps[ty][tx];
+            if (score < best) best = score, *out = (struct point){(int16_t)tx, (int16_t)ty};
+        }
+    }
+    return best != UINT64_MAX;
+}
+
+/* A thing on the floor worth a small detour on the way to the goal. Money buys nothing here. */
+static bool find_item(const struct world *w, const struct distance_field *from, struct point goal, int level, struct point *out) {
+    struct path_options o = {.avoid_traps = level < 2, .foes_block = level < 1};
+    struct distance_field to;
+    int direct = from->steps[goal.y][goal.x], best = ITEM_DETOUR + 1;
+    if (!w->item_count || w->bag_count >= MAX_BAG) return false;
+    path_distances(w, &goal, 1, &o, &to);
+    for (int i = 0; i < w->item_count; i++) {
+        struct point p = w->items[i].at;
+        enum item_use use = game_item_use(w->layout, w->items[i].id);
+        if (use == ITEM_USE_NONE || w->items[i].shop || p.x < 0 || p.y < 0 || p.x >= MAP_WIDTH || p.y >= MAP_HEIGHT) continue;
+        int there = from->steps[p.y][p.x], on = to.steps[p.y][p.x];
+        if (!there || there == FAR || on == FAR) continue;
+        int detour = there + on - direct;
+        if (detour < best) best = detour, *out = p;
+    }
+    return best <= ITEM_DETOUR;
+}
+
+static int step_aside(const struct world *w, const struct monster *l) {
+    for (int i = 0; i < 8; i++) {
+        int d = (l->facing + i) & 7;
+        if (tile_step_allowed(w, l->at, d) && !foe_at(w, l->at.x + direction_dx[d], l->at.y + direction_dy[d])) return d;
+    }
+    return -1;
+}
+
+int explorer_step(struct explorer *x, const struct world *w, const struct world_seen *seen, bool all, const char **reason) {
+    const struct monster *l = world_leader(w);
+    const char *unused, **why = reason ? reason : &unused;
+    if (x->floor_serial != seen->floor_serial) x->has_goal = false, x->floor_serial = seen->floor_serial;
+    bool stairs = w->stairs.x >= 0 && w->stairs.y >= 0 && w->stairs.x < MAP_WIDTH && w->stairs.y < MAP_HEIGHT;
+    if (stairs && same(l->at, w->stairs)) return *why = "off the stairs, to step on them again", step_aside(w, l);
+    for (int level = 0; level < 3; level++) {
+        struct distance_field from;
+        struct point goal, item;
+        distances_from(w, l->at, level, &from);
+        bool found = false;
+        if (stairs && from.steps[w->stairs.y][w->stairs.x] != FAR) goal = w->stairs, found = true, *why = "to the stairs";
+        if (!found && !all && !stairs && find_frontier(x, w, &from, &goal)) found = true, *why = "exploring";
+        if (!found && !all && !stairs && level == 2 && find_least_visited(w, seen, &from, &goal)) found = true, *why = "searching again";
+        if (!found) continue;
+        if (!all && find_item(w, &from, goal, level, &item)) goal = item, *why = "fetching what lies there";
+        int d = step_to(w, l->at, goal, l->facing, level);
+        if (d >= 0) return d;
+    }
+    return -1;
+}

@@ -1,0 +1,41 @@
+/* The words that go with the picture: a template file filled with what a player would know. No map, coordinates, exits or stairs
+ * direction: the model has to look.
+ *
+ * Template file (UTF-8, at most 64 KiB):
+ *     # at the start of a line: a comment
+ *     version NAME            kept in the run, first line that is no comment
+ *     [system]                the lines below are the system text
+ *     [user]                  the lines below follow the picture in the user's message
+ * In the user part {name} is replaced (names: see prompt.c, `fields`). A line with a {name} that has no value now is left out; so is a
+ * part in [square brackets] of a line. The last line ends without a newline. An unknown {name} is an error when the file is read. */
+#ifndef AGENT_PROMPT_H
+#define AGENT_PROMPT_H
+
+#include "agent/scene.h"
+
+struct prompt_template {
+    char version[32];
+    char *system, *user; /* malloc'ed */
+};
+int prompt_load(const char *path, struct prompt_template *out, struct err *err);
+int prompt_parse(const char *text, size_t n, const char *name, struct prompt_template *out, struct err *err);
+void prompt_free(struct prompt_template *t);
+
+/* What is remembered between steps. */
+enum { PROMPT_LAST = 6, PROMPT_MESSAGE = 48 };
+struct prompt_memory {
+    int last[PROMPT_LAST], last_count; /* actions, oldest first */
+    char log[MAX_LOG][256];            /* as it was at the step before */
+    int log_count;
+    char message[PROMPT_MESSAGE + 1];  /* the newest since the step before; "" none */
+};
+void prompt_forget(struct prompt_memory *m); /* a new episode */
+void prompt_observe(struct prompt_memory *m, const struct world *seen, enum scene scene);
+void prompt_did(struct prompt_memory *m, int action);
+
+enum { PROMPT_BYTES = 2048 };
+/* Fills the user text; returns its length, or negative when it does not fit. */
+int prompt_build(const struct prompt_template *t, const struct world_seen *seen, enum scene scene, const struct prompt_memory *m,
+                 char out[PROMPT_BYTES], struct err *err);
+
+#endif
