@@ -92,15 +92,21 @@ static u16 apply_brightness(int level)
 static void field_frame(struct dungeon *d)
 {
     int mode = G_WINDOW_MODE, talking = G_DIALOGUE_STATE != DIALOGUE_NONE, blank = mode == WINDOW_BLANK || mode == 5;
-    int menu = view.menu_shown && !blank;
+    int menu = view.menu_shown && !blank, box = !blank && (talking || !menu);
     int map = !menu && !talking && !d->hud_hidden && G_OPTIONS->minimap && (mode == WINDOW_FIELD_MAP || mode == WINDOW_STRIP);
 
     field_draw(d);
     sprites_draw(d);
+    if (!menu)                      /* what goes is wiped before what comes is drawn: they share the canvas */
+        menu_draw(0);
+    if (!box)
+        box_draw(d, 0);
     map_draw(d, map);
-    menu_draw(0 == menu ? 0 : 1);
+    if (menu)
+        menu_draw(1);
+    if (box)
+        box_draw(d, 1);
     hud_draw(d, !d->hud_hidden && !blank);
-    box_draw(d, !blank && (talking || !menu));
 }
 
 void video_frame(void)
