@@ -3,6 +3,7 @@
  * The patterns are written for Oniguruma. The dialects agree on what such patterns use, except for \s: PCRE2 counts U+180E as
  * a space, Unicode does not; so \s and \S are spelled out. Matching never sees beyond the piece of text it is given, as in
  * Hugging Face's tokenizers: look-ahead ends at an added token. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "text/parts.h"
@@ -49,8 +50,19 @@ int split_add(struct tokenizer *t, const char *regex, size_t n, const char *path
     return 0;
 }
 
+/* Fragments repeat. A long text gets a small direct-mapped memory of those seen, which stays in the processor's second-level
+ * cache while the vocabulary's tables do not. */
+enum { MEMORY_SLOTS = 4096, MEMORY_LONGEST = 16, MEMORY_IDS = 5, MEMORY_FROM_BYTES = 2048 };
+
+struct seen {
+    uint64_t low, high; /* the bytes */
+    uint8_t bytes, count; /* bytes 0: empty */
+    int32_t ids[MEMORY_IDS];
+};
+
 struct run {
     const struct tokenizer *t;
+    struct seen *seen; /* NULL: none */
     pcre2_match_data *match;
     pcre2_match_context *limits;
     struct token_list *out;
@@ -65,10 +77,28 @@ static int find_next(struct run *r, int level, const char *text, size_t n, size_
     return found;
 }
 
+static int encode_fragment(struct run *r, const char *text, size_t n) {
+    if (!r->seen || n > MEMORY_LONGEST) return bpe_encode(&r->t->v, text, n, r->out);
+    uint64_t low = n <= 8 ? short_key(text, n) : short_key(text, 8), high = n <= 8 ? 0 : short_key(text + n - 8, 8);
+    uint64_t hash = (low ^ high * 0xBF58476D1CE4E5B9u ^ n) * 0x9E3779B97F4A7C15u;
+    struct seen *s = &r->seen[hash >> 52];
+    if (s->low != low || s->high != high || s->bytes != n) {
+        size_t before = r->out->count;
+        int code = bpe_encode(&r->t->v, text, n, r->out);
+        if (code || r->out->count - before > MEMORY_IDS) return code;
+        *s = (struct seen){low, high, (uint8_t)n, (uint8_t)(r->out->count - before), {0}};
+        memcpy(s->ids, r->out->ids + before, s->count * sizeof *s->ids);
+        return 0;
+    }
+    for (int i = 0; i < s->count; i++)
+        if (token_list_add(r->out, s->ids[i])) return ERR_MEMORY;
+    return 0;
+}
+
 static int encode_level(struct run *r, int level, const char *text, size_t n) {
     if (n == 0) return 0;
     if (level == r->t->split_count) {
-        int code = bpe_encode(&r->t->v, text, n, r->out);
+        int code = encode_fragment(r, text, n);
         return code ? err_set(r->err, code, "tokenizer: out of memory for a fragment of %zu bytes", n) : 0;
     }
     size_t at = 0; /* what lies before is encoded */
@@ -92,10 +122,11 @@ static int encode_level(struct run *r, int level, const char *text, size_t n) {
 }
 
 int split_encode(const struct tokenizer *t, const char *text, size_t n, struct token_list *out, struct err *err) {
-    struct run r = {t, NULL, NULL, out, err};
+    struct run r = {.t = t, .out = out, .err = err};
     if (t->split_count == 0) return encode_level(&r, 0, text, n);
     r.match = pcre2_match_data_create(1, NULL);
     r.limits = pcre2_match_context_create(NULL);
+    if (n >= MEMORY_FROM_BYTES) r.seen = calloc(MEMORY_SLOTS, sizeof *r.seen); /* without it: slower, same result */
     int code = ERR_MEMORY;
     if (r.match && r.limits) {
         /* A hostile pattern in a tokenizer.json must not hang the process. */
@@ -106,6 +137,7 @@ int split_encode(const struct tokenizer *t, const char *text, size_t n, struct t
     } else {
         err_set(err, ERR_MEMORY, "tokenizer: out of memory");
     }
+    free(r.seen);
     pcre2_match_context_free(r.limits);
     pcre2_match_data_free(r.match);
     return code;

@@ -13,10 +13,14 @@
 
 enum { PIECE_LIMIT = 65536 };
 
-/* Where the members of an object lie in the text. */
+struct reading;
+
+/* Where the members of an object lie in the text. A huge one has a reader of its own, called on the spot, so that the file is
+ * passed over once. */
 struct member {
     const char *name;
     struct json_scan value; /* at == NULL: absent */
+    int (*read)(struct reading *r, struct json_scan *s);
 };
 
 struct reading {
@@ -24,6 +28,8 @@ struct reading {
     const char *path, *start;
     struct err *err;
     char *scratch; /* 2 * PIECE_LIMIT */
+    struct json_scan late_merges; /* a merge list that came before the vocabulary */
+    bool vocab_read;
 };
 
 static int malformed(const struct reading *r, const struct json_scan *s, const char *where, const char *expected) {
@@ -31,7 +37,7 @@ static int malformed(const struct reading *r, const struct json_scan *s, const c
 }
 
 /* Cuts an object into its members. Unknown ones are checked to be JSON and otherwise ignored; a known one may occur once. */
-static int cut_object(const struct reading *r, struct json_scan *s, const char *where, struct member *members, int count) {
+static int cut_object(struct reading *r, struct json_scan *s, const char *where, struct member *members, int count) {
     if (!scan_char(s, '{')) return malformed(r, s, where, "an object");
     if (scan_char(s, '}')) return 0;
     do {
@@ -43,12 +49,18 @@ static int cut_object(const struct reading *r, struct json_scan *s, const char *
         if (!scan_char(s, ':')) return malformed(r, s, where, "':'");
         scan_peek(s);
         struct json_scan value = *s;
-        if (!scan_skip(s) || s->at == value.at) return malformed(r, s, where, "a value");
-        value.end = s->at;
         struct member *known = NULL;
         for (int i = 0; i < count; i++)
             if (strlen(members[i].name) == n && memcmp(members[i].name, name, n) == 0) known = &members[i];
         if (known && known->value.at) return err_set(r->err, ERR_FORMAT, "%s: %s: expected %s once, found it twice", r->path, where, known->name);
+        if (known && known->read) {
+            known->value = value;
+            int code = known->read(r, s);
+            if (code) return code;
+            continue;
+        }
+        if (!scan_skip(s) || s->at == value.at) return malformed(r, s, where, "a value");
+        value.end = s->at;
         if (known) {
             known->value = value;
             continue;
@@ -71,23 +83,26 @@ static int tree(const struct reading *r, const struct member *m, const struct js
     return 0;
 }
 
-static int read_vocab(const struct reading *r, struct json_scan s) {
-    const char *start = s.at;
-    if (!scan_char(&s, '{')) return malformed(r, &s, "model.vocab", "an object");
-    if (scan_char(&s, '}')) return 0;
-    int code = vocabulary_reserve(&r->t->v, (size_t)(s.end - start) / 24, 0); /* a guess; tables grow if it is low */
-    if (code) return err_set(r->err, code, "%s: out of memory", r->path);
+static int read_vocab(struct reading *r, struct json_scan *s) {
+    r->vocab_read = true;
+    if (!scan_char(s, '{')) return malformed(r, s, "model.vocab", "an object");
+    if (scan_char(s, '}')) return malformed(r, s, "model.vocab", "at least the 256 bytes");
+    int code;
     do {
         size_t n, space;
         bool byte_level;
         int32_t id;
-        if (!scan_piece(&s, r->scratch, PIECE_LIMIT, &n, &byte_level, false, &space)) return malformed(r, &s, "model.vocab", "a string of at most 65536 bytes in UTF-8");
-        if (!scan_char(&s, ':') || !scan_integer(&s, &id) || id >= VOCABULARY_MAX_ID) return malformed(r, &s, "model.vocab", "':' and an id below 4194304");
+        if (!scan_piece(s, r->scratch, PIECE_LIMIT, &n, &byte_level, false, &space)) return malformed(r, s, "model.vocab", "a string of at most 65536 bytes in UTF-8");
+        if (!scan_char(s, ':') || !scan_integer(s, &id) || id >= VOCABULARY_MAX_ID) return malformed(r, s, "model.vocab", "':' and an id below 4194304");
         code = vocabulary_add(&r->t->v, id, r->scratch, n, byte_level ? 0 : PIECE_VERBATIM);
-        if (code == ERR_FORMAT) return err_set(r->err, code, "%s: model.vocab: expected unique pieces and ids, found a second one before byte %td (id %" PRId32 ")", r->path, s.at - r->start, id);
+        if (code == ERR_FORMAT) return err_set(r->err, code, "%s: model.vocab: expected unique ids, found %" PRId32 " a second time before byte %td", r->path, id, s->at - r->start);
         if (code) return err_set(r->err, code, "%s: model.vocab: out of memory at id %" PRId32, r->path, id);
-    } while (scan_char(&s, ','));
-    return scan_char(&s, '}') ? 0 : malformed(r, &s, "model.vocab", "',' or '}'");
+    } while (scan_char(s, ','));
+    if (!scan_char(s, '}')) return malformed(r, s, "model.vocab", "',' or '}'");
+    int32_t twice = -1;
+    code = vocabulary_index(&r->t->v, &twice);
+    if (code == ERR_FORMAT) return err_set(r->err, code, "%s: model.vocab: expected unique pieces, found that of id %" PRId32 " twice", r->path, twice);
+    return code ? err_set(r->err, code, "%s: out of memory", r->path) : 0;
 }
 
 /* "a b" or ["a", "b"]: the bytes of both in scratch, *middle bytes belong to a. */
@@ -101,27 +116,79 @@ static bool read_pair(struct json_scan *s, char *scratch, size_t *middle, size_t
     return scan_char(s, ']');
 }
 
-static int read_merges(const struct reading *r, struct json_scan s) {
-    struct vocabulary *v = &r->t->v;
-    const char *start = s.at;
-    if (!scan_char(&s, '[')) return malformed(r, &s, "model.merges", "a list");
-    if (scan_char(&s, ']')) return 0;
-    int code = vocabulary_reserve(v, 0, (size_t)(s.end - start) / 16);
-    if (code) return err_set(r->err, code, "%s: out of memory", r->path);
-    uint32_t rank = 0;
+/* Files list merges in the order of their results' ids: looking at that id first saves most searches. */
+static int32_t result_of_merge(const struct vocabulary *v, const char *bytes, size_t n, int32_t guess) {
+    if (guess < v->count && v->pieces[guess].flags == PIECE_PRESENT && v->pieces[guess].len == n && memcmp(piece_bytes(v, guess), bytes, n) == 0) return guess;
+    return vocabulary_find(v, bytes, n);
+}
+
+/* The sides of one merge while the list is read. */
+struct sides {
+    uint32_t offset, middle, n; /* bytes of both at offset, middle of them belong to the left one */
+};
+
+struct merge_list {
+    struct buf bytes, sides; /* sides: an array of struct sides */
+    struct merge *merges;
+};
+
+static int scan_merges(struct reading *r, struct json_scan *s, struct merge_list *list) {
+    if (!scan_char(s, '[')) return malformed(r, s, "model.merges", "a list");
+    if (scan_char(s, ']')) return 0;
     do {
         size_t middle, n;
-        if (!read_pair(&s, r->scratch, &middle, &n)) return malformed(r, &s, "model.merges", "\"a b\" or [\"a\", \"b\"] of byte-level pieces");
-        int32_t left = vocabulary_find(v, r->scratch, middle), right = vocabulary_find(v, r->scratch + middle, n - middle),
-                merged = vocabulary_find(v, r->scratch, n);
-        if (left < 0 || right < 0 || merged < 0)
-            return err_set(r->err, ERR_FORMAT, "%s: model.merges[%" PRIu32 "]: expected pieces of the vocabulary, found %s that is not in it", r->path, rank,
-                           left < 0 ? "a left side" : right < 0 ? "a right side" : "a result");
-        code = vocabulary_add_merge(v, left, right, merged, rank++);
-        if (code == ERR_FORMAT) return err_set(r->err, code, "%s: model.merges[%" PRIu32 "]: expected each pair once, found one twice", r->path, rank - 1);
-        if (code) return err_set(r->err, code, "%s: model.merges: out of memory", r->path);
-    } while (scan_char(&s, ','));
-    return scan_char(&s, ']') ? 0 : malformed(r, &s, "model.merges", "',' or ']'");
+        if (!read_pair(s, r->scratch, &middle, &n)) return malformed(r, s, "model.merges", "\"a b\" or [\"a\", \"b\"] of byte-level pieces");
+        struct sides sides = {(uint32_t)list->bytes.len, (uint32_t)middle, (uint32_t)n};
+        buf_append(&list->bytes, r->scratch, n);
+        buf_append(&list->sides, &sides, sizeof sides);
+        if (list->bytes.failed || list->sides.failed || list->bytes.len > UINT32_MAX / 2) return err_set(r->err, ERR_MEMORY, "%s: model.merges: out of memory", r->path);
+    } while (scan_char(s, ','));
+    return scan_char(s, ']') ? 0 : malformed(r, s, "model.merges", "',' or ']'");
+}
+
+/* Pieces to ids; the searches of a later merge are announced to the memory while this one is worked on. */
+static int resolve_merges(struct reading *r, struct merge_list *list, size_t count) {
+    enum { AHEAD = 12 };
+    struct vocabulary *v = &r->t->v;
+    const struct sides *sides = (const struct sides *)list->sides.data;
+    int32_t last = -1;
+    for (size_t i = 0; i < count; i++) {
+        if (i + AHEAD < count) {
+            const struct sides *later = &sides[i + AHEAD];
+            vocabulary_prefetch(v, list->bytes.data + later->offset, later->middle);
+            vocabulary_prefetch(v, list->bytes.data + later->offset + later->middle, later->n - later->middle);
+        }
+        const char *bytes = list->bytes.data + sides[i].offset;
+        struct merge m = {vocabulary_find(v, bytes, sides[i].middle), vocabulary_find(v, bytes + sides[i].middle, sides[i].n - sides[i].middle),
+                          result_of_merge(v, bytes, sides[i].n, last + 1)};
+        if (m.left < 0 || m.right < 0 || m.merged < 0)
+            return err_set(r->err, ERR_FORMAT, "%s: model.merges[%zu]: expected pieces of the vocabulary, found %s that is not in it", r->path, i,
+                           m.left < 0 ? "a left side" : m.right < 0 ? "a right side" : "a result");
+        list->merges[i] = m;
+        last = m.merged;
+    }
+    return 0;
+}
+
+static int read_merges(struct reading *r, struct json_scan *s) {
+    if (!r->vocab_read) {
+        r->late_merges = *s;
+        return scan_skip(s) ? 0 : malformed(r, s, "model.merges", "a list");
+    }
+    struct merge_list list = {0};
+    int code = scan_merges(r, s, &list);
+    size_t count = list.sides.len / sizeof(struct sides), twice = 0;
+    if (!code && !(list.merges = malloc((count + 1) * sizeof *list.merges))) code = err_set(r->err, ERR_MEMORY, "%s: out of memory", r->path);
+    if (!code) code = resolve_merges(r, &list, count);
+    if (!code) {
+        code = vocabulary_add_merges(&r->t->v, list.merges, count, &twice);
+        if (code == ERR_FORMAT) err_set(r->err, code, "%s: model.merges[%zu]: expected each pair once, found one twice", r->path, twice);
+        else if (code) err_set(r->err, code, "%s: model.merges: out of memory", r->path);
+    }
+    buf_free(&list.bytes);
+    buf_free(&list.sides);
+    free(list.merges);
+    return code;
 }
 
 static int refuse(const struct reading *r, const char *field, const char *expected, const struct json *found) {
@@ -131,13 +198,14 @@ static int refuse(const struct reading *r, const char *field, const char *expect
 
 static bool empty(const struct json *v) { return !v || v->type == JSON_NULL || (v->type == JSON_STRING && v->count == 0); }
 
-static int read_model(const struct reading *r, struct json_scan s) {
+static int read_model(struct reading *r, struct json_scan *s) {
     enum { TYPE, VOCAB, MERGES, DROPOUT, UNKNOWN, PREFIX, SUFFIX, FALLBACK, IGNORE, COUNT };
-    struct member m[COUNT] = {[TYPE] = {.name = "type"}, [VOCAB] = {.name = "vocab"}, [MERGES] = {.name = "merges"},
+    struct member m[COUNT] = {[TYPE] = {.name = "type"}, [VOCAB] = {.name = "vocab", .read = read_vocab},
+                              [MERGES] = {.name = "merges", .read = read_merges},
                               [DROPOUT] = {.name = "dropout"}, [UNKNOWN] = {.name = "unk_token"},
                               [PREFIX] = {.name = "continuing_subword_prefix"}, [SUFFIX] = {.name = "end_of_word_suffix"},
                               [FALLBACK] = {.name = "byte_fallback"}, [IGNORE] = {.name = "ignore_merges"}};
-    int code = cut_object(r, &s, "model", m, COUNT);
+    int code = cut_object(r, s, "model", m, COUNT);
     const struct json *v[COUNT] = {0};
     for (int i = 0; i < COUNT && !code; i++)
         if (i != VOCAB && i != MERGES) code = tree(r, &m[i], &v[i]);
@@ -150,8 +218,7 @@ static int read_model(const struct reading *r, struct json_scan s) {
     r->t->v.ignore_merges = json_as_bool(v[IGNORE], false);
     if (!m[VOCAB].value.at) return refuse(r, "model.vocab", "an object", NULL);
     if (!m[MERGES].value.at) return refuse(r, "model.merges", "a list", NULL);
-    if ((code = read_vocab(r, m[VOCAB].value)) || (code = read_merges(r, m[MERGES].value))) return code;
-    return 0;
+    return r->late_merges.at ? read_merges(r, &r->late_merges) : 0;
 }
 
 static const char *type_of(const struct json *v) { return json_as_string(json_get(v, "type"), ""); }
@@ -224,11 +291,11 @@ static int check_post_processor(const struct reading *r, const struct json *v) {
 
 int tokenizer_read(struct tokenizer *t, const char *json, size_t n, const char *path, struct err *err) {
     struct err local = {0};
-    struct reading r = {t, path, json, err ? err : &local, malloc(2 * PIECE_LIMIT)};
+    struct reading r = {.t = t, .path = path, .start = json, .err = err ? err : &local, .scratch = malloc(2 * PIECE_LIMIT)};
     if (!r.scratch) return err_set(err, ERR_MEMORY, "%s: out of memory", path);
     enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, COUNT };
     struct member m[COUNT] = {[ADDED] = {.name = "added_tokens"}, [NORMALIZER] = {.name = "normalizer"}, [PRE] = {.name = "pre_tokenizer"},
-                              [POST] = {.name = "post_processor"}, [DECODER] = {.name = "decoder"}, [MODEL] = {.name = "model"}};
+                              [POST] = {.name = "post_processor"}, [DECODER] = {.name = "decoder"}, [MODEL] = {.name = "model", .read = read_model}};
     struct json_scan s = {json, json + n};
     int code = cut_object(&r, &s, "document", m, COUNT);
     if (!code && scan_peek(&s)) code = malformed(&r, &s, "document", "the end");
@@ -239,7 +306,6 @@ int tokenizer_read(struct tokenizer *t, const char *json, size_t n, const char *
     if (!code) code = check_post_processor(&r, v[POST]);
     if (!code && v[DECODER] && strcmp(type_of(v[DECODER]), "ByteLevel") != 0) code = refuse(&r, "decoder", "ByteLevel", json_get(v[DECODER], "type"));
     if (!code && !m[MODEL].value.at) code = refuse(&r, "model", "an object", NULL);
-    if (!code) code = read_model(&r, m[MODEL].value);
     int missing = -1;
     if (!code && (code = vocabulary_finish(&t->v, &missing)) != 0) {
         if (missing >= 0) err_set(r.err, code, "%s: model.vocab: expected a piece for each of the 256 bytes, found none for byte 0x%02x", path, missing);
