@@ -22,8 +22,8 @@ static inline void tiny_rom_write(uint8_t rom[TINY_ROM_BYTES], const char *title
     };
     memset(rom, 0, TINY_ROM_BYTES);
     memcpy(rom, "\x2E\x00\x00\xEA", 4); /* b 0xC0 */
-    memcpy(rom + 0xA0, title, strnlen(title, 12));
-    memcpy(rom + 0xAC, code, strnlen(code, 4));
+    for (int i = 0; i < 12 && title[i]; i++) rom[0xA0 + i] = (uint8_t)title[i];
+    for (int i = 0; i < 4 && code[i]; i++) rom[0xAC + i] = (uint8_t)code[i];
     memcpy(rom + 0xB0, "01", 2);
     rom[0xB2] = 0x96;
     for (int i = 0xA0; i <= 0xBC; i++) rom[0xBD] -= rom[i];

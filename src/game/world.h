@@ -12,7 +12,8 @@
 #include "emulator/emulator.h" /* struct memory_view */
 
 enum { MAP_WIDTH = 56, MAP_HEIGHT = 32, MAX_TEAM = 4, MAX_WILD = 16, MAX_FLOOR_ITEMS = 64, MAX_BAG = 20, MAX_TRAPS = 64,
-       MAX_ROOMS = 32, MAX_LOG = 20, MAX_MOVES = 4, MAX_MENU_ROWS = 10, MAX_STATUSES = 16, MAX_UNREAD = 16 };
+       MAX_ROOMS = 32, MAX_LOG = 20, MAX_MOVES = 4, MAX_MENU_ROWS = 10, MAX_STATUSES = 16, MAX_UNREAD = 16,
+       MAX_CHOICES = 8 };
 
 /* Directions as in the game: 0 S, 1 SE, 2 E, 3 NE, 4 N, 5 NW, 6 W, 7 SW; y grows downward. */
 extern const int8_t direction_dx[8], direction_dy[8];
@@ -27,7 +28,7 @@ extern const char *const game_state_name[]; /* "title", "dialogue_wait", "field"
 struct point { int16_t x, y; };
 struct move { uint16_t id; uint8_t pp; bool set; };
 struct held { uint8_t id, quantity; };
-struct status { uint8_t slot, value, turns; };
+struct status { uint8_t slot, value, turns; }; /* game_status_name tells what it is */
 
 struct monster {
     int16_t species; /* the shown one */
@@ -35,6 +36,7 @@ struct monster {
     struct point at;
     uint8_t facing; /* direction */
     bool enemy, leader, shopkeeper, client;
+    bool visible; /* false: fainting, or made invisible: nobody sees it */
     uint16_t spawn_id;
     int move_count;
     struct move moves[MAX_MOVES];
@@ -50,7 +52,8 @@ struct monster {
 struct floor_item { uint8_t id; int quantity; struct point at; bool shop; }; /* money (id 105): quantity is the amount */
 struct bag_item { uint8_t id, quantity, flags; };
 struct floor_trap { uint8_t id; struct point at; bool visible; };
-struct room { bool discovered; int16_t min_x, min_y, end_x, end_y; }; /* end = last + 1 */
+/* end = last + 1. A tile's room is the index in world.rooms; a number without a room has end_x = 0. */
+struct room { bool discovered; int16_t min_x, min_y, end_x, end_y; };
 
 enum tile_flag { TILE_KIND = 3, TILE_EXIT = 8, TILE_BORDER = 0x10, TILE_SHOP = 0x20, TILE_STAIRS = 0x200 };
 enum tile_kind { TILE_WALL = 0, TILE_FLOOR = 1, TILE_LIQUID = 2 };
@@ -89,6 +92,9 @@ struct world {
     int dialogue_state;
     bool dialogue_waits;
     char dialogue_text[2048]; /* UTF-8, only the part already printed on the present page */
+    char speaker[128];       /* who says it, empty when nobody is named */
+    int choice_count, choice_cursor; /* STATE_CHOICE, with the texts where the ROM is at hand */
+    char choices[MAX_CHOICES][64];
     int window_mode, menu_cursor, menu_page, action_count;
     struct { uint16_t action; uint8_t item; bool selectable; } actions[MAX_MENU_ROWS];
     int log_count;
@@ -106,14 +112,19 @@ void world_decode(const struct memory_view *memory, const char *title, const cha
 /* What a player at the screen could know, and what he has seen before on this floor: the only thing prompts, skills, the fair
  * oracle and path finding may use. Kept across steps: call world_seen_update after every decode. */
 struct world_seen {
-    struct world now; /* a world with everything unknown removed: unrevealed tiles are zeroed with visibility 0, unseen foes, items,
-                         hidden traps and unseen stairs are gone */
+    /* A world with everything unknown removed, sorted by place. Unrevealed tiles are walls (flags 0, room 255, visibility 0), and
+     * `passable` is worked out from known tiles only. Foes: those in sight, without what no screen shows (level, HP, moves, held
+     * item, turns of a status are 0), spawn_id a number in the order of meeting. Items, traps and the stairs stay once seen, until
+     * their tile is seen empty. Turn limit, seeds, frame counter, exit reason, addresses and `unread` are 0. */
+    struct world now;
     int floor_serial;                        /* counts floors entered; memory is cleared on a new floor */
     uint16_t visits[MAP_HEIGHT][MAP_WIDTH];  /* how often the leader stood here */
     uint32_t last_visit[MAP_HEIGHT][MAP_WIDTH]; /* step number of the last visit, 0 never */
-    uint32_t step;                           /* field decisions on this floor */
+    uint32_t step;                           /* field decisions on this floor: updates in STATE_FIELD, one per frame at most */
     uint16_t last_dungeon_floor;
-    uint32_t last_floor_seed;
+    uint32_t last_floor_seed, last_frame;
+    int met_count;
+    uint16_t met[256]; /* spawn ids in the order of meeting */
 };
 void world_seen_reset(struct world_seen *seen);
 void world_seen_update(struct world_seen *seen, const struct world *world);
@@ -138,6 +149,7 @@ const char *game_move_name(const struct game_layout *g, int move);
 const char *game_trap_name(const struct game_layout *g, int trap);
 const char *game_dungeon_name(const struct game_layout *g, int dungeon);
 const char *game_action_name(const struct game_layout *g, int action); /* menu word: "Proceed", ... */
+const char *game_status_name(int slot, int value); /* "sleep", "burn", ...; "none" for value 0 */
 enum item_use { ITEM_USE_NONE, ITEM_USE_FOOD, ITEM_USE_HEAL, ITEM_USE_THROW, ITEM_USE_OTHER };
 enum item_use game_item_use(const struct game_layout *g, int item);
 
