@@ -2,7 +2,7 @@
 BUILD := build$(if $(SAN),/san)
 comma := ,
 CC ?= gcc
-CFLAGS_ALL := -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -fno-math-errno -ffp-contract=off -Isrc -Iinclude -pthread \
+CFLAGS_ALL := -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -Wno-format-truncation -fno-math-errno -ffp-contract=off -Isrc -Iinclude -pthread \
               $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -O1) $(CFLAGS)
 LDFLAGS_ALL := -pthread $(if $(SAN),-fsanitize=address$(comma)undefined) $(LDFLAGS)
 
