@@ -201,7 +201,7 @@ void canvas_big(int x, int y, int scale, const char *text, int ink, int ink_low)
     for (int pass = 0; pass < 2; pass++) {
         int left = x;
 
-        for (const char *p = text; *p; p++) {
+        for (const char *p = text; p && *p >= ' ' && *p < 127; p++) {
             const u8 *rows = art_font_rows[*p - 32];
 
             for (int r = 0; r < ART_FONT_ROWS; r++)

@@ -72,6 +72,7 @@ void field_draw(struct dungeon *d)
 
     if (drawn_col == FAR || drawn_seed != d->floor_seed || drawn_floor != d->floor) {
         graphics_of_floor(d);
+        sprites_floor(d);
         drawn_seed = d->floor_seed;
         drawn_floor = d->floor;
         dx = FAR;

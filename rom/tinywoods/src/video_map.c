@@ -56,28 +56,47 @@ static u32 key_of(const struct dungeon *d, const struct entity *from)
     return key ^ ((u32)from->x | (u32)from->y << 8) * 0x9E3779B1u;
 }
 
-static IWRAM_CODE void ground(const struct dungeon *d)
+/* What is drawn of the ground, two canvas pixels a byte. It is brought up to date around the leader (sight in a corridor
+ * is two tiles), and all of it when a room was discovered: reading the whole map each turn would cost too much. */
+static union { u32 words[MAP_H][8]; u8 bytes[MAP_H][32]; } lines HEAP_BSS;
+static u32 known_rooms;
+
+static IWRAM_CODE void ground_read(const struct dungeon *d, int x0, int y0, int x1, int y1)
 {
-    u8 line[32];        /* two canvas pixels a byte; the map starts in the middle of a hardware tile */
-    const u32 *words = (const u32 *)line;
+    x0 = x0 < 0 ? 0 : x0, y0 = y0 < 0 ? 0 : y0;
+    x1 = x1 > COLUMNS - 1 ? COLUMNS - 1 : x1, y1 = y1 > MAP_H - 1 ? MAP_H - 1 : y1;
+    for (int y = y0; y <= y1; y++)
+        for (int x = x0; x <= x1; x++) {
+            const struct tile *tile = &d->tiles[y][x];
 
-    for (int y = 0; y < MAP_H; y++) {
-        const struct tile *tile = d->tiles[y];
-        int py = MAP_Y + 2 * y;
-
-        for (int i = 0; i < 32; i++)
-            line[i] = 0;
-        for (int x = 0; x < COLUMNS; x++, tile++)
-            if (tile->visibility & SEEN_REVEALED && (tile->terrain & TERRAIN_KIND) != TERRAIN_WALL)
-                line[x + 2] = tile->terrain & TERRAIN_STAIRS ? INK_CYAN * 0x11
-                            : tile->room == ROOM_NONE ? INK_MAP_PATH * 0x11 : INK_MAP_ROOM * 0x11;
-        for (int k = 0; k < 2; k++, py++) {
-            u32 *word = &CANVAS[((py >> 3) * CANVAS_COLS + MAP_X / 8) * 8 + (py & 7)];
-
-            for (int i = 0; i < 8; i++)
-                word[i * 8] = words[i];
+            lines.bytes[y][x + 2] = !(tile->visibility & SEEN_REVEALED) || (tile->terrain & TERRAIN_KIND) == TERRAIN_WALL ? 0
+                                  : tile->room == ROOM_NONE ? INK_MAP_PATH * 0x11 : INK_MAP_ROOM * 0x11;
         }
+}
+
+static IWRAM_CODE void ground_show(void)    /* the map starts in the middle of a hardware tile: eight tiles a row */
+{
+    for (int py = MAP_Y; py < MAP_Y + 2 * MAP_H; py++) {
+        u32 *word = &CANVAS[((py >> 3) * CANVAS_COLS + MAP_X / 8) * 8 + (py & 7)];
+        const u32 *line = lines.words[(py - MAP_Y) >> 1];
+
+        for (int i = 0; i < 8; i++)
+            word[i * 8] = line[i];
     }
+}
+
+static void ground(const struct dungeon *d, const struct entity *from, int all)
+{
+    u32 rooms = d->floor_seed << 8;
+
+    for (int i = 0; i < 8; i++)
+        rooms |= (u32)(d->rooms[i].discovered != 0) << i;
+    if (all || rooms != known_rooms || d->all_revealed)
+        ground_read(d, 0, 0, COLUMNS, MAP_H);
+    else
+        ground_read(d, from->x - NEAR - 1, from->y - NEAR - 1, from->x + NEAR + 1, from->y + NEAR + 1);
+    known_rooms = rooms;
+    ground_show();
 }
 
 static void dot(int x, int y, int size, int ink)
@@ -103,10 +122,10 @@ void map_draw(struct dungeon *d, int shown)
     key = key_of(d, from);
     if (on && key == drawn_key)
         return;
+    fill_box(FILL_MAP, MAP_X, MAP_Y, 2 * COLUMNS, 2 * MAP_H);
+    ground(d, from, !on);
     on = 1;
     drawn_key = key;
-    fill_box(FILL_MAP, MAP_X, MAP_Y, 2 * COLUMNS, 2 * MAP_H);
-    ground(d);
     if (revealed(d, d->stairs_x, d->stairs_y))
         dot(d->stairs_x, d->stairs_y, 4, INK_CYAN);
     for (int i = 0; i < d->item_count && i < ITEM_MAX; i++) {

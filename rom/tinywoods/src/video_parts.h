@@ -41,6 +41,7 @@ void field_forget(void);                                                    /* t
 void field_draw(struct dungeon *d);
 void scene_terrain(int kind);                                               /* BG3 of the title and the result */
 void sprites_load(void);
+void sprites_floor(const struct dungeon *d);
 void sprites_draw(struct dungeon *d);
 void sprites_none(void);
 void sprites_title(int result);

@@ -31,8 +31,10 @@ static void card(void)
 {
     int count = view.text_count < VIEW_TEXT_LINES ? view.text_count : VIEW_TEXT_LINES;
 
-    for (int i = 0; i < count; i++)
-        centred(80 - 8 * count + 16 * i, view.text[i], i ? INK_WHITE : INK_YELLOW);
+    if (count)
+        canvas_big((SCREEN_W - 2 * text_width(view.text[0])) / 2, 54, 2, view.text[0], INK_YELLOW, INK_ORANGE);
+    for (int i = 1; i < count; i++)
+        centred(66 + 16 * i, view.text[i], INK_WHITE);
 }
 
 static void result(void)

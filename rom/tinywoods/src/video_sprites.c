@@ -14,6 +14,7 @@ enum { PRIORITY = 2 << 10, SHAPE_WIDE = 1 << 14, FLIP = 1 << 12, SIZE_16 = 1 << 
 
 static struct { u32 place, look; } shadow[128];
 static int used, used_before;
+static u8 trap_slots;       /* traps of this floor lie in the slots below this */
 
 static void load(volatile u32 *to, const unsigned int *from, int words)
 {
@@ -137,14 +138,28 @@ static void object(const struct entity *thing, int camera_x, int camera_y, int i
         put(x, y, 0, SIZE_16, (u32)(TILE_ICON + icon * 4) | PRIORITY | PALETTE_ICON << 12);
 }
 
-static IWRAM_CODE void objects(const struct dungeon *d)
+static void item(const struct dungeon *d, int slot)
 {
-    for (int i = 0; i < ITEM_MAX; i++)
-        if (d->item_entities[i].type == ENTITY_ITEM && d->item_entities[i].visible)
-            object(&d->item_entities[i], d->camera_x, d->camera_y, icon_of_item(d->item_data[i].id));
-    for (int i = 0; i < TRAP_MAX; i++)
+    if (d->item_entities[slot].type == ENTITY_ITEM && d->item_entities[slot].visible)
+        object(&d->item_entities[slot], d->camera_x, d->camera_y, icon_of_item(d->item_data[slot].id));
+}
+
+static void objects(const struct dungeon *d)
+{
+    for (int i = 0; i < d->item_count && i < ITEM_MAX - 1; i++)
+        item(d, i);
+    item(d, ITEM_MAX - 1);                          /* a thrown thing flies in the last slot */
+    for (int i = 0; i < trap_slots; i++)
         if (d->trap_entities[i].type == ENTITY_TRAP && d->trap_entities[i].visible)
             object(&d->trap_entities[i], d->camera_x, d->camera_y, icon_of_trap(d->trap_data[i].id));
+}
+
+/* Traps are laid when a floor is made, never later: empty slots behind the last one need no look in each frame. */
+void sprites_floor(const struct dungeon *d)
+{
+    trap_slots = TRAP_MAX;
+    while (trap_slots && d->trap_entities[trap_slots - 1].type != ENTITY_TRAP)
+        trap_slots--;
 }
 
 /* The nearer a creature stands to the viewer, the lower its sprite number: it covers what is behind it. */
@@ -188,6 +203,9 @@ void sprites_title(int result)
         creature(74, 128, 2, DIR_E, 0, 2);
         creature(168, 128, 4, DIR_W, 0, 4);
         put(112, 100, 0, SIZE_16, (TILE_ICON + ART_APPLE * 4) | PRIORITY | PALETTE_ICON << 12);
+    } else {
+        creature(104, 136, 0, DIR_S, 0, 0);
+        creature(136, 136, 1, DIR_S, 0, 1);
     }
     finish();
 }
