@@ -1,5 +1,7 @@
 #include "agent/explore.h"
 
+#include <stdlib.h>
+
 enum { KEEP_MARGIN = 2, ITEM_DETOUR = 4, FAR = 0xFFFF };
 
 void explorer_reset(struct explorer *x) { *x = (struct explorer){.floor_serial = -1}; }
@@ -22,17 +24,29 @@ bool tile_is_frontier(const struct world *w, int x, int y) {
 
 static bool same(struct point a, struct point b) { return a.x == b.x && a.y == b.y; }
 
-/* Steps from the leader to every tile; traps and foes are walked through only when there is no other way (level 1, 2). */
-static void distances_from(const struct world *w, struct point at, int level, struct distance_field *out) {
-    struct path_options o = {.avoid_traps = level < 2, .foes_block = level < 1};
+/* Foes never block: they are fought when they are reached; turning back from each one that comes along leads nowhere. Known traps
+ * are stepped on only when there is no other way. */
+static struct path_options path_of(bool avoid_traps) { return (struct path_options){.avoid_traps = avoid_traps}; }
+
+/* Steps from one tile to every other. */
+static void distances_from(const struct world *w, struct point at, bool avoid_traps, struct distance_field *out) {
+    struct path_options o = path_of(avoid_traps);
     path_distances(w, &at, 1, &o, out);
 }
 
-static int step_to(const struct world *w, struct point from, struct point goal, int prefer, int level) {
-    struct path_options o = {.avoid_traps = level < 2, .foes_block = level < 1};
+static int step_to(const struct world *w, struct point from, struct point goal, int prefer, bool avoid_traps) {
+    struct path_options o = path_of(avoid_traps);
     struct distance_field field;
-    path_distances(w, &goal, 1, &o, &field);
+    distances_from(w, goal, avoid_traps, &field);
     return path_step(w, &field, from, prefer, &o);
+}
+
+static bool on_map(struct point p) { return p.x >= 0 && p.y >= 0 && p.x < MAP_WIDTH && p.y < MAP_HEIGHT; }
+
+/* Steps to a tile, and the bird's way from there to the stairs when these were seen across unknown ground. */
+static int cost_of(const struct world *w, const struct distance_field *from, int x, int y) {
+    int steps = from->steps[y][x], dx = abs(w->stairs.x - x), dy = abs(w->stairs.y - y);
+    return steps == FAR || !on_map(w->stairs) ? steps : steps + (dx > dy ? dx : dy);
 }
 
 /* The nearest tile where the map ends; the one chosen before is kept while it is not much farther. */
@@ -40,14 +54,14 @@ static bool find_frontier(struct explorer *x, const struct world *w, const struc
     int best = FAR;
     for (int ty = 1; ty < MAP_HEIGHT - 1; ty++) {
         for (int tx = 1; tx < MAP_WIDTH - 1; tx++) {
-            int steps = from->steps[ty][tx];
-            if (steps && steps < best && tile_is_frontier(w, tx, ty)) best = steps, *out = (struct point){(int16_t)tx, (int16_t)ty};
+            int cost = cost_of(w, from, tx, ty);
+            if (from->steps[ty][tx] && cost < best && tile_is_frontier(w, tx, ty)) best = cost, *out = (struct point){(int16_t)tx, (int16_t)ty};
         }
     }
     if (best == FAR) return x->has_goal = false;
     if (x->has_goal && tile_is_frontier(w, x->goal.x, x->goal.y)) {
-        int kept = from->steps[x->goal.y][x->goal.x];
-        if (kept && kept != FAR && kept <= best + KEEP_MARGIN) *out = x->goal;
+        int kept = cost_of(w, from, x->goal.x, x->goal.y);
+        if (from->steps[x->goal.y][x->goal.x] && kept != FAR && kept <= best + KEEP_MARGIN) *out = x->goal;
     }
     x->goal = *out;
     return x->has_goal = true;
@@ -67,16 +81,15 @@ static bool find_least_visited(const struct world *w, const struct world_seen *s
 }
 
 /* A thing on the floor worth a small detour on the way to the goal. Money buys nothing here. */
-static bool find_item(const struct world *w, const struct distance_field *from, struct point goal, int level, struct point *out) {
-    struct path_options o = {.avoid_traps = level < 2, .foes_block = level < 1};
+static bool find_item(const struct world *w, const struct distance_field *from, struct point goal, bool avoid_traps, struct point *out) {
     struct distance_field to;
     int direct = from->steps[goal.y][goal.x], best = ITEM_DETOUR + 1;
     if (!w->item_count || w->bag_count >= MAX_BAG) return false;
-    path_distances(w, &goal, 1, &o, &to);
+    distances_from(w, goal, avoid_traps, &to);
     for (int i = 0; i < w->item_count; i++) {
         struct point p = w->items[i].at;
         enum item_use use = game_item_use(w->layout, w->items[i].id);
-        if (use == ITEM_USE_NONE || w->items[i].shop || p.x < 0 || p.y < 0 || p.x >= MAP_WIDTH || p.y >= MAP_HEIGHT) continue;
+        if (use == ITEM_USE_NONE || w->items[i].shop || !on_map(p)) continue;
         int there = from->steps[p.y][p.x], on = to.steps[p.y][p.x];
         if (!there || there == FAR || on == FAR) continue;
         int detour = there + on - direct;
@@ -93,24 +106,32 @@ static int step_aside(const struct world *w, const struct monster *l) {
     return -1;
 }
 
+/* What to walk to; false: nothing can be reached. */
+static bool find_goal(struct explorer *x, const struct world *w, const struct world_seen *seen, bool all, struct distance_field *from,
+                      struct point *goal, bool *avoid_traps, const char **why) {
+    struct point at = world_leader(w)->at;
+    bool stairs = on_map(w->stairs);
+    for (int pass = 0; pass < 4; pass++) { /* the stairs around traps, over traps, then the same for the unknown */
+        *avoid_traps = pass % 2 == 0;
+        distances_from(w, at, *avoid_traps, from);
+        if (pass < 2) {
+            if (stairs && from->steps[w->stairs.y][w->stairs.x] != FAR) return *goal = w->stairs, *why = "to the stairs", true;
+        } else if (!all && find_frontier(x, w, from, goal)) {
+            return *why = stairs ? "exploring towards the stairs" : "exploring", true;
+        }
+    }
+    return *why = "searching again", find_least_visited(w, seen, from, goal);
+}
+
 int explorer_step(struct explorer *x, const struct world *w, const struct world_seen *seen, bool all, const char **reason) {
     const struct monster *l = world_leader(w);
     const char *unused, **why = reason ? reason : &unused;
+    struct distance_field from;
+    struct point goal, item;
+    bool avoid_traps;
     if (x->floor_serial != seen->floor_serial) x->has_goal = false, x->floor_serial = seen->floor_serial;
-    bool stairs = w->stairs.x >= 0 && w->stairs.y >= 0 && w->stairs.x < MAP_WIDTH && w->stairs.y < MAP_HEIGHT;
-    if (stairs && same(l->at, w->stairs)) return *why = "off the stairs, to step on them again", step_aside(w, l);
-    for (int level = 0; level < 3; level++) {
-        struct distance_field from;
-        struct point goal, item;
-        distances_from(w, l->at, level, &from);
-        bool found = false;
-        if (stairs && from.steps[w->stairs.y][w->stairs.x] != FAR) goal = w->stairs, found = true, *why = "to the stairs";
-        if (!found && !all && !stairs && find_frontier(x, w, &from, &goal)) found = true, *why = "exploring";
-        if (!found && !all && !stairs && level == 2 && find_least_visited(w, seen, &from, &goal)) found = true, *why = "searching again";
-        if (!found) continue;
-        if (!all && find_item(w, &from, goal, level, &item)) goal = item, *why = "fetching what lies there";
-        int d = step_to(w, l->at, goal, l->facing, level);
-        if (d >= 0) return d;
-    }
-    return -1;
+    if (same(l->at, w->stairs)) return *why = "off the stairs, to step on them again", step_aside(w, l);
+    if (!find_goal(x, w, seen, all, &from, &goal, &avoid_traps, why)) return *why = "there is no way to go", step_aside(w, l);
+    if (!all && find_item(w, &from, goal, avoid_traps, &item)) goal = item, *why = "fetching what lies there";
+    return step_to(w, l->at, goal, l->facing, avoid_traps);
 }
