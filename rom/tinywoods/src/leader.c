@@ -50,14 +50,18 @@ static void turn_on_the_spot(struct entity *who)
 
 static void show_map(void)
 {
+    u8 option = G_OPTIONS->minimap;
+
     keys_consume();
     D->map_mode = 1;
+    G_OPTIONS->minimap = 1;         /* shown while SELECT asks for it, whatever the option says */
+    window_field();
     do {
         frame();
-        if (keys_pressed() & KEY_A)
-            G_MINIMAP_DOTS = !G_MINIMAP_DOTS;
     } while (!(keys_pressed() & (KEY_SELECT | KEY_B)));
     D->map_mode = 0;
+    G_OPTIONS->minimap = option;
+    window_field();
     keys_consume();
 }
 

@@ -193,7 +193,7 @@ int main(void)
     G_OPTIONS_REF = G_OPTIONS;
     G_PLAY_TIME_REF = G_PLAY_TIME;
     G_OPTIONS->window_colour = 0;
-    G_OPTIONS->minimap = 0;
+    G_OPTIONS->minimap = 1;
     G_GENERAL_RNG = 1;
     G_WINDOW_MODE = WINDOW_BLANK;
     video_init();
