@@ -8,9 +8,9 @@ enum { ART_CREATURES = 5, ART_VIEWS = 5, ART_POSES = 2, ART_FONT_ROWS = 9 };
 enum { ART_GRASS = 0, ART_GRASS_N = 4, ART_PATH = 4, ART_PATH_N = 2, ART_STAIRS = 6, ART_WALL = 7, ART_DEEP = 23, ART_DEEP_N = 2,
        ART_METAS = 25 };
 
-/* Icons in 8 x 8 tiles: eight of 16 x 16 (four tiles), then the sleep mark of one tile. */
+/* Icons in 8 x 8 tiles: eight of 16 x 16 (four tiles), then marks of one tile: sleep, arrows north, east, north-east. */
 enum { ART_DART, ART_BERRY, ART_APPLE, ART_ORB, ART_COINS, ART_WARP, ART_TAR, ART_BURR, ART_ICONS };
-enum { ART_ICON_TILES = ART_ICONS * 4 + 1, ART_PIP_TILES = 15 * 2 };
+enum { ART_ICON_TILES = ART_ICONS * 4 + 4, ART_PIP_TILES = 15 * 2 };
 
 extern const unsigned short art_terrain_palette[16], art_stairs_palette[16], art_icon_palette[16];
 extern const unsigned short art_creature_palette_0[16], art_creature_palette_1[16], art_creature_palette_2[16];

@@ -92,8 +92,9 @@ static u16 apply_brightness(int level)
 static void field_frame(struct dungeon *d)
 {
     int mode = G_WINDOW_MODE, talking = G_DIALOGUE_STATE != DIALOGUE_NONE, blank = mode == WINDOW_BLANK || mode == 5;
-    int menu = view.menu_shown && !blank, box = !blank && (talking || !menu);
-    int map = !menu && !talking && !d->hud_hidden && G_OPTIONS->minimap && (mode == WINDOW_FIELD_MAP || mode == WINDOW_STRIP);
+    int menu = view.menu_shown && !blank, full = d->map_mode && !menu && !talking && !blank,
+        box = !blank && (talking || (!menu && !full));
+    int map = !menu && !full && !talking && !d->hud_hidden && G_OPTIONS->minimap && (mode == WINDOW_FIELD_MAP || mode == WINDOW_STRIP);
 
     field_draw(d);
     sprites_draw(d);
@@ -101,7 +102,11 @@ static void field_frame(struct dungeon *d)
         menu_draw(0);
     if (!box)
         box_draw(d, 0);
+    if (!full)
+        map_full_draw(d, 0);
     map_draw(d, map);
+    if (full)
+        map_full_draw(d, 1);
     if (menu)
         menu_draw(1);
     if (box)

@@ -7,11 +7,12 @@ enum { MAP_X = 180, MAP_Y = 12, COLUMNS = 28, NEAR = 2 };
 enum { DOT_NONE, DOT_ITEM, DOT_PARTNER, DOT_FOE };
 
 static u32 drawn_key;
-static u8 on;
+static u8 on, full_on;
 
 void map_forget(void)
 {
-    on = 0;
+    on = full_on = 0;
+    fill_box(FILL_MENU, 0, 0, 0, 0);
     fill_box(FILL_MAP, 0, 0, 0, 0);
 }
 
@@ -146,4 +147,45 @@ void map_draw(struct dungeon *d, int shown)
             dot(who->x, who->y, 4, INK_RED);
     }
     dot(from->x, from->y, 4, INK_YELLOW);
+}
+
+/* The map of the SELECT button: four pixels a tile over the whole screen, drawn once when it opens. */
+void map_full_draw(struct dungeon *d, int shown)
+{
+    const struct entity *from = leader_of(d);
+
+    if (!shown || !from) {
+        if (full_on) {
+            canvas_clear(0, 1, CANVAS_COLS, 16);
+            fill_box(FILL_MENU, 0, 0, 0, 0);
+        }
+        full_on = 0;
+        return;
+    }
+    if (full_on == 1 + G_MINIMAP_DOTS)              /* A on this map hides and shows the other monsters */
+        return;
+    if (full_on)
+        canvas_clear(0, 1, CANVAS_COLS, 16);
+    full_on = (u8)(1 + G_MINIMAP_DOTS);
+    fill_box(FILL_MENU, 4, 8, 232, 124);
+    for (int y = 2; y < MAP_H; y++)
+        for (int x = 0; x < MAP_W; x++) {
+            const struct tile *tile = &d->tiles[y][x];
+
+            if (tile->visibility & SEEN_REVEALED && (tile->terrain & TERRAIN_KIND) != TERRAIN_WALL)
+                canvas_rect(8 + 4 * x, 4 * y, 4, 4, tile->terrain & TERRAIN_STAIRS ? INK_CYAN : tile->room == ROOM_NONE ? INK_MAP_PATH
+                                                                                                                        : INK_MAP_ROOM);
+        }
+    for (int i = 0; i < d->item_count && i < ITEM_MAX; i++)
+        if (d->item_entities[i].type == ENTITY_ITEM && revealed(d, d->item_entities[i].x, d->item_entities[i].y))
+            canvas_rect(9 + 4 * d->item_entities[i].x, 4 * d->item_entities[i].y + 1, 2, 2, INK_BLUE);
+    for (int i = 0; i < ACTIVE_MAX && d->active[i]; i++) {
+        const struct entity *who = d->active[i];
+        const struct entity_info *info = who->data;
+
+        if (who->type != ENTITY_MONSTER || (G_MINIMAP_DOTS && who != from))
+            continue;
+        if (!info->is_enemy || foe_seen(d, from, who))
+            canvas_rect(8 + 4 * who->x, 4 * who->y, 4, 4, who == from ? INK_YELLOW : info->is_enemy ? INK_RED : INK_GREEN);
+    }
 }

@@ -46,6 +46,7 @@ void sprites_draw(struct dungeon *d);
 void sprites_none(void);
 void sprites_title(int result);
 void map_draw(struct dungeon *d, int shown);
+void map_full_draw(struct dungeon *d, int shown);                           /* the SELECT map of the whole floor */
 void map_forget(void);
 void hud_draw(struct dungeon *d, int shown);
 void box_draw(struct dungeon *d, int shown);                                /* dialogue or message strip */

@@ -7,10 +7,10 @@
 
 enum {
     TILE_CREATURE = 0, TILE_ICON = ART_CREATURES * ART_VIEWS * ART_POSES * 16, TILE_SLEEP = TILE_ICON + ART_ICONS * 4,
-    TILE_PIP = TILE_SLEEP + 2
+    TILE_ARROWS = TILE_SLEEP + 1, TILE_PIP = TILE_SLEEP + 4
 };
 enum { PALETTE_ICON = 5, PALETTE_FLASH = 15 };
-enum { PRIORITY = 2 << 10, SHAPE_WIDE = 1 << 14, FLIP = 1 << 12, SIZE_16 = 1 << 14, SIZE_32 = 2 << 14, HIDDEN = 0x200 };
+enum { PRIORITY = 2 << 10, SHAPE_WIDE = 1 << 14, FLIP = 1 << 12, FLIP_DOWN = 1 << 13, SIZE_16 = 1 << 14, SIZE_32 = 2 << 14, HIDDEN = 0x200 };
 
 static struct { u32 place, look; } shadow[128];
 static int used, used_before;
@@ -114,6 +114,21 @@ static void marks(const struct entity *who, int x, int y)
         put(x + 5, y - 27, 0, 0, TILE_SLEEP | PRIORITY | PALETTE_ICON << 12);
 }
 
+/* Arrows about the leader: the way faced while turning on the spot, or the four diagonals while R is held. */
+static void arrows(const struct dungeon *d, int x, int y)
+{
+    static const s8 dx[8] = { 0, 1, 1, 1, 0, -1, -1, -1 }, dy[8] = { 1, 1, 0, -1, -1, -1, 0, 1 };
+    const struct entity *who = d->camera_target;
+
+    for (int dir = 0; dir < 8; dir++) {
+        int tile = dir & 1 ? 2 : dir == DIR_E || dir == DIR_W, wanted = d->turn_grid ? dir == who->sprite_direction[0] : dir & 1;
+
+        if (wanted)
+            put(x - 4 + 17 * dx[dir], y - 8 + 17 * dy[dir], 0, (dx[dir] < 0 ? FLIP : 0) | (dy[dir] > 0 ? FLIP_DOWN : 0),
+                (u32)(TILE_ARROWS + tile) | PRIORITY | PALETTE_ICON << 12);
+    }
+}
+
 static int icon_of_item(int id)
 {
     switch (id) {
@@ -169,6 +184,8 @@ void sprites_draw(struct dungeon *d)
     int count = 0;
 
     used = 0;
+    if ((d->turn_grid || G_DIAGONAL_MODE) && d->camera_target)
+        arrows(d, (d->camera_target->px >> 8) - d->camera_x, (d->camera_target->py >> 8) - d->camera_y);
     for (int i = 0; i < ACTIVE_MAX && d->active[i]; i++) {
         const struct entity *who = d->active[i];
         int x = (who->px >> 8) - d->camera_x, y = (who->py >> 8) - d->camera_y, at = count;

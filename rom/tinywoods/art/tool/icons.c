@@ -37,6 +37,9 @@ static const struct icon icons[] = {
                         "...krroooorrk...", "kkkkrowwoooRkkkk", "krrrrowooooRrrrk", "kkkkroooooRRkkkk", "...krooooRRRk...",
                         "...krrRRRRRrk...", "....krrrrrrk....", "...krkkrkkkrk...", "..krk..rk..krk..", "..k....rk....k..", ".......kk......." } },
     { "sleep", 8, 8, { "kkkkkkk.", "kwwwwwk.", "kkkkwwk.", "..kwwk..", ".kwwk...", "kwwkkkk.", "kwwwwwk.", "kkkkkkk." } },
+    { "north", 8, 8, { "...kk...", "..kyyk..", ".kyyyyk.", "kyyyyyyk", "kkkyykkk", "..kyyk..", "..kyyk..", "..kkkk.." } },
+    { "east", 8, 8, { "...kk...", "...kyk..", "kkkkyyk.", "kyyyyyyk", "kyyyyyyk", "kkkkyyk.", "...kyk..", "...kk..." } },
+    { "northeast", 8, 8, { ".kkkkkkk", ".kyyyyyk", ".kkkyyyk", "..kyyyyk", ".kyyykyk", "kyyyk.kk", "kyyk....", ".kk....." } },
 };
 
 static void icon_pixels(const struct icon *icon, uint8_t *pixels)
