@@ -51,6 +51,11 @@ static uint64_t random_next(uint64_t *state) { /* splitmix64, Vigna 2015 */
 }
 static uint32_t random_below(uint64_t *state, uint32_t n) { return (uint32_t)((random_next(state) >> 32) * n >> 32); }
 
+/* True with this probability; draws nothing at 0, so that a run without dice stays the same. */
+static bool dice(struct agent *a, float probability) {
+    return probability > 0 && (float)(random_next(&a->random) >> 40) * 0x1p-24f < probability;
+}
+
 static int donor_new(struct agent *a, struct err *err);
 
 int agent_new(struct emulator *e, const struct agent_options *options, struct agent **out, struct err *err) {
@@ -195,8 +200,7 @@ static int random_action(struct agent *a, const bool offered[ACTION_COUNT], int 
 /* A step that the ground allows, -1 when the dice or the scene say no. */
 static int epsilon_step(struct agent *a, enum scene scene) {
     const struct monster *l = world_leader(&a->seen.now);
-    if (a->options.epsilon <= 0 || scene != SCENE_FIELD || !l) return -1;
-    if ((float)(random_next(&a->random) >> 40) * 0x1p-24f >= a->options.epsilon) return -1;
+    if (scene != SCENE_FIELD || !l || !dice(a, a->options.epsilon)) return -1;
     int legal[8], n = 0;
     for (int d = 0; d < 8; d++) {
         if (tile_step_allowed(&a->seen.now, l->at, d) && !foe_at(&a->seen.now, l->at.x + direction_dx[d], l->at.y + direction_dy[d])) legal[n++] = d;
@@ -215,17 +219,17 @@ static int decide(struct agent *a, struct step *s, struct err *err) {
         if (prompt_build(&a->prompt, &a->seen, scene, &a->memory, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
         s->prompt = a->prompt_text;
     }
-    if (o->policy == POLICY_ORACLE || o->ask_oracle) taught = oracle_decide(a->oracle, NULL, &a->seen, &why);
+    if (o->policy == POLICY_ORACLE || o->ask_oracle || o->mix > 0) taught = oracle_decide(a->oracle, NULL, &a->seen, &why);
     if (o->ask_oracle) s->oracle_action = action_name[taught];
 
     if ((action = epsilon_step(a, scene)) >= 0) {
         s->decided_by = BY_RANDOM;
+    } else if (o->policy == POLICY_ORACLE || dice(a, o->mix)) {
+        action = taught, s->decided_by = BY_ORACLE;
+        reason_add(a, why);
     } else if (o->policy == POLICY_MODEL) {
         s->decided_by = BY_MODEL;
         if ((action = ask_model(a, s, scene, offered)) < 0) action = fallback(scene), s->decided_by = BY_FALLBACK;
-    } else if (o->policy == POLICY_ORACLE) {
-        action = taught, s->decided_by = BY_ORACLE;
-        reason_add(a, why);
     } else if (o->policy == POLICY_OMNISCIENT) {
         action = oracle_decide(a->omniscient, &a->hands.world, &a->seen, &why), s->decided_by = BY_OMNISCIENT;
         reason_add(a, why);
