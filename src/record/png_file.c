@@ -97,6 +97,10 @@ int png_encode(const uint8_t *rgb, int width, int height, int level, struct buf 
 int png_decode(const void *data, size_t bytes, int width, int height, uint8_t *rgb, const char *what, struct err *err) {
     png_image image = {.version = PNG_IMAGE_VERSION};
     if (bytes == 0) return err_set(err, ERR_FORMAT, "%s: empty file, expected a PNG", what);
+    /* libpng is content once it has all rows; a file that was cut behind them is still a damaged file. */
+    if (bytes < 12 || memcmp((const char *)data + bytes - 8, "IEND\xAE\x42\x60\x82", 8) != 0) {
+        return err_set(err, ERR_FORMAT, "%s: no PNG, or cut short: %zu bytes that do not end with an IEND chunk", what, bytes);
+    }
     if (!png_image_begin_read_from_memory(&image, data, bytes)) {
         return err_set(err, ERR_FORMAT, "%s: no readable PNG: %s", what, image.message);
     }
