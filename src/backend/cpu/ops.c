@@ -3,26 +3,40 @@
 
 #include <string.h>
 
+#if defined(__x86_64__)
+extern const struct cpu_ops cpu_ops_avx2, cpu_ops_avx512, cpu_ops_avx512bf16;
+
+/* How many of the tables below run here, slowest first. */
+static int supported(void) {
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return 1;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
+        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512vbmi"))
+        return 2;
+    return __builtin_cpu_supports("avx512bf16") ? 4 : 3;
+}
+static const struct cpu_ops *const tables[] = {&cpu_ops_c, &cpu_ops_avx2, &cpu_ops_avx512, &cpu_ops_avx512bf16};
+#else
+static int supported(void) { return 1; }
+static const struct cpu_ops *const tables[] = {&cpu_ops_c};
+#endif
+
 const struct cpu_ops *cpu_ops_select(const char *limit, struct err *err) {
-    static const struct cpu_ops *const tables[] = {&cpu_ops_c}; /* slowest first */
-    enum { COUNT = sizeof tables / sizeof *tables };
     static const char *const names[] = {"c", "avx2", "avx512", "avx512bf16"};
-    enum { NAMES = sizeof names / sizeof *names };
-    int most = NAMES - 1;
-    if (limit) {
-        for (most = 0; most < NAMES && strcmp(limit, names[most]); most++) {
+    int most = 3;
+    if (limit)
+        for (; most >= 0 && strcmp(limit, names[most]); most--) {
         }
-        if (most == NAMES) {
-            err_set(err, ERR_ARGUMENT, "CPU operations: expected one of c, avx2, avx512, avx512bf16, found \"%s\"", limit);
-            return NULL;
-        }
+    if (most < 0) {
+        err_set(err, ERR_ARGUMENT, "CPU operations: expected one of c, avx2, avx512, avx512bf16, found \"%s\"", limit);
+        return NULL;
     }
-    return tables[most < COUNT ? most : COUNT - 1];
+    int best = supported() - 1;
+    return tables[most < best ? most : best];
 }
 
 size_t cpu_ops_scratch_bytes(int64_t max_in, int head_dim, int64_t max_patches) {
     /* linear: a row in fp32, or packed weights and rows (ops_linear.h); attention: scores, packed K and V of one head. */
-    size_t linear = (size_t)(max_in + 64) * 256 + (1u << 20);
+    size_t linear = (size_t)(max_in + 128) * 128 + (1u << 20);
     size_t attention = (size_t)(max_patches + 64) * (size_t)(head_dim + 64) * 16 + (1u << 18);
     return linear > attention ? linear : attention;
 }

@@ -35,7 +35,7 @@ static void linear(float *y, int64_t ldy, const float *x, const uint16_t *xb, in
     for (int64_t o = o0; o < o1; o++) {
         linear_weight_rows_f32(w, o, o + 1, row);
         if (precision == PRECISION_BF16)
-            for (int64_t i = 0; i < w->in; i++) row[i] = bf16_to_f32(bf16_from_f32(row[i]));
+            for (int64_t i = 0; i < w->in; i++) row[i] = bf16_to_f32(f32_to_bf16(row[i]));
         for (int r = 0; r < rows; r++) {
             double sum = 0;
             if (precision == PRECISION_BF16)
@@ -48,7 +48,7 @@ static void linear(float *y, int64_t ldy, const float *x, const uint16_t *xb, in
 }
 
 static void round_bf16(uint16_t *dst, const float *src, int64_t n) {
-    for (int64_t i = 0; i < n; i++) dst[i] = bf16_from_f32(src[i]);
+    for (int64_t i = 0; i < n; i++) dst[i] = f32_to_bf16(src[i]);
 }
 
 static void quantise_e4m3(uint16_t *q, float *factors, const uint16_t *xb, int64_t n) {
@@ -57,7 +57,7 @@ static void quantise_e4m3(uint16_t *q, float *factors, const uint16_t *xb, int64
         float most = 1e-10f;
         for (int64_t i = g * 128; i < end; i++) most = fmaxf(most, fabsf(bf16_to_f32(xb[i])));
         float factor = most / 448.0f;
-        for (int64_t i = g * 128; i < end; i++) q[i] = bf16_from_f32(e4m3_round(bf16_to_f32(xb[i]) / factor));
+        for (int64_t i = g * 128; i < end; i++) q[i] = f32_to_bf16(e4m3_round(bf16_to_f32(xb[i]) / factor));
         factors[g] = factor;
     }
 }
@@ -117,7 +117,7 @@ static void attend_head(float *out, const float *q, const struct kv_view *kv, in
         for (int64_t p = 0; p < length; p++) {
             double score = 0;
             for (int d = 0; d < n; d++) {
-                float a = kv->precision == PRECISION_F32 ? q[d] : bf16_to_f32(bf16_from_f32(q[d]));
+                float a = kv->precision == PRECISION_F32 ? q[d] : bf16_to_f32(f32_to_bf16(q[d]));
                 score += a * kv_element(kv, kv->k_offset, head, p, d);
             }
             score *= scale;
@@ -155,7 +155,7 @@ static void attend_full(float *out, int64_t ldo, const float *q, const float *k,
             double s = 0;
             for (int d = 0; d < head_dim; d++) {
                 float a = q[r * ld + at + d], b = k[p * ld + at + d];
-                if (precision != PRECISION_F32) a = bf16_to_f32(bf16_from_f32(a)), b = bf16_to_f32(bf16_from_f32(b));
+                if (precision != PRECISION_F32) a = bf16_to_f32(f32_to_bf16(a)), b = bf16_to_f32(f32_to_bf16(b));
                 s += (double)a * b;
             }
             score[p] = s * scale;
@@ -167,7 +167,7 @@ static void attend_full(float *out, int64_t ldo, const float *q, const float *k,
             total += e;
             for (int d = 0; d < head_dim; d++) {
                 float b = v[p * ld + at + d];
-                sum[d] += e * (precision == PRECISION_F32 ? b : bf16_to_f32(bf16_from_f32(b)));
+                sum[d] += e * (precision == PRECISION_F32 ? b : bf16_to_f32(f32_to_bf16(b)));
             }
         }
         for (int d = 0; d < head_dim; d++) out[r * ldo + at + d] = (float)(sum[d] / total);

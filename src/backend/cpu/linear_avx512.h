@@ -1,0 +1,383 @@
+/* Matrix products with bf16 activations for AVX-512, compiled once with vdpbf16ps and once without it (ops_avx512bf16.c and
+ * ops_avx512.c define DOT and ROUND2 and include this file).
+ *
+ * Every output is one accumulator of 16 lanes: DOT adds 32 products at a time to it, in one order over `in`, and the lanes are
+ * summed by one tree at the end. Whatever the number of rows, an element of y sees exactly these operations.
+ *
+ * The order over `in` is the one in which a storage kind unpacks into registers most cheaply; the activations are permuted to it:
+ *   bf16, f16, f32  as stored, 32 elements a vector
+ *   FP8_BLOCK  64 bytes -> table look-up of the high and the low byte of bf16(e4m3 * factor) (one table of 128 entries per block
+ *              of 128 x 128 weights, vpermi2b), sign put back, interleaved: 2 vectors, 5 operations
+ *   NF4        64 bytes = 128 codes = 2 blocks -> both blocks' 16 rounded values are one table of 32 (vpermw), the four nibbles
+ *              of a word index it: 4 vectors, 14 operations
+ * so that a weight is exactly fp32 product, rounded once to bf16, in every path.
+ *
+ * Up to 4 rows (decoding) stream the matrix as stored, 4 outputs at once. More rows (prefill) expand a block of outputs once into
+ * the scratch (L2), then multiply tiles of 6 rows x 4 outputs = 24 accumulators; `in` is cut so that 6 rows fit the L1 cache, and
+ * accumulators rest in the scratch between the cuts. */
+
+enum { TILE = 6, PANEL = 4, CUT = 48 /* vectors of 32 */, BLOCK_BYTES = 512 << 10, BLOCK_MOST = 64 };
+
+enum order { ORDER_PLAIN, ORDER_FP8, ORDER_NF4 };
+
+struct task {
+    const struct linear_weight *w;
+    enum order order;
+    int64_t in, vectors; /* vectors of 32 elements, zero-padded to a whole step of the order */
+    bool by_rows;        /* unusual NF4: expanded by the checkpoint room */
+    uint16_t *block;     /* scratch: (outputs / 4, vectors, 4, 32) */
+    uint16_t *rows;      /* scratch: (CUT, TILE, 32), or for decoding (vectors, rows, 32) */
+    __m512 *sums;        /* scratch: (outputs / 4, TILE, 4) */
+    uint8_t *tables;     /* scratch: FP8, (in / 128, 256) */
+    float *absmax;       /* scratch: NF4, (4, in / 64); by_rows: (in) */
+    int64_t tables_row;  /* block row that the tables are for, -1: none */
+};
+
+static inline __mmask32 mask32(int64_t left) { return left >= 32 ? ~0u : left <= 0 ? 0 : (1u << left) - 1; }
+static inline __m512i load32(const uint16_t *p, int64_t left) { return _mm512_maskz_loadu_epi16(mask32(left), p); }
+
+/* Four accumulators to their four sums: lanes i, i+2 then i, i+1 within 128 bits, then the quarters. */
+static inline __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512 lo = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd)));
+    __m512 hi = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd)));
+    __m512 all = _mm512_add_ps(lo, hi);
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+static inline void store_sums(float *y, const __m512 *s, const float *bias, int count) {
+    __m128 v = sum4(s[0], s[1], s[2], s[3]);
+    __mmask8 m = (__mmask8)((1 << count) - 1);
+    if (bias) v = _mm_add_ps(v, _mm_maskz_loadu_ps(m, bias));
+    _mm_mask_storeu_ps(y, m, v);
+}
+
+/* ---- activations -------------------------------------------------------------------------------------------------------- */
+
+/* Vectors [v0, v1) of a row in the order of the weights, each `step` elements after the one before. v0 and v1 are multiples of 4. */
+static void pack_row(uint16_t *to, int64_t step, const uint16_t *x, int64_t in, enum order order, int64_t v0, int64_t v1) {
+    if (order == ORDER_PLAIN) {
+        for (int64_t v = v0; v < v1; v++, to += step) _mm512_store_si512(to, load32(x + v * 32, in - v * 32));
+    } else if (order == ORDER_FP8) { /* unpacklo / unpackhi of bytes keep 8 elements of every 16 */
+        for (int64_t v = v0; v < v1; v += 2, to += 2 * step) {
+            __m512i a = load32(x + v * 32, in - v * 32), b = load32(x + v * 32 + 32, in - v * 32 - 32);
+            _mm512_store_si512(to, _mm512_shuffle_i64x2(a, b, 0x88));
+            _mm512_store_si512(to + step, _mm512_shuffle_i64x2(a, b, 0xdd));
+        }
+    } else { /* vector c holds elements 4 j + c of 128 */
+        static const uint16_t fourth[32] = {0,  4,  8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60,
+                                            0,  4,  8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60};
+        __m512i index = _mm512_loadu_si512(fourth), one = _mm512_set1_epi16(1);
+        for (int64_t v = v0; v < v1; v += 4, to += 4 * step) {
+            __m512i q[4], at = index;
+            for (int i = 0; i < 4; i++) q[i] = load32(x + (v + i) * 32, in - (v + i) * 32);
+            for (int c = 0; c < 4; c++, at = _mm512_add_epi16(at, one)) {
+                __m512i lo = _mm512_permutex2var_epi16(q[0], at, q[1]), hi = _mm512_permutex2var_epi16(q[2], at, q[3]);
+                _mm512_store_si512(to + c * step, _mm512_mask_mov_epi64(lo, 0xf0, hi));
+            }
+        }
+    }
+}
+
+/* ---- weights in registers ------------------------------------------------------------------------------------------------ */
+
+/* The tables of block row o / 128: for every 128 columns the high and the low bytes of bf16(e4m3(i) * factor), i = 0..127. */
+static void fp8_tables(struct task *t, int64_t o) {
+    if (t->tables_row == o / 128) return;
+    t->tables_row = o / 128;
+    int64_t columns = (t->in + 127) / 128;
+    const float *factor = t->w->scale + o / 128 * columns;
+    float value[128];
+    for (int i = 0; i < 128; i++) value[i] = e4m3_to_f32((uint8_t)i);
+    for (int64_t c = 0; c < columns; c++) {
+        __m512 f = _mm512_set1_ps(factor[c]);
+        for (int i = 0; i < 128; i += 64)
+            for (int k = 0; k < 2; k++) {
+                __m512i a = ROUND2(_mm512_mul_ps(_mm512_loadu_ps(value + i + 32 * k), f), _mm512_mul_ps(_mm512_loadu_ps(value + i + 32 * k + 16), f));
+                _mm256_store_si256((__m256i *)(t->tables + c * 256 + i + 32 * k), _mm512_cvtepi16_epi8(_mm512_srli_epi16(a, 8)));
+                _mm256_store_si256((__m256i *)(t->tables + c * 256 + 128 + i + 32 * k), _mm512_cvtepi16_epi8(a));
+            }
+    }
+}
+
+struct fp8_table {
+    __m512i high0, high1, low0, low1;
+};
+static inline struct fp8_table fp8_table(const struct task *t, int64_t v) {
+    const uint8_t *p = t->tables + v / 4 * 256;
+    return (struct fp8_table){_mm512_load_si512(p), _mm512_load_si512(p + 64), _mm512_load_si512(p + 128), _mm512_load_si512(p + 192)};
+}
+static inline void fp8_expand(__m512i out[2], __m512i bytes, const struct fp8_table *f) {
+    __m512i high = _mm512_permutex2var_epi8(f->high0, bytes, f->high1), low = _mm512_permutex2var_epi8(f->low0, bytes, f->low1);
+    high = _mm512_ternarylogic_epi32(high, bytes, _mm512_set1_epi8((char)0x80), 0xf8); /* high | (bytes & 0x80) */
+    out[0] = _mm512_unpacklo_epi8(low, high);
+    out[1] = _mm512_unpackhi_epi8(low, high);
+}
+static inline __m512i fp8_load(const struct task *t, int64_t o, int64_t v) {
+    int64_t left = t->in - v * 32;
+    const uint8_t *p = (const uint8_t *)t->w->data + o * t->in + v * 32;
+    return left >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((1ull << left) - 1, p);
+}
+
+/* absmax of the 64-element pieces of row o. */
+static void nf4_absmax(const struct task *t, float *to, int64_t o) {
+    const struct linear_weight *w = t->w;
+    int64_t first = o * t->in;
+    for (int64_t k = 0; k < t->in; k += 64) {
+        int64_t b = (first + k) / w->block_size;
+        if (w->absmax_f32) {
+            *to++ = w->absmax_f32[b];
+        } else {
+            float product = w->nested_map[w->absmax_u8[b]] * w->nested_absmax[b / w->nested_block];
+            *to++ = product + w->nested_offset;
+        }
+    }
+    if (t->in % 128) *to = 0; /* the codes beyond the row become 0 */
+}
+static inline void nf4_expand(__m512i out[4], __m512i codes, __m512 map, const float *absmax) {
+    __m512i table = ROUND2(_mm512_mul_ps(map, _mm512_set1_ps(absmax[0])), _mm512_mul_ps(map, _mm512_set1_ps(absmax[1])));
+    const __m512i nibble = _mm512_set1_epi16(15), second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
+    /* (codes & 15) | 16 in the upper half, whose words belong to the second block */
+    out[0] = _mm512_permutexvar_epi16(_mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), nibble, second, 0xea), table);
+    out[1] = _mm512_permutexvar_epi16(_mm512_ternarylogic_epi32(codes, nibble, second, 0xea), table);
+    out[2] = _mm512_permutexvar_epi16(_mm512_or_si512(_mm512_srli_epi16(codes, 12), second), table);
+    out[3] = _mm512_permutexvar_epi16(_mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 8), nibble, second, 0xea), table);
+}
+static inline __m512i nf4_load(const struct task *t, int64_t o, int64_t v) {
+    const uint8_t *p = (const uint8_t *)t->w->data + (o * t->in + v * 32) / 2;
+    return t->in - v * 32 >= 128 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi64(0x0f, p);
+}
+
+/* ---- decoding: up to 4 rows, 4 outputs at once ----------------------------------------------------------------------------- */
+
+/* Cache lines asked for ahead of the stream, in bytes; rows of a matrix follow one another. */
+enum { AHEAD = 4096 };
+
+#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
+
+static inline __attribute__((always_inline)) void decode_plain(const struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
+    __m512 s[4][PANEL];
+    const uint16_t *w[PANEL];
+    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    EACH(i, PANEL) w[i] = (const uint16_t *)t->w->data + (o + (i < count ? i : 0)) * t->in;
+    const uint16_t *x = t->rows;
+    int64_t whole = t->in / 32;
+    for (int64_t v = 0; v < whole; v++, x += 32 * rows)
+        EACH(i, PANEL) {
+            _mm_prefetch((const char *)(w[i] + v * 32) + AHEAD, _MM_HINT_T0);
+            __m512i m = _mm512_loadu_si512(w[i] + v * 32);
+            EACH(r, rows) s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m);
+        }
+    if (t->in % 32)
+        EACH(i, PANEL) {
+            __m512i m = load32(w[i] + whole * 32, t->in % 32);
+            EACH(r, rows) s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m);
+        }
+    EACH(r, rows) store_sums(y + r * ldy + o, s[r], t->w->bias ? t->w->bias + o : NULL, count);
+}
+
+static inline __attribute__((always_inline)) void decode_fp8(const struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
+    __m512 s[4][PANEL];
+    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    const uint16_t *x = t->rows;
+    for (int64_t v = 0; v < t->vectors; v += 4) {
+        struct fp8_table f = fp8_table(t, v);
+        int64_t end = v + 4 < t->vectors ? v + 4 : t->vectors;
+        for (int64_t u = v; u < end; u += 2, x += 64 * rows)
+            EACH(i, PANEL) {
+                __m512i m[2], bytes = fp8_load(t, o + (i < count ? i : 0), u);
+                _mm_prefetch((const char *)t->w->data + (o + i) * t->in + u * 32 + AHEAD, _MM_HINT_T0);
+                fp8_expand(m, bytes, &f);
+                EACH(r, rows) {
+                    s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m[0]);
+                    s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (rows + r)), m[1]);
+                }
+            }
+    }
+    EACH(r, rows) store_sums(y + r * ldy + o, s[r], t->w->bias ? t->w->bias + o : NULL, count);
+}
+
+static inline __attribute__((always_inline)) void decode_nf4(const struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
+    __m512 s[4][PANEL], map = _mm512_loadu_ps(t->w->quant_map);
+    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    int64_t pieces = (t->in / 64 + 1) & ~(int64_t)1;
+    for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * pieces, o + i);
+    const uint16_t *x = t->rows;
+    for (int64_t v = 0; v < t->vectors; v += 4, x += 128 * rows)
+        EACH(i, PANEL) {
+            int row = i < count ? i : 0;
+            __m512i m[4];
+            _mm_prefetch((const char *)t->w->data + ((o + i) * t->in + v * 32) / 2 + AHEAD, _MM_HINT_T0);
+            nf4_expand(m, nf4_load(t, o + row, v), map, t->absmax + row * pieces + v / 2);
+            EACH(r, rows) EACH(c, 4) s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (c * rows + r)), m[c]);
+        }
+    EACH(r, rows) store_sums(y + r * ldy + o, s[r], t->w->bias ? t->w->bias + o : NULL, count);
+}
+
+static inline __attribute__((always_inline)) void decode_rows(struct task *t, float *y, int64_t ldy, const int rows, int64_t o0, int64_t o1) {
+    for (int64_t o = o0; o < o1;) {
+        int64_t end = t->order == ORDER_FP8 && o / 128 * 128 + 128 < o1 ? o / 128 * 128 + 128 : o1;
+        if (t->order == ORDER_FP8) fp8_tables(t, o);
+        for (; o < end; o += PANEL) {
+            int count = end - o < PANEL ? (int)(end - o) : PANEL;
+            if (t->order == ORDER_FP8) decode_fp8(t, y, ldy, rows, o, count);
+            else if (t->order == ORDER_NF4) decode_nf4(t, y, ldy, rows, o, count);
+            else decode_plain(t, y, ldy, rows, o, count);
+        }
+        o = end;
+    }
+}
+
+static void decode(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
+    for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, 0, t->vectors);
+    switch (rows) {
+    case 1: decode_rows(t, y, ldy, 1, o0, o1); break;
+    case 2: decode_rows(t, y, ldy, 2, o0, o1); break;
+    case 3: decode_rows(t, y, ldy, 3, o0, o1); break;
+    default: decode_rows(t, y, ldy, 4, o0, o1); break;
+    }
+}
+
+/* ---- prefill: a block of outputs expanded once, then tiles of 6 rows x 4 outputs ------------------------------------------- */
+
+/* Outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
+static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
+    const struct linear_weight *w = t->w;
+    if (t->order == ORDER_NF4)
+        for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * ((t->in / 64 + 1) & ~(int64_t)1), o + i);
+    for (int i = 0; i < PANEL; i++, to += 32) {
+        int64_t row = o + (i < count ? i : 0);
+        uint16_t *at = to;
+        if (t->order == ORDER_FP8) {
+            fp8_tables(t, row);
+            for (int64_t v = 0; v < t->vectors; v += 2, at += 2 * PANEL * 32) {
+                struct fp8_table f = fp8_table(t, v);
+                __m512i m[2];
+                fp8_expand(m, fp8_load(t, row, v), &f);
+                _mm512_store_si512(at, m[0]);
+                _mm512_store_si512(at + PANEL * 32, m[1]);
+            }
+        } else if (t->order == ORDER_NF4) {
+            const float *absmax = t->absmax + (i < count ? i : 0) * ((t->in / 64 + 1) & ~(int64_t)1);
+            __m512 map = _mm512_loadu_ps(w->quant_map);
+            for (int64_t v = 0; v < t->vectors; v += 4, at += 4 * PANEL * 32) {
+                __m512i m[4];
+                nf4_expand(m, nf4_load(t, row, v), map, absmax + v / 2);
+                for (int c = 0; c < 4; c++) _mm512_store_si512(at + c * PANEL * 32, m[c]);
+            }
+        } else if (w->storage == STORAGE_BF16) {
+            const uint16_t *from = (const uint16_t *)w->data + row * t->in;
+            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) _mm512_store_si512(at, load32(from + v * 32, t->in - v * 32));
+        } else {
+            const float *from = t->absmax;
+            const uint16_t *half = (const uint16_t *)w->data + row * t->in;
+            if (t->by_rows) linear_weight_rows_f32(w, row, row + 1, t->absmax);
+            else if (w->storage == STORAGE_F32) from = (const float *)w->data + row * t->in;
+            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) {
+                int64_t e = v * 32;
+                __mmask32 m = mask32(t->in - e);
+                __m512 a, b;
+                if (w->storage == STORAGE_F16) {
+                    __m512i h = _mm512_maskz_loadu_epi16(m, half + e);
+                    a = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
+                    b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
+                } else {
+                    a = _mm512_maskz_loadu_ps((__mmask16)m, from + e);
+                    b = _mm512_maskz_loadu_ps((__mmask16)(m >> 16), from + e + 16);
+                }
+                _mm512_store_si512(at, ROUND2(a, b));
+            }
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void tile(const uint16_t *x, const uint16_t *w, int64_t vectors, const int rows, __m512 *sums,
+                                                       bool first, bool last, float *y, int64_t ldy, const float *bias, int count) {
+    __m512 s[TILE][PANEL];
+    if (first) {
+        EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    } else {
+        EACH(r, rows) EACH(i, PANEL) s[r][i] = sums[r * PANEL + i];
+    }
+    for (int64_t v = 0; v < vectors; v++, x += 32 * rows, w += 32 * PANEL) {
+        __m512i m[PANEL];
+        EACH(i, PANEL) m[i] = _mm512_load_si512(w + 32 * i);
+        EACH(r, rows) {
+            __m512i a = _mm512_load_si512(x + 32 * r);
+            EACH(i, PANEL) s[r][i] = DOT(s[r][i], a, m[i]);
+        }
+    }
+    if (last) {
+        EACH(r, rows) store_sums(y + r * ldy, s[r], bias, count);
+    } else {
+        EACH(r, rows) EACH(i, PANEL) sums[r * PANEL + i] = s[r][i];
+    }
+}
+
+/* One tile's rows against a whole block of outputs. */
+static inline __attribute__((always_inline)) void multiply_rows(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx,
+                                                                const int rows, int64_t o0, int64_t o1) {
+    for (int64_t v0 = 0; v0 < t->vectors; v0 += CUT) {
+        int64_t v1 = v0 + CUT < t->vectors ? v0 + CUT : t->vectors;
+        for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, v0, v1);
+        const uint16_t *panel = t->block + v0 * PANEL * 32;
+        __m512 *sums = t->sums;
+        for (int64_t o = o0; o < o1; o += PANEL, panel += t->vectors * PANEL * 32, sums += TILE * PANEL)
+            tile(t->rows, panel, v1 - v0, rows, sums, v0 == 0, v1 == t->vectors, y + o, ldy, t->w->bias ? t->w->bias + o : NULL,
+                 o1 - o < PANEL ? (int)(o1 - o) : PANEL);
+    }
+}
+
+static void prefill(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
+    int64_t block = BLOCK_BYTES / (t->vectors * 64) / PANEL * PANEL;
+    if (block > BLOCK_MOST) block = BLOCK_MOST;
+    if (block < PANEL * 4) block = PANEL * 4;
+    for (int64_t b = o0; b < o1; b += block) {
+        int64_t end = b + block < o1 ? b + block : o1;
+        for (int64_t o = b; o < end; o += PANEL)
+            expand_panel(t, t->block + (o - b) * t->vectors * 32, o, end - o < PANEL ? (int)(end - o) : PANEL);
+        for (int r = 0; r < rows; r += TILE) {
+            float *to = y + r * ldy;
+            const uint16_t *from = x + r * ldx;
+            switch (rows - r) {
+            case 1: multiply_rows(t, to, ldy, from, ldx, 1, b, end); break;
+            case 2: multiply_rows(t, to, ldy, from, ldx, 2, b, end); break;
+            case 3: multiply_rows(t, to, ldy, from, ldx, 3, b, end); break;
+            case 4: multiply_rows(t, to, ldy, from, ldx, 4, b, end); break;
+            case 5: multiply_rows(t, to, ldy, from, ldx, 5, b, end); break;
+            default: multiply_rows(t, to, ldy, from, ldx, 6, b, end); break;
+            }
+        }
+    }
+}
+
+/* The scratch, cut up: everything starts on a cache line. */
+static void task_new(struct task *t, const struct linear_weight *w, void *scratch) {
+    *t = (struct task){.w = w, .in = w->in, .tables_row = -1};
+    bool nf4 = w->storage == STORAGE_NF4 && w->in % 64 == 0 && w->block_size % 64 == 0 && w->rounding == DTYPE_BF16;
+    t->order = w->storage == STORAGE_FP8_BLOCK ? ORDER_FP8 : nf4 ? ORDER_NF4 : ORDER_PLAIN;
+    t->by_rows = w->storage == STORAGE_NF4 && !nf4;
+    int64_t unit = nf4 ? 128 : t->order == ORDER_FP8 ? 64 : 32;
+    t->vectors = (w->in + unit - 1) / unit * (unit / 32);
+    uint8_t *at = scratch;
+    t->tables = at;
+    at += (w->in + 127) / 128 * 256;
+    t->absmax = (float *)at;
+    at += (w->in * 4 + 63) / 64 * 64 + 256; /* (4, in / 64) or (in) */
+    t->sums = (__m512 *)at;
+    at += BLOCK_MOST * TILE * 64;
+    t->rows = (uint16_t *)at;
+    at += (t->vectors > CUT * 2 ? t->vectors : CUT * 2) * 4 * 64;
+    t->block = (uint16_t *)at;
+}
+
+static void linear_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, const struct linear_weight *w, int64_t o0,
+                        int64_t o1, void *scratch) {
+    struct task t;
+    task_new(&t, w, scratch);
+    bool streams = t.order != ORDER_PLAIN || w->storage == STORAGE_BF16;
+    if (rows <= 4 && streams) decode(&t, y, ldy, x, ldx, rows, o0, o1);
+    else prefill(&t, y, ldy, x, ldx, rows, o0, o1);
+}
