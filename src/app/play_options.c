@@ -1,0 +1,139 @@
+#include "app/play_options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: pmd-agent play [options]\n"
+    "\n"
+    "A model looks at the screen of a Game Boy Advance and plays a dungeon: three floors, the stairs to be found on each. Without options\n"
+    "that is the bundled dungeon Tiny Woods, played once by the bundled checkpoint; no download, no GPU. In a terminal you watch\n"
+    "the game; elsewhere there are plain lines. Every step is recorded in runs/ and can be checked with `pmd-agent replay`.\n"
+    "\n"
+    "who plays\n"
+    "  --policy P          model (default), or for comparison: oracle (rules on what a player can know; the model's teacher),\n"
+    "                      omniscient (sees the whole floor: a yardstick), random (any offered action)\n"
+    "  --model DIR|ID      a Qwen3-VL checkpoint: a folder, or a Hub id that `pmd-agent models` has downloaded\n"
+    "                      (default: the bundled models/tinywoods-vl)\n"
+    "  --prompt FILE       words that go with the picture (default configs/prompts/tinywoods.txt; how to write one: src/agent/prompt.h)\n"
+    "  --temperature T     0 (default): always the likeliest action; above: sampled, the same for the same seed\n"
+    "  --no-picture HOW    a control: `blank` shows the model a black picture, `other` that of another dungeon. If it still plays as\n"
+    "                      well, it does not look\n"
+    "  --device D          auto (default), cpu, cuda       --threads N   for the model (default: one per core)\n"
+    "what is played\n"
+    "  --rom FILE          default rom/tinywoods/tinywoods.gba; the real game: Pokemon Mystery Dungeon Red Rescue Team (USA), your own copy\n"
+    "  --seed S            of the first dungeon (default 1000000, the first of the 200 test seeds); the next episodes take S+1, S+2 ...\n"
+    "  --episodes N        default 1\n"
+    "  --max-decisions N   per episode, default 2000\n"
+    "  --jobs J            so many games at the same time (then nothing is recorded); results do not depend on it\n"
+    "what you get\n"
+    "  --json              one JSON object on standard output, a progress bar with the remaining time on standard error\n"
+    "  --record DIR        record the run in DIR instead of runs/<time>;  --no-record  record nothing\n"
+    "  --video FILE.mp4    a film of the game (needs ffmpeg)\n"
+    "  --speed X           watching: X times the console's speed (default 2; 0 = as fast as it goes)\n"
+    "\n"
+    "examples\n"
+    "  pmd-agent play --policy oracle --seed 7 --speed 4          watch the teacher\n"
+    "  pmd-agent play --episodes 200 --json --no-record           the clear rate over the test seeds\n"
+    "  pmd-agent play --episodes 200 --json --no-picture blank    does it look? (the rate must fall)\n"
+    "  pmd-agent play --model Qwen/Qwen3-VL-2B-Instruct           a checkpoint from the Hub, after `pmd-agent models download`\n"
+    "\n"
+    "Files of the project are looked for in the working folder, then in the program's folder and above; PMD_HOME overrides.\n"
+    "exit status: 0 played to the end (cleared or not), 1 failure, 2 wrong usage, 130 stopped (the record is finished first)\n";
+
+static int wrong(const char *option, const char *value, const char *expected) {
+    fprintf(stderr, "pmd-agent play: %s %s: expected %s (--help explains)\n", option, value, expected);
+    return 2;
+}
+
+static bool whole(const char *text, long long min, long long max, long long *out) {
+    char *end;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    return *text && !*end && !errno && *out >= min && *out <= max;
+}
+
+static bool decimal(const char *text, double min, double max, double *out) {
+    char *end;
+    errno = 0;
+    *out = strtod(text, &end);
+    return *text && !*end && !errno && isfinite(*out) && *out >= min && *out <= max;
+}
+
+int play_options_parse(int argc, char **argv, struct play_options *o) {
+    enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, JSON, RECORD, NO_RECORD,
+           VIDEO, SPEED, HELP };
+    static const struct option options[] = {
+        {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
+        {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
+        {"seed", 1, NULL, SEED}, {"episodes", 1, NULL, EPISODES}, {"max-decisions", 1, NULL, DECISIONS}, {"jobs", 1, NULL, JOBS},
+        {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
+        {"speed", 1, NULL, SPEED}, {"help", 0, NULL, HELP}, {0}};
+    *o = (struct play_options){.policy = POLICY_MODEL, .episodes = 1, .jobs = 1, .seed = AGENT_TEST_SEED_FIRST, .speed = 2};
+    long long n = 0;
+    double x = 0;
+    int c;
+    optind = 0;
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (c) {
+        case POLICY:
+            for (o->policy = 0; o->policy < POLICY_COUNT && strcmp(optarg, policy_name[o->policy]);) o->policy++;
+            if (o->policy == POLICY_COUNT) return wrong("--policy", optarg, "model, oracle, random or omniscient");
+            break;
+        case NO_PICTURE:
+            if (strcmp(optarg, "blank") && strcmp(optarg, "other")) return wrong("--no-picture", optarg, "blank or other");
+            o->picture = *optarg == 'b' ? PICTURE_BLANK : PICTURE_OTHER_SEED;
+            break;
+        case TEMPERATURE:
+            if (!decimal(optarg, 0, 100, &x)) return wrong("--temperature", optarg, "a number from 0 to 100");
+            o->temperature = (float)x;
+            break;
+        case SPEED:
+            if (!decimal(optarg, 0, 1000, &o->speed)) return wrong("--speed", optarg, "a number from 0 to 1000");
+            break;
+        case SEED:
+            if (!whole(optarg, 0, UINT32_MAX, &n)) return wrong("--seed", optarg, "a number from 0 to 4294967295");
+            o->seed = (uint32_t)n;
+            break;
+        case EPISODES:
+            if (!whole(optarg, 1, 1000000, &n)) return wrong("--episodes", optarg, "a number from 1 to 1000000");
+            o->episodes = (int)n;
+            break;
+        case DECISIONS:
+            if (!whole(optarg, 1, 1000000, &n)) return wrong("--max-decisions", optarg, "a number from 1 to 1000000");
+            o->max_decisions = (int)n;
+            break;
+        case JOBS:
+            if (!whole(optarg, 1, 256, &n)) return wrong("--jobs", optarg, "a number from 1 to 256");
+            o->jobs = (int)n;
+            break;
+        case THREADS:
+            if (!whole(optarg, 1, 1024, &n)) return wrong("--threads", optarg, "a number from 1 to 1024");
+            o->threads = (int)n;
+            break;
+        case MODEL: o->model = optarg; break;
+        case PROMPT: o->prompt = optarg; break;
+        case DEVICE: o->device = optarg; break;
+        case ROM: o->rom = optarg; break;
+        case JSON: o->json = true; break;
+        case RECORD: o->record = optarg; break;
+        case NO_RECORD: o->no_record = true; break;
+        case VIDEO: o->video = optarg; break;
+        case 'h':
+        case HELP: return fputs(help, stdout), 1;
+        default: return fputs("pmd-agent play --help explains the options\n", stderr), 2;
+        }
+    }
+    if (optind < argc) return wrong("argument", argv[optind], "options only");
+    if (o->record && o->no_record) return wrong("--record", o->record, "either --record or --no-record");
+    if (o->jobs > 1 && (o->record || o->video)) return wrong("--jobs", "with --record or --video", "one game at a time for these");
+    if (o->picture != PICTURE_REAL && o->policy != POLICY_MODEL) return wrong("--no-picture", "without a model", "--policy model");
+    if ((uint64_t)o->seed + (uint64_t)o->episodes > UINT32_MAX) return wrong("--seed", "with --episodes", "seeds up to 4294967295");
+    if (o->jobs > o->episodes) o->jobs = o->episodes;
+    if (o->jobs > 1) o->no_record = true;
+    return 0;
+}
