@@ -75,12 +75,12 @@ def main():
            '#include "game/layout.h"', ""]
     for kind, table in tables.items():
         field = "menu_text" if kind == "actions" else "name"
-        out += [f"static const char *const {kind}[] = {{", wrap(rows_of([quote((r or {}).get(field)) for r in table], "NULL") or ["NULL"]), "};", ""]
+        out += [f"static const char *const {kind}[{max(1, len(table))}] = {{", wrap(rows_of([quote((r or {}).get(field)) for r in table], "NULL") or ["NULL"]), "};", ""]
     uses = [str(use_of(r)) if r else "0" for r in tables["items"]]
     floors = [str((r or {}).get("floors") or 0) for r in tables["dungeons"]]
     money = [str(v) for v in data.get("money_table", [])]
-    out += ["static const uint8_t item_use[] = {", wrap(rows_of(uses, "0") or ["0"]), "};", "",
-            "static const uint8_t dungeon_floors[] = {", wrap(floors or ["0"]), "};", "",
+    out += [f"static const uint8_t item_use[{max(1, len(uses))}] = {{", wrap(rows_of(uses, "0") or ["0"]), "};", "",
+            f"static const uint8_t dungeon_floors[{max(1, len(floors))}] = {{", wrap(floors or ["0"]), "};", "",
             "static const uint16_t money[] = {", wrap(money or ["0"]), "};", "",
             f"const struct game_names names_{name} = {{",
             "    .species_count = %d, .item_count = %d, .move_count = %d, .trap_count = %d, .dungeon_count = %d, .action_count = %d,"

@@ -1,7 +1,7 @@
 /* Names by id. Written by tools/make_names.py from the tables of `red`; do not edit. */
 #include "game/layout.h"
 
-static const char *const species[] = {
+static const char *const species[424] = {
     NULL, "Bulbasaur", "Ivysaur", "Venusaur", "Charmander", "Charmeleon", "Charizard", "Squirtle", "Wartortle", "Blastoise",
     "Caterpie", "Metapod", "Butterfree", "Weedle", "Kakuna", "Beedrill", "Pidgey", "Pidgeotto", "Pidgeot", "Rattata",
     "Raticate", "Spearow", "Fearow", "Ekans", "Arbok", "Pikachu", "Raichu", "Sandshrew", "Sandslash", "Nidoran♀", "Nidorina",
@@ -44,7 +44,7 @@ static const char *const species[] = {
     "Munchlax", "Decoy", "Statue", "Rayquaza",
 };
 
-static const char *const items[] = {
+static const char *const items[240] = {
     "Nothing", "Stick", "Iron Thorn", "Silver Spike", "Gold Fang", "Cacnea Spike", "Corsola Twig", "Gravelerock", "Geo Pebble",
     "Mobile Scarf", "Heal Ribbon", "Twist Band", "Scope Lens", "Patsy Band", "No-Stick Cap", "Pierce Band", "Joy Ribbon",
     "X-Ray Specs", "Persim Band", "Power Band", "Pecha Scarf", "Insomniscope", "Warp Scarf", "Tight Belt", "Sneak Scarf",
@@ -75,7 +75,7 @@ static const char *const items[] = {
     "Mime Jr. Fig", "Beatup Orb", "G Machine 6", "G Machine 7", "G Machine 8",
 };
 
-static const char *const moves[] = {
+static const char *const moves[430] = {
     NULL, "Iron Tail", "Ice Ball", "Yawn", "Lovely Kiss", "Nightmare", "Morning Sun", "Vital Throw", "Dig", "Thrash",
     "Sweet Scent", "Charm", "Rain Dance", "Confuse Ray", "Hail", "Aromatherapy", "Bubble", "Encore", "Cut", "Rage",
     "Super Fang", "Pain Split", "Torment", "String Shot", "Swagger", "Snore", "Heal Bell", "Screech", "Rock Throw",
@@ -123,13 +123,13 @@ static const char *const moves[] = {
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
 };
 
-static const char *const traps[] = {
+static const char *const traps[20] = {
     "Trip Trap", "Mud Trap", "Sticky Trap", "Grimy Trap", "Summon Trap", "Pitfall Trap", "Warp Trap", "Gust Trap", "Spin Trap",
     "Slumber Trap", "Slow Trap", "Seal Trap", "Poison Trap", "Selfdestruct Trap", "Explosion Trap", "PP-Zero Trap",
     "Chestnut Trap", "Wonder Tile", "Pokémon Trap", "Spiked Tile",
 };
 
-static const char *const dungeons[] = {
+static const char *const dungeons[98] = {
     "Tiny Woods", "Thunderwave Cave", "Mt. Steel", "Sinister Woods", "Silent Chasm", "Mt. Thunder", "Mt. Thunder Peak",
     "Great Canyon", "Lapis Cave", "Mt. Blaze", "Mt. Blaze Peak", "Frosty Forest", "Frosty Grotto", "Mt. Freeze",
     "Mt. Freeze Peak", "Magma Cavern", "Magma Cavern Pit", "Sky Tower", "Sky Tower Summit", "Stormy Sea", "Silver Trench",
@@ -146,7 +146,7 @@ static const char *const dungeons[] = {
     "Rescue Team 2", "Rescue Team Maze",
 };
 
-static const char *const actions[] = {
+static const char *const actions[66] = {
     NULL, "Wait", "Move", NULL, NULL, "Wait", "Next", "Prev.", "Place", "Get", "Switch", "Throw", "Info", NULL, NULL, NULL,
     NULL, NULL, NULL, "Talk", "Use", "Use", NULL, "Struggle", NULL, "Moves", "Tactics", "Summary", "Talk", "Info", "Set",
     "Switch", "Link", "Delink", "Forget", "Use", "Throw", "Trigger", "Proceed", "Throw", NULL, NULL, NULL, "Quicksave", "Use",
@@ -154,7 +154,7 @@ static const char *const actions[] = {
     "Set", "Deselect", "Swap", "Pick Up", NULL, "Throw",
 };
 
-static const uint8_t item_use[] = {
+static const uint8_t item_use[240] = {
     [1] = 3, [2] = 3, [3] = 3, [4] = 3, [5] = 3, [6] = 3, [7] = 3, [8] = 3, [53] = 4, [55] = 2, [56] = 2, [57] = 4, [58] = 4,
     [59] = 4, [60] = 4, [61] = 4, [62] = 4, [63] = 4, [64] = 4, [65] = 4, [66] = 4, [67] = 4, [68] = 4, [69] = 4, [70] = 4,
     [71] = 4, [72] = 4, [73] = 4, [74] = 4, [75] = 4, [76] = 4, [77] = 4, [78] = 4, [79] = 4, [80] = 4, [81] = 4, [82] = 1,
@@ -167,7 +167,7 @@ static const uint8_t item_use[] = {
     [218] = 4, [219] = 4, [220] = 4, [221] = 4, [222] = 4, [223] = 4, [236] = 4,
 };
 
-static const uint8_t dungeon_floors[] = {
+static const uint8_t dungeon_floors[98] = {
     3, 5, 9, 13, 9, 10, 3, 12, 14, 12, 3, 9, 5, 15, 5, 23, 3, 25, 9, 40, 99, 20, 4, 99, 20, 11, 99, 99, 25, 25, 12, 20, 50, 30,
     30, 30, 20, 30, 15, 12, 19, 30, 10, 15, 20, 20, 30, 4, 4, 10, 2, 50, 69, 15, 30, 19, 19, 11, 99, 75, 40, 99, 99, 1, 0, 0, 0,
     0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
