@@ -204,6 +204,37 @@ static void image_is_what_the_sources_build(void **state)
     file_map_close(&built);
 }
 
+/* Every "name" of names.json, and every plain name of its species, is a string of the image. */
+static void names_are_those_of_the_image(void **state)
+{
+    struct file_map names;
+    struct err err = { 0 };
+    const char *at, *end;
+    int found = 0;
+
+    (void)state;
+    assert_int_equal(file_map_open("rom/tinywoods/names.json", &names, &err), 0);
+    end = (const char *)names.data + names.bytes;
+    for (at = names.data; (at = memmem(at, (size_t)(end - at), "\": ", 3)) != NULL;) {
+        char name[64];
+        size_t length = 0;
+        int by_name;
+
+        by_name = at - (const char *)names.data > 5 && !memcmp(at - 5, "\"name", 5);
+        at += 3;
+        if (*at != '"' || !(by_name || (at[-4] >= '0' && at[-4] <= '9')))
+            continue;
+        for (at++; at < end && *at != '"' && length < sizeof name - 1; at++)
+            name[length++] = *at;
+        name[length++] = 0;
+        if (!memmem(rom.data, rom.bytes, name, length))
+            fail_msg("\"%s\" of names.json is not in the image", name);
+        found++;
+    }
+    assert_int_equal(found, 5 + 5 + 8 + 3 + 1);
+    file_map_close(&names);
+}
+
 /* Poking "stairs prompt pending" takes us down without a walk. */
 static void floors_are_sound(void **state)
 {
@@ -284,7 +315,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(header_names_the_game), cmocka_unit_test(image_is_what_the_sources_build),
-        cmocka_unit_test(floors_are_sound), cmocka_unit_test(waiting_changes_nothing),
+        cmocka_unit_test(names_are_those_of_the_image), cmocka_unit_test(floors_are_sound), cmocka_unit_test(waiting_changes_nothing),
         cmocka_unit_test(mashing_breaks_nothing),
     };
     struct err err = { 0 };
