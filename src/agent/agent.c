@@ -69,7 +69,7 @@ int agent_new(struct emulator *e, const struct agent_options *options, struct ag
     hands_open(&a->hands, e, options);
     if (options->policy == POLICY_MODEL || options->ask_oracle) {
         char path[4096];
-        code = prompt_load(options->prompt_file ? options->prompt_file : home_file(HOME_PROMPT, path, sizeof path), &a->prompt, err);
+        code = prompt_template_load(options->prompt_file ? options->prompt_file : home_file(HOME_PROMPT, path, sizeof path), &a->prompt, err);
     }
     if (!code && options->policy == POLICY_MODEL) {
         struct ask_options ask = {a->prompt.system, options->greedy || options->temperature <= 0, options->temperature, options->events};
@@ -92,7 +92,7 @@ void agent_free(struct agent *a) {
     asker_free(a->asker);
     oracle_free(a->oracle);
     oracle_free(a->omniscient);
-    prompt_free(&a->prompt);
+    prompt_template_free(&a->prompt);
     if (a->own_emulator) emulator_close(a->own_emulator);
     free(a);
 }
@@ -216,7 +216,7 @@ static int decide(struct agent *a, struct step *s, struct err *err) {
     const char *why = NULL;
     *a->reason = 0;
     if (o->policy == POLICY_MODEL || o->ask_oracle) {
-        if (prompt_build(&a->prompt, &a->seen, scene, &a->memory, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
+        if (prompt_template_fill(&a->prompt, &a->seen, scene, &a->memory, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
         s->prompt = a->prompt_text;
     }
     if (o->policy == POLICY_ORACLE || o->ask_oracle || o->mix > 0) taught = oracle_decide(a->oracle, NULL, &a->seen, &why);

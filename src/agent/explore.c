@@ -1,5 +1,6 @@
 #include "agent/explore.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 enum { KEEP_MARGIN = 2, ITEM_DETOUR = 4, FAR = 0xFFFF };
@@ -34,11 +35,22 @@ static void distances_from(const struct world *w, struct point at, bool avoid_tr
     path_distances(w, &at, 1, &o, out);
 }
 
+/* First step of a shortest way; of several, the one that ends nearest to the goal as the crow flies: the choice then follows from what
+ * is to be seen and not from how the leader came here. */
 static int step_to(const struct world *w, struct point from, struct point goal, int prefer, bool avoid_traps) {
     struct path_options o = path_of(avoid_traps);
     struct distance_field field;
     distances_from(w, goal, avoid_traps, &field);
-    return path_step(w, &field, from, prefer, &o);
+    int any = path_step(w, &field, from, prefer, &o), best = any, best_square = INT_MAX;
+    if (any < 0) return -1;
+    int steps = field.steps[from.y + direction_dy[any]][from.x + direction_dx[any]];
+    for (int i = 0; i < 8; i++) {
+        int d = (prefer + i) & 7, x = from.x + direction_dx[d], y = from.y + direction_dy[d];
+        if (!tile_step_allowed(w, from, d) || field.steps[y][x] != steps) continue;
+        int square = (goal.x - x) * (goal.x - x) + (goal.y - y) * (goal.y - y);
+        if (square < best_square) best = d, best_square = square;
+    }
+    return best;
 }
 
 static bool on_map(struct point p) { return p.x >= 0 && p.y >= 0 && p.x < MAP_WIDTH && p.y < MAP_HEIGHT; }

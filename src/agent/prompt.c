@@ -112,7 +112,7 @@ static int check_line(const char *line, size_t n, const char *name, int number, 
     return inside ? err_set(err, ERR_FORMAT, "%s line %d: '[' without ']'", name, number) : 0;
 }
 
-int prompt_parse(const char *text, size_t n, const char *name, struct prompt_template *out, struct err *err) {
+int prompt_template_parse(const char *text, size_t n, const char *name, struct prompt_template *out, struct err *err) {
     *out = (struct prompt_template){0};
     struct buf parts[2] = {{0}, {0}}; /* system, user */
     int part = -1, code = 0, number = 0;
@@ -150,15 +150,15 @@ int prompt_parse(const char *text, size_t n, const char *name, struct prompt_tem
     return 0;
 }
 
-int prompt_load(const char *path, struct prompt_template *out, struct err *err) {
+int prompt_template_load(const char *path, struct prompt_template *out, struct err *err) {
     struct buf text = {0};
     int code = file_read(path, 65536, &text, err);
-    if (!code) code = prompt_parse(text.data ? text.data : "", text.len, path, out, err);
+    if (!code) code = prompt_template_parse(text.data ? text.data : "", text.len, path, out, err);
     buf_free(&text);
     return code;
 }
 
-void prompt_free(struct prompt_template *t) {
+void prompt_template_free(struct prompt_template *t) {
     free(t->system);
     free(t->user);
     *t = (struct prompt_template){0};
@@ -186,7 +186,7 @@ static bool fill_line(const struct source *s, const char *line, size_t n, struct
     return ok;
 }
 
-int prompt_build(const struct prompt_template *t, const struct world_seen *seen, enum scene scene, const struct prompt_memory *m,
+int prompt_template_fill(const struct prompt_template *t, const struct world_seen *seen, enum scene scene, const struct prompt_memory *m,
                  char out[PROMPT_BYTES], struct err *err) {
     struct source s = {seen, &seen->now, world_leader(&seen->now), scene, m};
     struct buf text = {0};

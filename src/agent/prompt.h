@@ -17,9 +17,9 @@ struct prompt_template {
     char version[32];
     char *system, *user; /* malloc'ed */
 };
-int prompt_load(const char *path, struct prompt_template *out, struct err *err);
-int prompt_parse(const char *text, size_t n, const char *name, struct prompt_template *out, struct err *err);
-void prompt_free(struct prompt_template *t);
+int prompt_template_load(const char *path, struct prompt_template *out, struct err *err);
+int prompt_template_parse(const char *text, size_t n, const char *name, struct prompt_template *out, struct err *err);
+void prompt_template_free(struct prompt_template *t);
 
 /* What is remembered between steps. */
 enum { PROMPT_LAST = 6, PROMPT_MESSAGE = 48 };
@@ -35,7 +35,7 @@ void prompt_did(struct prompt_memory *m, int action);
 
 enum { PROMPT_BYTES = 2048 };
 /* Fills the user text; returns its length, or negative when it does not fit. */
-int prompt_build(const struct prompt_template *t, const struct world_seen *seen, enum scene scene, const struct prompt_memory *m,
+int prompt_template_fill(const struct prompt_template *t, const struct world_seen *seen, enum scene scene, const struct prompt_memory *m,
                  char out[PROMPT_BYTES], struct err *err);
 
 #endif
