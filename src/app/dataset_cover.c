@@ -12,7 +12,7 @@
 #include "record/key_set.h"
 #include "record/png_file.h"
 
-enum { MAX_CATEGORIES = 40, SAMPLE = 48, PENDING = 6, RANDOM_DECISIONS = 250 };
+enum { MAX_CATEGORIES = 40, SAMPLE = 48, PENDING = 6, RANDOM_DECISIONS = 800 };
 
 struct candidate {
     char path[64], key[33];
@@ -73,7 +73,8 @@ static void field_category(const struct world *w, char out[32]) {
 static void category_of(const struct world *w, const struct world *seen, char out[32]) {
     if (w->state == STATE_FIELD && seen) field_category(seen, out);
     else if (w->state == STATE_LOADING || w->state == STATE_UNREADABLE || w->state == STATE_GROUND) {
-        snprintf(out, 32, "%s", w->exit_reason || w->story_start_mode ? "result" : "card");
+        bool over = w->exit_reason >= 500 || w->story_start_mode == 9 || w->story_start_mode == 12; /* pmd-red.md 2.5 */
+        snprintf(out, 32, "%s", over ? w->exit_reason >= 550 || w->story_start_mode == 9 ? "result_won" : "result_lost" : "card");
     } else if (w->state == STATE_ANIMATION && w->window_mode == 3) snprintf(out, 32, "strip");
     else snprintf(out, 32, "%s", game_state_name[w->state]);
 }
@@ -85,7 +86,7 @@ static struct category *find_category(struct cover *c, const char *name) {
     if (c->category_count == MAX_CATEGORIES) return NULL;
     struct category *k = &c->categories[c->category_count++];
     snprintf(k->name, sizeof k->name, "%s", name);
-    k->most = strcmp(name, "title") == 0 ? 3 : SAMPLE;
+    k->most = strcmp(name, "title") == 0 ? 3 : strncmp(name, "menu_", 5) == 0 ? 2 : SAMPLE;
     return k;
 }
 
@@ -128,7 +129,7 @@ static void on_begin(void *user, uint32_t seed, struct emulator *e) {
 static void on_act(void *user, struct emulator *e) {
     struct cover *c = user;
     struct memory_view memory;
-    if (c->pending_count == PENDING) return;
+    if (c->pending_count == PENDING) c->pending_count--; /* the newest is kept: results come last */
     struct between *b = &c->pending[c->pending_count];
     if (emulator_frame(e, b->rgb) == 0) return;
     emulator_memory(e, &memory);
