@@ -80,7 +80,7 @@ enum outcome hands_outcome(const struct hands *h) {
 bool hands_stopped(const struct hands *h) { return h->stop && *h->stop; }
 
 /* The stairs prompt opens a few frames after the step: on the stairs the field counts only when it stays for so long. */
-enum { STAIRS_FRAMES = 14, WAIT_STRIDE = 2 };
+enum { STAIRS_FRAMES = 14, WAIT_STRIDE = 2, SETTLE_FRAMES = 3 };
 
 bool hands_ready(struct hands *h) {
     int on_stairs = 0;
@@ -95,8 +95,8 @@ bool hands_ready(struct hands *h) {
             ready = false;
         }
         if (ready) {
-            /* The picture of the decision; the scene must outlive it. */
-            if (!hands_run(h, 0, 1, true)) return true;
+            /* The picture of the decision, once the last sprite stands still; the scene must outlive it. */
+            if (!hands_run(h, 0, SETTLE_FRAMES, true)) return true;
             if (scene_of(&h->world) == scene) return true;
             continue;
         }
