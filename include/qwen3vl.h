@@ -69,13 +69,17 @@ int qvl_detokenize(struct qvl_model *model, const int32_t *ids, size_t count, ch
 
 enum qvl_role { QVL_SYSTEM, QVL_USER, QVL_ASSISTANT, QVL_TOOL };
 
-/* One part of a message: text, or an image (8-bit RGB rows, copied), or an encoded PNG/JPEG file in memory. */
+/* One part of a message: text, or an image (8-bit RGB rows, copied), or an encoded PNG/JPEG file in memory, or a video: frames
+ * of width x height, already sampled, `fps` of them a second (0: unknown, taken as 24 like transformers does). */
 struct qvl_part {
     const char *text;
     const uint8_t *rgb;
     int width, height;
     const void *encoded;
     size_t encoded_bytes;
+    const uint8_t *const *frames;
+    int frame_count;
+    double fps;
 };
 
 int qvl_session_new(struct qvl_model *model, struct qvl_session **out, struct err *err);
@@ -87,6 +91,8 @@ int qvl_session_message(struct qvl_session *s, enum qvl_role role, const struct 
 /* Appends raw text outside any template (special: parse control tokens); for scoring and completion. */
 int qvl_session_raw(struct qvl_session *s, const char *text, size_t n, bool special, struct err *err);
 int qvl_session_raw_ids(struct qvl_session *s, const int32_t *ids, size_t count, struct err *err);
+/* An image for the next single image token in raw text. */
+int qvl_session_raw_picture(struct qvl_session *s, const struct qvl_part *part, struct err *err);
 /* Drops all messages. The prefix cache keeps what it has. */
 void qvl_session_clear(struct qvl_session *s);
 /* The token ids of the session as they would be sent to the model now (with the generation prompt); malloc'ed. */

@@ -183,6 +183,9 @@ def inputs_for(processor, messages):
                 videos.append(torch.from_numpy(frames).permute(0, 3, 1, 2))
                 metas.append(dict(total_num_frames=len(frames), fps=p["fps"], frames_indices=list(range(len(frames)))))
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    # Qwen3-VL was trained with the whole placeholder replaced by the timestamped groups (transformers 4.57 does that); 5.23
+    # replaces only the pad token and leaves a second pair of vision_start and vision_end around the video.
+    prompt = prompt.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>")
     kw = dict(videos=videos, video_metadata=metas, do_sample_frames=False) if videos else {}
     return prompt, processor(text=[prompt], images=images or None, return_tensors="pt", **kw)
 

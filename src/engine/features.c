@@ -1,0 +1,182 @@
+#include "engine/features.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "engine/room.h"
+
+struct feature_entry {
+    struct vision_features features; /* first: features_put is handed its address */
+    struct hash128 key;
+    size_t bytes;
+    int users;
+    struct feature_entry *newer, *older;
+};
+
+/* ---- pictures ---- */
+
+static struct hash128 visual_hash(const struct visual *v) {
+    struct hash128 h = {(uint64_t)v->frame_count, v->video};
+    for (int i = 0; i < v->frame_count; i++) {
+        const struct image *im = &v->frames[i];
+        struct hash128 parts[3] = {h, {(uint64_t)im->width, (uint64_t)im->height},
+                                   hash_bytes(im->rgb, (size_t)im->width * (size_t)im->height * 3, 0)};
+        h = hash_bytes(parts, sizeof parts, 1);
+    }
+    return h;
+}
+
+static int find_grid(struct qvl_model *m, struct visual *v, struct err *err) {
+    const struct model_config *c = m->config;
+    int height, width;
+    if (v->video) { /* the size rule runs over the clip: let the preparation itself tell */
+        struct patches p;
+        int r = video_patches(v->frames, v->frame_count, c, m->resampler, &p, err);
+        if (r) return r;
+        v->grid_t = p.grid_t, v->grid_h = p.grid_h, v->grid_w = p.grid_w;
+        patches_free(&p);
+    } else {
+        int r = image_target_size(v->frames[0].height, v->frames[0].width, c->vision.patch * c->vision.merge, c->image.min_pixels,
+                                  c->image.max_pixels, &height, &width, err);
+        if (r) return r;
+        v->grid_t = 1, v->grid_h = height / c->vision.patch, v->grid_w = width / c->vision.patch;
+    }
+    v->tokens = (int64_t)v->grid_t * v->grid_h * v->grid_w / (c->vision.merge * c->vision.merge);
+    return 0;
+}
+
+int visual_new(struct qvl_model *m, struct image *frames, int count, bool video, double fps, struct visual **out, struct err *err) {
+    *out = NULL;
+    struct visual *v = calloc(1, sizeof *v);
+    struct image *copy = calloc((size_t)count, sizeof *copy);
+    if (!v || !copy) {
+        free(v);
+        free(copy);
+        for (int i = 0; i < count; i++) image_free(&frames[i]);
+        return err_set(err, ERR_MEMORY, "out of memory for a picture");
+    }
+    memcpy(copy, frames, (size_t)count * sizeof *copy);
+    *v = (struct visual){.refs = 1, .frame_count = count, .frames = copy, .video = video, .fps = fps};
+    int r = find_grid(m, v, err);
+    if (r) {
+        visual_drop(v);
+        return r;
+    }
+    v->hash = visual_hash(v);
+    *out = v;
+    return 0;
+}
+
+void visual_hold(struct visual *v) { __atomic_add_fetch(&v->refs, 1, __ATOMIC_RELAXED); }
+
+void visual_drop(struct visual *v) {
+    if (!v || __atomic_sub_fetch(&v->refs, 1, __ATOMIC_ACQ_REL) > 0) return;
+    for (int i = 0; i < v->frame_count; i++) image_free(&v->frames[i]);
+    free(v->frames);
+    free(v);
+}
+
+/* ---- the cache ---- */
+
+static void unlink_entry(struct feature_cache *c, struct feature_entry *e) {
+    if (e->newer) e->newer->older = e->older;
+    else c->newest = e->older;
+    if (e->older) e->older->newer = e->newer;
+    else c->oldest = e->newer;
+}
+
+static void link_newest(struct feature_cache *c, struct feature_entry *e) {
+    e->newer = NULL;
+    e->older = c->newest;
+    if (c->newest) c->newest->newer = e;
+    else c->oldest = e;
+    c->newest = e;
+}
+
+static void trim(struct feature_cache *c) {
+    for (struct feature_entry *e = c->oldest, *newer; e && c->bytes > c->limit; e = newer) {
+        newer = e->newer;
+        if (e->users) continue;
+        unlink_entry(c, e);
+        c->bytes -= e->bytes;
+        vision_features_free(&e->features);
+        free(e);
+    }
+}
+
+static struct feature_entry *find(struct feature_cache *c, struct hash128 key) {
+    for (struct feature_entry *e = c->newest; e; e = e->older)
+        if (hash_equal(e->key, key)) {
+            unlink_entry(c, e);
+            link_newest(c, e);
+            return e;
+        }
+    return NULL;
+}
+
+static int encode(struct qvl_model *m, const struct visual *v, struct vision_features *f, struct err *err) {
+    struct patches p;
+    int r = v->video ? video_patches(v->frames, v->frame_count, m->config, m->resampler, &p, err)
+                     : image_patches(&v->frames[0], m->config, m->resampler, &p, err);
+    if (r) return r;
+    device_take(m);
+    r = m->backend->encode_image(m->device, &p, f, err);
+    device_release(m);
+    patches_free(&p);
+    if (!r && f->tokens != v->tokens) {
+        err_set(err, ERR_STATE, "picture: %lld features for %lld tokens", (long long)f->tokens, (long long)v->tokens);
+        vision_features_free(f);
+        r = ERR_STATE;
+    }
+    return r;
+}
+
+int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds, struct err *err) {
+    pthread_mutex_lock(&m->lock);
+    struct feature_entry *e = find(&m->features, v->hash);
+    if (e) {
+        e->users++;
+        m->features.reused++;
+        pthread_mutex_unlock(&m->lock);
+        *out = &e->features;
+        return 0;
+    }
+    pthread_mutex_unlock(&m->lock);
+    double start = clock_seconds();
+    e = calloc(1, sizeof *e);
+    if (!e) return err_set(err, ERR_MEMORY, "out of memory for a picture");
+    int r = encode(m, v, &e->features, err);
+    if (r) {
+        free(e);
+        return r;
+    }
+    *seconds += clock_seconds() - start;
+    e->key = v->hash;
+    e->users = 1;
+    e->bytes = (size_t)e->features.levels * (size_t)e->features.tokens * (size_t)m->config->text.hidden * sizeof(float);
+    pthread_mutex_lock(&m->lock);
+    link_newest(&m->features, e); /* another thread may have encoded the same: two equal entries, the older fades away */
+    m->features.bytes += e->bytes;
+    m->features.encoded++;
+    trim(&m->features);
+    pthread_mutex_unlock(&m->lock);
+    *out = &e->features;
+    return 0;
+}
+
+void features_put(struct qvl_model *m, const struct vision_features *f) {
+    struct feature_entry *e = (struct feature_entry *)f;
+    pthread_mutex_lock(&m->lock);
+    e->users--;
+    trim(&m->features);
+    pthread_mutex_unlock(&m->lock);
+}
+
+void features_free(struct feature_cache *c) {
+    for (struct feature_entry *e = c->oldest, *newer; e; e = newer) {
+        newer = e->newer;
+        vision_features_free(&e->features);
+        free(e);
+    }
+    *c = (struct feature_cache){0};
+}

@@ -1,0 +1,41 @@
+/* Encoded pictures by content: the same picture is not encoded twice while its features are within the budget. Callers hold
+ * the model's lock, but not while a picture is encoded. */
+#ifndef ENGINE_FEATURES_H
+#define ENGINE_FEATURES_H
+
+#include "engine/hash.h"
+#include "vision/image.h"
+
+struct qvl_model;
+struct vision_features;
+
+/* A picture or video of a message; shared by forks. */
+struct visual {
+    int refs;                    /* atomic */
+    struct hash128 hash;         /* of the pixels and how they are prepared */
+    int frame_count;             /* 1 for a picture */
+    struct image *frames;
+    bool video;
+    double fps;
+    int grid_t, grid_h, grid_w;
+    int64_t tokens;              /* of all groups */
+};
+
+/* Takes over the frames (also on failure). */
+int visual_new(struct qvl_model *m, struct image *frames, int count, bool video, double fps, struct visual **out, struct err *err);
+void visual_hold(struct visual *v);
+void visual_drop(struct visual *v);
+
+struct feature_entry;
+struct feature_cache {
+    struct feature_entry *newest, *oldest;
+    size_t bytes, limit;
+    int64_t encoded, reused;
+};
+
+/* The features of v, encoding it when necessary; hold until features_put. seconds is increased by the time spent encoding. */
+int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds, struct err *err);
+void features_put(struct qvl_model *m, const struct vision_features *f);
+void features_free(struct feature_cache *c);
+
+#endif

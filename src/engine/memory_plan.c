@@ -1,0 +1,84 @@
+#include "engine/memory_plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+
+static size_t meminfo(const char *field) {
+    FILE *f = fopen("/proc/meminfo", "re");
+    char line[256];
+    unsigned long long kib = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, field, strlen(field)) && sscanf(line + strlen(field), ": %llu", &kib) == 1) break;
+    if (f) fclose(f);
+    return (size_t)kib * 1024;
+}
+
+static bool read_number(const char *path, unsigned long long *out) {
+    FILE *f = fopen(path, "re");
+    bool ok = f && fscanf(f, "%llu", out) == 1;
+    if (f) fclose(f);
+    return ok;
+}
+
+size_t memory_available(void) {
+    size_t free_bytes = meminfo("MemAvailable");
+    static const char *const limits[][2] = {
+        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
+    for (int i = 0; i < 2; i++) {
+        unsigned long long most, used;
+        if (!read_number(limits[i][0], &most) || !read_number(limits[i][1], &used)) continue;
+        size_t left = most > used ? (size_t)(most - used) : 0;
+        if (left < free_bytes) free_bytes = left;
+    }
+    return free_bytes;
+}
+
+static size_t weight_bytes(const struct checkpoint *c) {
+    size_t sum = 0;
+    for (size_t i = 0; i < checkpoint_tensor_count(c); i++) sum += checkpoint_tensor_at(c, i)->bytes;
+    return sum;
+}
+
+int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, struct memory_plan *out, struct err *err) {
+    const struct model_config *m = checkpoint_config(c);
+    const struct text_config *t = &m->text;
+    const double mib = 1024.0 * 1024.0;
+    *out = (struct memory_plan){.weights = weight_bytes(c), .available = memory_available()};
+    size_t element = o->f32 ? 4 : 2;
+    out->kv_per_token = 2 * (size_t)t->kv_heads * (size_t)t->head_dim * (size_t)t->layers * element;
+    size_t widest = (size_t)t->hidden * 6 + (size_t)t->heads * (size_t)t->head_dim * 4 + (size_t)t->intermediate * 4;
+    out->work = 1024 * widest * 4 + (size_t)t->vocab * 16 * 4 + ((size_t)64 << 20);
+    size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS;
+    int64_t most = o->context ? o->context : t->max_positions;
+    if (o->context < 0 || o->context > t->max_positions)
+        return err_set(err, ERR_ARGUMENT, "context of %lld tokens: the model takes 1 to %lld (max_position_embeddings)",
+                       (long long)o->context, (long long)t->max_positions);
+    /* One whole context and as much again for the prefix cache, but no more than a quarter of what is free unless asked for. */
+    size_t pages_most = ((size_t)most + BACKEND_PAGE_TOKENS - 1) / BACKEND_PAGE_TOKENS;
+    if (o->kv_bytes) out->kv = o->kv_bytes;
+    else {
+        out->kv = out->available / 4;
+        size_t enough = page * (pages_most > 4096 ? pages_most : 4096) * 2;
+        if (out->kv > enough) out->kv = enough;
+        size_t asked = o->context ? page * pages_most : page;
+        if (out->kv < asked) out->kv = asked;
+    }
+    size_t tokens = out->kv / page * BACKEND_PAGE_TOKENS;
+    if (o->context && tokens < (size_t)o->context)
+        return err_set(err, ERR_LIMIT, "a context of %lld tokens needs %.1f MiB for keys and values (%zu bytes a token), the budget is %.1f MiB "
+                       "(%zu tokens)", (long long)o->context, (double)(page * pages_most) / mib, out->kv_per_token, (double)out->kv / mib, tokens);
+    if (tokens == 0)
+        return err_set(err, ERR_LIMIT, "the budget for keys and values is %zu bytes, one page of %d tokens takes %zu", out->kv,
+                       BACKEND_PAGE_TOKENS, page);
+    out->context = (int64_t)tokens < most ? (int64_t)tokens : most;
+    out->total = out->weights + out->kv + out->work;
+    if (out->kv + out->work > out->available)
+        return err_set(err, ERR_LIMIT, "not enough memory: keys and values %.1f MiB + working memory %.1f MiB, beside %.1f MiB of mapped weights, "
+                       "but only %.1f MiB are available; ask for a smaller context (--context) or budget", (double)out->kv / mib,
+                       (double)out->work / mib, (double)out->weights / mib, (double)out->available / mib);
+    return 0;
+}

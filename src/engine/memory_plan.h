@@ -1,0 +1,23 @@
+/* What a model will take, reckoned before it is loaded, from its config and file sizes. */
+#ifndef ENGINE_MEMORY_PLAN_H
+#define ENGINE_MEMORY_PLAN_H
+
+#include "checkpoint/checkpoint.h"
+#include "qwen3vl.h"
+
+struct memory_plan {
+    size_t weights;          /* mapped files: shared with the page cache, needed in memory for speed */
+    size_t kv_per_token;
+    size_t kv;               /* budget for pages */
+    size_t work;             /* activations of one prefill chunk and one large picture, logits, tables */
+    size_t total;
+    size_t available;        /* memory that this process may still take (the machine's, or its cgroup's if less) */
+    int64_t context;         /* tokens of one sequence that fit */
+};
+
+/* Memory this process may still take. */
+size_t memory_available(void);
+/* Decides context and page budget; refuses, with the numbers, what cannot fit. */
+int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, struct memory_plan *out, struct err *err);
+
+#endif

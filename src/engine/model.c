@@ -1,0 +1,174 @@
+/* Opening a checkpoint folder for one device. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/memory_plan.h"
+#include "engine/room.h"
+
+static bool known(const int32_t *list, int count, int32_t id) {
+    for (int i = 0; i < count; i++)
+        if (list[i] == id) return true;
+    return false;
+}
+
+/* generation_config.json's end tokens; else <|im_end|> and <|endoftext|>. */
+static int find_ends(struct qvl_model *m, struct err *err) {
+    const struct sampling_config *s = &m->config->sampling;
+    int32_t found[CONFIG_MAX_EOS + 2];
+    int n = 0;
+    for (int i = 0; i < s->eos_count; i++)
+        if (s->eos[i] >= 0 && s->eos[i] < m->config->text.vocab && !known(found, n, s->eos[i])) found[n++] = s->eos[i];
+    static const char *const texts[] = {"<|im_end|>", "<|endoftext|>"};
+    for (int i = 0; i < 2; i++) {
+        int32_t id = tokenizer_added_id(m->tokenizer, texts[i]);
+        if (id >= 0 && id < m->config->text.vocab && !known(found, n, id) && (i == 0 || s->eos_count == 0)) found[n++] = id;
+    }
+    m->eos = malloc(sizeof found);
+    if (!m->eos) return err_set(err, ERR_MEMORY, "out of memory");
+    memcpy(m->eos, found, sizeof found);
+    m->eos_count = n;
+    m->think_end = tokenizer_added_id(m->tokenizer, "</think>");
+    if (m->think_end >= m->config->text.vocab) m->think_end = -1;
+    return 0;
+}
+
+/* Tokenizer and matrices must agree, else tokens index beyond the embedding. */
+static int check_vocabulary(const struct qvl_model *m, struct err *err) {
+    int32_t have = tokenizer_vocab(m->tokenizer);
+    int rows = m->config->text.vocab;
+    if (have > rows)
+        return err_set(err, ERR_FORMAT, "%s: tokenizer.json has ids up to %d, but config.json says vocab_size %d", m->folder, have - 1, rows);
+    const struct { const char *text, *field; int id; } special[] = {
+        {"<|image_pad|>", "image_token_id", m->config->image_token}, {"<|video_pad|>", "video_token_id", m->config->video_token},
+        {"<|vision_start|>", "vision_start_token_id", m->config->vision_start_token},
+        {"<|vision_end|>", "vision_end_token_id", m->config->vision_end_token}};
+    for (size_t i = 0; i < sizeof special / sizeof *special; i++) {
+        int32_t id = tokenizer_added_id(m->tokenizer, special[i].text);
+        if (id != special[i].id)
+            return err_set(err, ERR_FORMAT, "%s: config.json says %s %d, but in tokenizer.json %s is %d", m->folder, special[i].field,
+                           special[i].id, special[i].text, id);
+    }
+    return 0;
+}
+
+static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
+    struct {
+        uint8_t checkpoint[16];
+        struct hash128 kernels;
+        int64_t min_pixels, max_pixels, video_min, video_max;
+        float mean[3], std[3];
+        int32_t f32, e4m3, resampler, unused;
+    } all;
+    memset(&all, 0, sizeof all);
+    checkpoint_identity(m->checkpoint, all.checkpoint);
+    all.kernels = hash_bytes(m->backend_info.kernels, strlen(m->backend_info.kernels), 0);
+    all.min_pixels = m->config->image.min_pixels, all.max_pixels = m->config->image.max_pixels;
+    all.video_min = m->config->video.min_pixels, all.video_max = m->config->video.max_pixels;
+    memcpy(all.mean, m->config->image.mean, sizeof all.mean);
+    memcpy(all.std, m->config->image.std, sizeof all.std);
+    all.f32 = o->f32, all.resampler = o->pillow_resize;
+    all.e4m3 = o->fp8_activations && !strcmp(o->fp8_activations, "e4m3");
+    m->identity = hash_bytes(&all, sizeof all, 0);
+}
+
+static int choose_backend(const struct qvl_options *o, const struct backend **out, struct err *err) {
+    const char *device = o->device ? o->device : "auto";
+    if (!strcmp(device, "auto") || !strcmp(device, "cpu")) {
+        *out = &backend_cpu;
+        return 0;
+    }
+    if (!strcmp(device, "cuda")) return err_set(err, ERR_MISSING, "device \"cuda\": this program was built without CUDA; use \"cpu\"");
+    return err_set(err, ERR_ARGUMENT, "device \"%s\": expected \"auto\", \"cpu\" or \"cuda\"", device);
+}
+
+static int load(struct qvl_model *m, const struct qvl_options *o, struct err *err) {
+    struct memory_plan plan;
+    struct backend_options b = {.threads = o->threads, .f32 = o->f32, .cpu_limit = o->cpu_limit};
+    if (o->fp8_activations && strcmp(o->fp8_activations, "bf16") && strcmp(o->fp8_activations, "e4m3"))
+        return err_set(err, ERR_ARGUMENT, "fp8_activations \"%s\": expected \"bf16\" or \"e4m3\"", o->fp8_activations);
+    b.fp8_e4m3_activations = o->fp8_activations && !strcmp(o->fp8_activations, "e4m3");
+    m->resampler = o->pillow_resize ? RESAMPLE_PILLOW : RESAMPLE_TORCHVISION;
+    int r = choose_backend(o, &m->backend, err);
+    if (!r) r = checkpoint_open(m->folder, &m->checkpoint, err);
+    if (r) return r;
+    m->config = checkpoint_config(m->checkpoint);
+    if ((r = memory_plan_make(m->checkpoint, o, &plan, err))) return r;
+    m->context = plan.context;
+    b.kv_bytes = plan.kv;
+    if ((r = tokenizer_open(m->folder, &m->tokenizer, err))) return r;
+    if ((r = check_vocabulary(m, err))) return r;
+    if ((r = chat_detect_format(m->folder, &m->format, err))) return r;
+    if ((r = find_ends(m, err))) return r;
+    if ((r = m->backend->load(m->checkpoint, &b, &m->device, err))) return r;
+    m->backend->describe(m->device, &m->backend_info);
+    make_identity(m, o);
+    m->features.limit = plan.kv / 2 > ((size_t)64 << 20) ? plan.kv / 2 : (size_t)64 << 20;
+    return kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20), err);
+}
+
+int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_model **out, struct err *err) {
+    static const struct qvl_options defaults;
+    double start = clock_seconds();
+    *out = NULL;
+    struct qvl_model *m = calloc(1, sizeof *m);
+    if (!m || !(m->folder = strdup(folder))) {
+        free(m);
+        return err_set(err, ERR_MEMORY, "out of memory");
+    }
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->idle, NULL);
+    int r = load(m, options ? options : &defaults, err);
+    if (r) {
+        qvl_unload(m);
+        return r;
+    }
+    m->load_seconds = clock_seconds() - start;
+    *out = m;
+    return 0;
+}
+
+void qvl_unload(struct qvl_model *m) {
+    if (!m) return;
+    grammars_free(m);
+    features_free(&m->features);
+    kv_store_free(&m->kv);
+    if (m->device) m->backend->unload(m->device);
+    if (m->tokenizer) tokenizer_close(m->tokenizer);
+    if (m->checkpoint) checkpoint_close(m->checkpoint);
+    pthread_cond_destroy(&m->idle);
+    pthread_mutex_destroy(&m->lock);
+    free(m->eos);
+    free(m->folder);
+    free(m);
+}
+
+void qvl_model_info(const struct qvl_model *m, struct qvl_info *out) {
+    const struct backend_info *b = &m->backend_info;
+    *out = (struct qvl_info){
+        .folder = m->folder, .device = m->backend->name, .kernels = b->kernels, .storage = b->storage, .parameters = b->parameters,
+        .context = m->context, .weight_bytes = b->weight_bytes, .decode_bytes = b->decode_bytes,
+        .memory_bytes = m->backend->memory_bytes(m->device) + m->features.bytes + m->kv.logits_bytes,
+        .vocab = m->config->text.vocab, .hidden = m->config->text.hidden, .layers = m->config->text.layers,
+        .thinking = m->format == CHAT_THINKING, .load_seconds = m->load_seconds};
+}
+
+int qvl_tokenize(struct qvl_model *m, const char *text, size_t n, bool special, int32_t **ids, size_t *count, struct err *err) {
+    struct token_list list = {0};
+    int r = tokenizer_encode(m->tokenizer, text, n, special, &list, err);
+    if (r) token_list_free(&list);
+    else if (!list.ids && !(list.ids = calloc(1, sizeof *list.ids))) r = err_set(err, ERR_MEMORY, "out of memory");
+    *ids = r ? NULL : list.ids;
+    *count = r ? 0 : list.count;
+    return r;
+}
+
+int qvl_detokenize(struct qvl_model *m, const int32_t *ids, size_t count, char **text, struct err *err) {
+    struct buf b = {0};
+    int r = tokenizer_decode(m->tokenizer, ids, count, false, &b, err);
+    if (!r && !b.data && !(b.data = calloc(1, 1))) b.failed = true;
+    if (!r && b.failed) r = err_set(err, ERR_MEMORY, "out of memory");
+    if (r) buf_free(&b);
+    *text = r ? NULL : b.data;
+    return r;
+}

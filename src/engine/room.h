@@ -1,0 +1,75 @@
+/* What the files of the engine share. Private to this room.
+ *
+ * One lock (qvl_model.lock) guards everything that sessions share: the page table, the prefix cache, the feature cache, the
+ * grammars and the queue of spans. It is never held during a forward pass: whoever finds the device free computes for all who
+ * wait (batch.c). */
+#ifndef ENGINE_ROOM_H
+#define ENGINE_ROOM_H
+
+#include <pthread.h>
+
+#include "backend/backend.h"
+#include "base/err.h"
+#include "engine/features.h"
+#include "engine/hash.h"
+#include "engine/kv_store.h"
+#include "qwen3vl.h"
+#include "text/chat.h"
+#include "text/constraint.h"
+#include "text/tokenizer.h"
+
+enum { PREFILL_CHUNK = 512 };      /* prefill is cut at multiples of this many tokens */
+enum { GRAMMARS_KEPT = 64 };
+static const int64_t image_max_pixels = 1 << 28; /* of a picture handed in, before any resize */
+
+struct cached_grammar {
+    struct hash128 key;
+    struct grammar *grammar;
+    int users;
+    uint64_t used; /* counter of last use */
+};
+
+struct batch_request;
+
+struct qvl_model {
+    char *folder;
+    struct checkpoint *checkpoint;
+    const struct model_config *config;
+    struct tokenizer *tokenizer;
+    enum chat_format format;
+    enum resampler resampler;
+    const struct backend *backend;
+    struct backend_model *device;
+    struct backend_info backend_info;
+    int64_t context;          /* most tokens of one sequence */
+    struct hash128 identity;  /* model, precision, preprocessing: the root of every page's key */
+    int32_t think_end;        /* id of </think>, -1 when there is none */
+    int32_t *eos;             /* tokens that end an answer */
+    int eos_count;
+    double load_seconds;
+
+    pthread_mutex_t lock;
+    pthread_cond_t idle;      /* the device became free, or a request is done */
+    bool computing;
+    struct batch_request *first, *last;
+    struct kv_store kv;
+    struct feature_cache features;
+    struct cached_grammar grammars[GRAMMARS_KEPT];
+    uint64_t grammar_clock;
+    int sessions;
+};
+
+/* ---- batch.c: one device, many threads ---- */
+
+/* Computes span, together with whatever other threads have asked for by then. */
+int batch_forward(struct qvl_model *m, const struct span *span, struct err *err);
+/* Exclusive use of the device for an image; the lock is not held in between. */
+void device_take(struct qvl_model *m);
+void device_release(struct qvl_model *m);
+
+/* ---- grammars.c ---- */
+int grammar_get(struct qvl_model *m, const char *schema, struct grammar **out, struct err *err);
+void grammar_put(struct qvl_model *m, struct grammar *g);
+void grammars_free(struct qvl_model *m);
+
+#endif

@@ -1,0 +1,253 @@
+#include "engine/sequence.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+enum { PAGE = BACKEND_PAGE_TOKENS };
+
+/* Key of tokens [PAGE * full, PAGE * full + n) behind the pages before them. */
+static struct hash128 page_key(const struct sequence *s, int64_t full, int n) {
+    struct hash128 parts[1 + PAGE];
+    parts[0] = s->chain[full];
+    memcpy(parts + 1, s->prompt.keys + full * PAGE, (size_t)n * sizeof *parts);
+    return hash_bytes(parts, (size_t)(1 + n) * sizeof *parts, 0);
+}
+
+static int reserve_pages(struct sequence *s, int64_t tokens, struct err *err) {
+    int64_t need = (tokens + PAGE - 1) / PAGE;
+    if (need <= s->page_capacity) return 0;
+    int64_t want = need + need / 4 + 8;
+    int32_t *pages = realloc(s->pages, (size_t)want * sizeof *pages);
+    if (pages) s->pages = pages;
+    struct hash128 *chain = realloc(s->chain, (size_t)(want + 1) * sizeof *chain);
+    if (chain) s->chain = chain;
+    if (!pages || !chain) return err_set(err, ERR_MEMORY, "out of memory for a sequence of %lld tokens", (long long)tokens);
+    s->page_capacity = (int)want;
+    return 0;
+}
+
+int sequence_open(struct sequence *s, struct qvl_model *m, struct prompt *prompt, struct err *err) {
+    *s = (struct sequence){.m = m, .prompt = *prompt};
+    *prompt = (struct prompt){0};
+    s->logits = malloc((size_t)m->config->text.vocab * sizeof *s->logits);
+    s->held = calloc((size_t)s->prompt.visual_count + 1, sizeof *s->held);
+    int r = s->logits && s->held ? reserve_pages(s, s->prompt.count + 2 * PAGE, err) : err_set(err, ERR_MEMORY, "out of memory for a sequence");
+    if (!r) s->chain[0] = m->identity;
+    return r;
+}
+
+int sequence_match(struct sequence *s, struct err *err) {
+    int64_t n = s->prompt.count;
+    int r = reserve_pages(s, n + PAGE, err);
+    if (r) return r;
+    struct kv_store *kv = &s->m->kv;
+    struct kv_entry *e = NULL;
+    pthread_mutex_lock(&s->m->lock);
+    while (s->computed + PAGE <= n) {
+        struct hash128 key = page_key(s, s->page_count, PAGE);
+        struct kv_entry *full = kv_find(kv, key);
+        if (!full) break;
+        e = full;
+        kv_page_hold(kv, e->page);
+        s->pages[s->page_count++] = e->page;
+        s->chain[s->page_count] = key;
+        s->computed += PAGE;
+    }
+    int64_t left = n - s->computed;
+    for (int k = left < PAGE ? (int)left : PAGE - 1; k > 0; k--) {
+        struct kv_entry *tail = kv_find(kv, page_key(s, s->page_count, k));
+        if (!tail) continue;
+        e = tail;
+        kv_page_hold(kv, e->page);
+        s->pages[s->page_count++] = e->page;
+        s->computed += k;
+        break;
+    }
+    /* Parents more recent than children: what is dropped first is then always the end of a chain. */
+    for (int i = s->page_count - 1; i > 0; i--)
+        if ((int64_t)i * PAGE <= s->computed) kv_find(kv, s->chain[i]);
+    s->reused = s->computed;
+    if (s->computed == n && n > 0) {
+        if (e && e->logits) {
+            memcpy(s->logits, e->logits, (size_t)s->m->config->text.vocab * sizeof *s->logits);
+            s->logits_known = true;
+        } else {
+            s->computed--; /* the last token is computed again for its logits */
+        }
+        s->reused = n - 1;
+    }
+    kv->hit_tokens += s->reused;
+    kv->miss_tokens += n - s->reused;
+    pthread_mutex_unlock(&s->m->lock);
+    return 0;
+}
+
+int sequence_append(struct sequence *s, const int32_t *ids, int64_t count, struct err *err) {
+    if (s->prompt.count + count > s->m->context)
+        return err_set(err, ERR_LIMIT, "%lld tokens exceed the context of %lld tokens", (long long)(s->prompt.count + count),
+                       (long long)s->m->context);
+    return prompt_append(&s->prompt, ids, count, err);
+}
+
+/* Pages for slots up to `upto`, all writable from s->computed on: a shared page is copied. */
+static int make_room(struct sequence *s, int64_t upto, struct err *err) {
+    int r = reserve_pages(s, upto + PAGE, err);
+    if (r) return r;
+    struct kv_store *kv = &s->m->kv;
+    int first = (int)(s->computed / PAGE), copy_from = -1;
+    pthread_mutex_lock(&s->m->lock);
+    if (first < s->page_count && kv->pages[s->pages[first]].writer != s) {
+        int32_t own = kv_page_take(kv, s);
+        if (own >= 0) {
+            copy_from = s->pages[first];
+            s->pages[first] = own;
+        } else {
+            r = -1;
+        }
+    }
+    while (!r && (int64_t)s->page_count * PAGE < upto) {
+        int32_t page = kv_page_take(kv, s);
+        if (page < 0) r = -1;
+        else s->pages[s->page_count++] = page;
+    }
+    int32_t used = kv->pages_used, limit = kv->page_limit;
+    pthread_mutex_unlock(&s->m->lock);
+    if (copy_from >= 0) {
+        if (s->computed % PAGE && !r) r = s->m->backend->page_copy(s->m->device, s->pages[first], copy_from, err) ? -2 : 0;
+        pthread_mutex_lock(&s->m->lock);
+        kv_page_drop(kv, copy_from);
+        pthread_mutex_unlock(&s->m->lock);
+    }
+    if (r == -1)
+        return err_set(err, ERR_LIMIT, "no room for the keys and values of %lld tokens: %d of %d pages of %d tokens are in use (%zu bytes each)",
+                       (long long)upto, used, limit, PAGE, s->m->backend->page_bytes(s->m->device));
+    return r ? ERR_STATE : 0;
+}
+
+/* The visual rows of tokens [from, upto) as a span wants them. */
+struct visual_rows {
+    int32_t *row;
+    float *values;             /* gathered, or NULL when one picture's features are used in place */
+    const float *level[1 + CONFIG_MAX_DEEPSTACK];
+    int levels;
+};
+
+static int gather_visual(struct sequence *s, int64_t from, int64_t upto, struct visual_rows *v, struct err *err) {
+    int first = -1;
+    bool several = false;
+    int64_t rows = 0, hidden = s->m->config->text.hidden;
+    for (int64_t i = from; i < upto; i++) {
+        int at = s->prompt.visual_index[i];
+        if (at < 0) continue;
+        rows++;
+        if (first < 0) first = at;
+        several = several || at != first;
+        if (s->held[at]) continue;
+        int r = features_get(s->m, s->prompt.visuals[at], &s->held[at], &s->image_seconds, err);
+        if (r) return r;
+    }
+    *v = (struct visual_rows){0};
+    if (rows == 0) return 0;
+    v->levels = s->held[first]->levels;
+    if (!several) {
+        for (int l = 0; l < v->levels; l++) v->level[l] = s->held[first]->values + l * s->held[first]->tokens * hidden;
+        v->row = s->prompt.visual_row + from;
+        return 0;
+    }
+    v->row = malloc((size_t)(upto - from) * sizeof *v->row);
+    v->values = malloc((size_t)(v->levels * rows * hidden) * sizeof *v->values);
+    if (!v->row || !v->values) {
+        free(v->row);
+        free(v->values);
+        return err_set(err, ERR_MEMORY, "out of memory for the features of %lld picture tokens", (long long)rows);
+    }
+    int32_t next = 0;
+    for (int64_t i = from; i < upto; i++) {
+        int at = s->prompt.visual_index[i];
+        v->row[i - from] = at < 0 ? -1 : next;
+        if (at < 0) continue;
+        const struct vision_features *f = s->held[at];
+        for (int l = 0; l < v->levels; l++)
+            memcpy(v->values + (l * rows + next) * hidden, f->values + (l * f->tokens + s->prompt.visual_row[i]) * hidden,
+                   (size_t)hidden * sizeof(float));
+        next++;
+    }
+    for (int l = 0; l < v->levels; l++) v->level[l] = v->values + l * rows * hidden;
+    return 0;
+}
+
+int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden, struct err *err) {
+    int r = make_room(s, upto, err);
+    if (r) return r;
+    struct visual_rows v;
+    if ((r = gather_visual(s, s->computed, upto, &v, err))) return r;
+    double start = clock_seconds();
+    const struct span span = {
+        .ids = s->prompt.ids + s->computed, .count = (int)(upto - s->computed), .first = s->computed,
+        .positions = s->prompt.positions + 3 * s->computed, .pages = s->pages, .page_count = s->page_count,
+        .visual_row = v.row, .visual_levels = v.level, .levels = v.levels,
+        .logits_rows = rows, .logits_count = row_count, .logits = logits, .hidden = hidden};
+    r = batch_forward(s->m, &span, err);
+    if (v.values) {
+        free(v.values);
+        free(v.row);
+    }
+    s->forward_seconds += clock_seconds() - start;
+    s->forwards++;
+    if (r) return r;
+    int64_t full = s->computed / PAGE;
+    s->computed = upto;
+    s->logits_known = false;
+    pthread_mutex_lock(&s->m->lock);
+    for (; (full + 1) * PAGE <= upto; full++) {
+        s->chain[full + 1] = page_key(s, full, PAGE);
+        kv_publish(&s->m->kv, s->chain[full + 1], s->pages[full], PAGE, NULL);
+    }
+    pthread_mutex_unlock(&s->m->lock);
+    return 0;
+}
+
+/* Publishes the page that ends with token n - 1, with that row's logits when they are at hand. */
+static void publish_end(struct sequence *s, int64_t n, const float *logits) {
+    if (n <= 0 || n > s->computed) return;
+    int64_t full = (n - 1) / PAGE;
+    pthread_mutex_lock(&s->m->lock);
+    kv_publish(&s->m->kv, page_key(s, full, (int)(n - full * PAGE)), s->pages[full], (int)(n - full * PAGE), logits);
+    pthread_mutex_unlock(&s->m->lock);
+}
+
+int sequence_run(struct sequence *s, int64_t publish_at, struct err *err) {
+    while (s->computed < s->prompt.count) {
+        int64_t upto = (s->computed / PREFILL_CHUNK + 1) * PREFILL_CHUNK;
+        if (upto > s->prompt.count) upto = s->prompt.count;
+        int last = (int)(upto - s->computed) - 1;
+        bool end = upto == s->prompt.count;
+        int r = sequence_step(s, upto, &last, end ? 1 : 0, s->logits, NULL, err);
+        if (r) return r;
+        s->logits_known = end;
+    }
+    if (publish_at > 0) publish_end(s, publish_at, publish_at == s->computed ? s->logits : NULL);
+    return 0;
+}
+
+void sequence_publish(struct sequence *s, int64_t n) { publish_end(s, n, NULL); }
+
+void sequence_close(struct sequence *s) {
+    if (!s->m) return;
+    publish_end(s, s->computed, NULL);
+    pthread_mutex_lock(&s->m->lock);
+    for (int i = s->page_count - 1; i >= 0; i--) {
+        if (s->m->kv.pages[s->pages[i]].writer == s) s->m->kv.pages[s->pages[i]].writer = NULL;
+        kv_page_drop(&s->m->kv, s->pages[i]);
+    }
+    pthread_mutex_unlock(&s->m->lock);
+    for (int i = 0; i < s->prompt.visual_count; i++)
+        if (s->held && s->held[i]) features_put(s->m, s->held[i]);
+    free(s->held);
+    free(s->pages);
+    free(s->chain);
+    free(s->logits);
+    prompt_free(&s->prompt);
+    *s = (struct sequence){0};
+}
