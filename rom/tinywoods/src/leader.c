@@ -38,12 +38,14 @@ static void turn_on_the_spot(struct entity *who)
     do {
         int dir = pad_direction(keys_held());
 
-        if (dir >= 0)
+        G_DIAGONAL_MODE = (keys_held() & KEY_R) != 0;
+        if (dir >= 0 && (dir & 1 || !G_DIAGONAL_MODE))
             monster_face(who, dir);
         D->turn_direction = info_of(who)->direction;
         frame();
-    } while (!(keys_pressed() & (KEY_A | KEY_B | KEY_START | KEY_R)));
+    } while (!(keys_pressed() & (KEY_A | KEY_B | KEY_START)) && !(keys_short() & KEY_R));
     G_TURN_MODE = 0;
+    G_DIAGONAL_MODE = 0;
     D->turn_grid = 0;
     keys_consume();
 }

@@ -4,7 +4,7 @@
 #include "game.h"
 #include "video.h"
 
-enum { ROW_CHARS = 25, ROWS_PER_PAGE = 8, CLOSED = -1 };
+enum { ROW_CHARS = 25, ROWS_PER_PAGE = 10, CLOSED = -1 };
 
 static char row_text[VIEW_MENU_ROWS][ROW_CHARS];
 static char info_text[VIEW_INFO_LINES][ROW_CHARS];
@@ -278,7 +278,7 @@ static int ask(const char *question)
     G_WINDOW_MODE = WINDOW_DIALOGUE;
     keys_consume();
     for (;;) {
-        G_CHOICE_CURSOR = (s16)row;
+        G_CHOICE_CURSOR = G_MENU->cursor = (s16)row;
         show_rows(0, 2, row);
         frame();
         if (keys_repeated() & (KEY_UP | KEY_DOWN))
