@@ -4,7 +4,7 @@
 #include "game.h"
 #include "video.h"
 
-enum { EXIT_BEATEN = 537, LINE_SPEED_TILES = 10 };
+enum { LINE_TILES = 10 };
 
 static void exp_share(const struct entity_info *fallen)
 {
@@ -124,7 +124,7 @@ static struct entity *target_in_line(const struct entity *who, int dir)
 {
     int x = who->x, y = who->y;
 
-    for (int i = 0; i < LINE_SPEED_TILES && tile_at(x, y)->walkable[0] >> dir & 1; i++) {
+    for (int i = 0; i < LINE_TILES && tile_at(x, y)->walkable[0] >> dir & 1; i++) {
         x += dir_dx[dir];
         y += dir_dy[dir];
         if (tile_at(x, y)->monster && foe_of(who, tile_at(x, y)->monster))

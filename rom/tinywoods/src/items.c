@@ -1,7 +1,7 @@
 /* items.c: the bag, and what can be done with the things in it. Money goes to the purse at once; darts stack. */
 #include "game.h"
 
-enum { STACK_MAX = 99, MONEY_MAX = 99999, EXIT_NONE = 0 };
+enum { STACK_MAX = 99, MONEY_MAX = 99999 };
 
 void bag_clear(void)
 {
@@ -217,10 +217,10 @@ int item_throw(int slot)
     } else if (one.id == ITEM_DART) {
         info_of(target)->exp_class = 1;
         message("%s took %d damage!", monster_name(info_of(target)), DART_DAMAGE);
-        hurt(target, DART_DAMAGE, who, EXIT_NONE);
+        hurt(target, DART_DAMAGE, who, 0);
     } else {
         message("%s took 1 damage.", monster_name(info_of(target)));
-        hurt(target, 1, who, EXIT_NONE);
+        hurt(target, 1, who, 0);
     }
     return 1;
 }

@@ -315,6 +315,9 @@ struct main_menu { s32 screen, next; };
 #define G_GROUND_MAP       AT(void *, 0x03001B6C)
 #define G_GROUND_LIVES     AT(void *, 0x03001B84)
 
+enum exit_reason { /* exit_summary.reason; 550 and above is success */
+    EXIT_HUNGER = 529, EXIT_CHESTNUT = 531, EXIT_BEATEN = 537, EXIT_GAVE_UP = 539, EXIT_BLOWN_OUT = 542, EXIT_CLEARED = 551
+};
 enum { STORY_DUNGEON_ENTER = 54, STORY_DUNGEON_RESULT = 133, STORY_START_MODE = 134 };
 enum { START_MODE_WON = 9, START_MODE_LOST = 12 };
 

@@ -6,7 +6,7 @@
 #include "game.h"
 #include "video.h"
 
-enum { CARD_FRAMES = 14, END_HOLD_FRAMES = 10, EXIT_CLEARED = 551, EXIT_BLOWN_OUT = 542, EXIT_GAVE_UP = 539 };
+enum { CARD_FRAMES = 14, END_HOLD_FRAMES = 10 };
 
 static struct main_menu title_menu;
 static char lines[VIEW_TEXT_LINES][40];
@@ -136,7 +136,7 @@ static void floor_end(void)
 static const char *reason_words(int reason)
 {
     return reason == EXIT_CLEARED ? "You crossed the Tiny Woods!" : reason == EXIT_BLOWN_OUT ? "Blown out by the wind." :
-           reason == EXIT_GAVE_UP ? "You gave up." : reason == 529 ? "Fainted from hunger." : "Fen fainted.";
+           reason == EXIT_GAVE_UP ? "You gave up." : reason == EXIT_HUNGER ? "Fainted from hunger." : "Fen fainted.";
 }
 
 static void result(int floor)

@@ -314,7 +314,7 @@ static int others_menu(void)
         } else {
             view.menu_shown = 0;
             if (ask("Do you want to give up\nthis adventure?")) {
-                run_end(539);
+                run_end(EXIT_GAVE_UP);
                 return MENU_TURN_USED;
             }
         }

@@ -1,8 +1,6 @@
 /* traps.c: what happens on a trap tile. Traps are set off by the leader only; a hidden one shows itself then. */
 #include "game.h"
 
-enum { EXIT_CHESTNUT = 531 };
-
 void trap_trigger(struct entity *who, struct entity *trap)
 {
     int id = ((struct trap *)trap->data)->id;

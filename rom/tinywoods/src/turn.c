@@ -3,7 +3,7 @@
  */
 #include "game.h"
 
-enum { STEPS = 24, EXIT_HUNGER = 529, EXIT_WIND = 542, REGEN_UNIT = 100, BELLY_PER_TURN = 100 };
+enum { STEPS = 24, REGEN_UNIT = 100, BELLY_PER_TURN = 100 };
 
 static u8 ending;
 
@@ -86,7 +86,7 @@ static void wind(void)
         D->wind_phase = 4;
         message("The wind blows you out of the woods!");
         frames(20);
-        run_end(EXIT_WIND);
+        run_end(EXIT_BLOWN_OUT);
     }
 }
 
