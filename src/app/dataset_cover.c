@@ -209,7 +209,7 @@ static void tour_begin(void *user, uint32_t seed, struct emulator *e) {
 
 static void tour_step(void *user, const struct step *s) {
     struct tour *t = user;
-    if (s->number != 12) return;
+    if (s->number != 40) return;
     buf_clear(&t->state);
     if (emulator_state_save(t->e, &t->state, NULL) == 0) t->at_step = s->number;
 }
