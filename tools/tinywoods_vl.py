@@ -4,9 +4,11 @@ This file holds its shape, its tokenizer and a compact torch twin of the model u
 transformers' Qwen3VLForConditionalGeneration; because every picture has one size, position ids, rotary tables and the interpolated
 position embedding are computed once (the library builds them image by image in Python, which is slow in training).
 
-    python tools/tinywoods_vl.py init DIR      write config, tokenizer and random weights
+    python tools/tinywoods_vl.py init DIR PREFIX   write config, tokenizer and random weights; the merges are learnt from the prompts of
+                                                   PREFIX.*.jsonl (pmd-agent dataset record --packed --out PREFIX)
     python tools/tinywoods_vl.py check DIR     compare the twin with transformers on a random picture and text
 """
+import glob
 import json
 import math
 import os
@@ -27,6 +29,7 @@ TEXT = dict(num_hidden_layers=6, hidden_size=256, num_attention_heads=4, num_key
             rope_theta=100000.0, dtype="bfloat16",
             rope_scaling=dict(rope_type="default", mrope_interleaved=True, mrope_section=[12, 10, 10]))
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+SYSTEM = "Play the dungeon: find the stairs."  # [system] of configs/prompts/tinywoods.txt
 WIDTH, HEIGHT = 320, 224  # 240x160 after the standard resize
 GRID_H, GRID_W = HEIGHT // 16, WIDTH // 16
 IMAGE_TOKENS = GRID_H * GRID_W // 4
@@ -322,8 +325,13 @@ def check(folder):
 
 
 def main():
-    if len(sys.argv) == 3 and sys.argv[1] == "init":
-        tokenizer = build_tokenizer([])
+    if len(sys.argv) == 4 and sys.argv[1] == "init":
+        prompts = [SYSTEM] * 50
+        for name in sorted(glob.glob(sys.argv[3] + ".*.jsonl")):
+            with open(name) as f:
+                prompts += [json.loads(line)["prompt"] for line in f]
+        torch.manual_seed(1)
+        tokenizer = build_tokenizer(prompts)
         twin = Twin((tokenizer.get_vocab_size() + 63) // 64 * 64, 1, 8)
         write_folder(sys.argv[2], tokenizer, twin.state_dict())
     elif len(sys.argv) == 3 and sys.argv[1] == "check":

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 
 import tinywoods_vl as tw
 
-LENGTH = 256      # longest conversation in tokens; longer prompts are refused
 TEST_SEEDS = 1_000_000
 
 
@@ -33,18 +32,19 @@ def say(*words):
 class Samples:
     """All frames on the GPU: palette indexes, palettes, token ids, place of the answer, label (token id of the action)."""
 
-    def __init__(self, capacity, tokenizer, system, device):
+    def __init__(self, capacity, tokenizer, system, length, device):
+        self.length = length
         self.n, self.tokenizer, self.system, self.device = 0, tokenizer, system, device
         self.pixels = torch.empty(capacity, 160 * 240, dtype=torch.uint8, device=device)
         self.palette = torch.empty(capacity, 256, 3, dtype=torch.uint8, device=device)
-        self.ids = torch.empty(capacity, LENGTH, dtype=torch.int16, device=device)
+        self.ids = torch.empty(capacity, length, dtype=torch.int16, device=device)
         self.at = torch.empty(capacity, dtype=torch.int32, device=device)
         self.source = torch.empty(capacity, dtype=torch.uint8, device=device)
         self.end = tokenizer.token_to_id("<|endoftext|>")
 
-    def add(self, folder, source):
+    def add(self, prefix, source):
         rows = []
-        for index in sorted(glob.glob(os.path.join(folder, "*.jsonl"))):
+        for index in sorted(glob.glob(prefix + ".*.jsonl")):
             pack = open(index[:-6] + ".pack", "rb").read()
             with open(index) as f:
                 for line in f:
@@ -63,7 +63,7 @@ class Samples:
         palette = np.zeros((len(rows), 256, 3), np.uint8)
         texts = [tw.conversation(self.system, r["prompt"], '{"action":"%s"}<|im_end|>' % r["oracle_action"]) for r, _ in rows]
         encoded = self.tokenizer.encode_batch(texts)
-        ids = np.full((len(rows), LENGTH), self.end, np.int16)
+        ids = np.full((len(rows), self.length), self.end, np.int16)
         at = np.zeros(len(rows), np.int32)
         keep = np.zeros(len(rows), bool)
 
@@ -74,7 +74,7 @@ class Samples:
             palette[i, :colours] = np.frombuffer(raw, np.uint8, colours * 3, 1).reshape(-1, 3)
             pixels[i] = np.frombuffer(raw, np.uint8, 38400, 1 + colours * 3)
             e = encoded[i].ids
-            if len(e) <= LENGTH:
+            if len(e) <= self.length:
                 ids[i, :len(e)] = e
                 at[i] = len(e) - 4  # the token before the action: ... '":"' ACTION '"}' <|im_end|>
                 keep[i] = True
@@ -88,7 +88,7 @@ class Samples:
         self.source[s] = source
         self.n += k
         if k < len(rows):
-            say(f"{len(rows) - k} conversations longer than {LENGTH} tokens left out")
+            say(f"{len(rows) - k} conversations longer than {self.length} tokens left out")
         return k
 
     def batch(self, size, newest):
@@ -109,9 +109,10 @@ def export(twin, averaged, tokenizer, folder):
     os.rename(tmp, folder)
 
 
-def record(args, folder, seed, episodes, *more):
-    shutil.rmtree(folder, ignore_errors=True)
-    command = [args.agent, "dataset", "record", "--packed", "--out", folder, "--episodes", str(episodes), "--seed", str(seed),
+def record(args, prefix, seed, episodes, *more):
+    for old in glob.glob(prefix + ".*"):
+        os.remove(old)
+    command = [args.agent, "dataset", "record", "--packed", "--out", prefix, "--episodes", str(episodes), "--seed", str(seed),
                "--jobs", str(args.jobs), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -120,17 +121,19 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--agent", default="build/pmd-agent")
     p.add_argument("--out", required=True)
-    p.add_argument("--init", help="start from the weights and tokenizer of this folder")
+    p.add_argument("--init", required=True, help="start from the weights and tokenizer of this folder (see tinywoods_vl.py init)")
+    p.add_argument("--length", type=int, default=208, help="tokens of the longest conversation")
     p.add_argument("--minutes", type=float, default=9)
     p.add_argument("--jobs", type=int, default=15)
     p.add_argument("--episodes", type=int, default=1200, help="of the oracle, before training")
     p.add_argument("--round-episodes", type=int, default=90, help="of the model, in each DAgger round")
+    p.add_argument("--first-round", type=float, default=45, help="seconds of training before the first DAgger round")
+    p.add_argument("--max-decisions", type=int, default=700, help="of an episode in DAgger rounds")
     p.add_argument("--batch", type=int, default=512)
     p.add_argument("--rate", type=float, default=1.5e-3)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--capacity", type=int, default=900_000)
-    p.add_argument("--prompt-file", default="configs/prompts/tinywoods.txt")
-    p.add_argument("--system", required=True, help="the system text of the prompt file")
+    p.add_argument("--system", default=tw.SYSTEM, help="the system text of the prompt file")
     p.add_argument("--scratch", default="/tmp/tinywoods-train")
     p.add_argument("--no-compile", action="store_true")
     args = p.parse_args()
@@ -140,31 +143,19 @@ def main():
     torch.set_float32_matmul_precision("high")
     os.makedirs(args.scratch, exist_ok=True)
 
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
     first = os.path.join(args.scratch, "oracle")
     job = record(args, first, args.seed, args.episodes, "--policy", "oracle", "--epsilon", "0.12")
-    out = job.communicate()[0]
-    say("oracle played:", out.strip().splitlines()[-1] if out.strip() else "", "exit", job.returncode)
-    if args.init:
-        from tokenizers import Tokenizer
-        tokenizer = Tokenizer.from_file(os.path.join(args.init, "tokenizer.json"))
-    else:
-        prompts = []
-        for index in sorted(glob.glob(os.path.join(first, "*.jsonl")))[:4]:
-            with open(index) as f:
-                prompts += [json.loads(line)["prompt"] for _, line in zip(range(3000), f)]
-        tokenizer = tw.build_tokenizer(prompts + [args.system] * 50)
+    tokenizer = Tokenizer.from_file(os.path.join(args.init, "tokenizer.json"))
     for a in tw.ACTIONS:
         assert len(tokenizer.encode(a).ids) == 1, f"{a} is not one token"
-    samples = Samples(args.capacity, tokenizer, args.system, device)
-    samples.add(first, 0)
-    lengths = [len(tokenizer.encode(tw.conversation(args.system, "", "")).ids)]
-    say(f"{samples.n} situations; fixed part of a conversation {lengths[0]} tokens; vocabulary {tokenizer.get_vocab_size()}")
 
     image_at = tokenizer.encode(tw.conversation(args.system, "", "")).ids.index(tokenizer.token_to_id("<|image_pad|>"))
-    twin = tw.Twin((tokenizer.get_vocab_size() + 63) // 64 * 64, image_at, LENGTH).to(device)
-    if args.init:
-        from safetensors.torch import load_file
-        twin.load_state_dict({k: v.float() for k, v in load_file(os.path.join(args.init, "model.safetensors")).items()})
+    weights = {k: v.float() for k, v in load_file(os.path.join(args.init, "model.safetensors")).items()}
+    twin = tw.Twin(weights["model.language_model.embed_tokens.weight"].shape[0], image_at, args.length)
+    twin.load_state_dict(weights)
+    twin.to(device)
     averaged = {k: v.detach().clone() for k, v in twin.state_dict().items()}
     decay = [q for q in twin.parameters() if q.dim() > 1]
     plain = [q for q in twin.parameters() if q.dim() <= 1]
@@ -185,10 +176,17 @@ def main():
         return loss + 0.05 * rest, loss.detach(), right
 
     step_of = loss_of if args.no_compile else torch.compile(loss_of, dynamic=False)
+    # Compile on noise while the oracle still plays.
+    noise = torch.randint(0, 256, (args.batch, 160, 240, 3), dtype=torch.uint8, device=device)
+    step_of(noise, torch.full((args.batch, args.length), 300, device=device), torch.full((args.batch,), 100, device=device))[0].backward()
+    optimizer.zero_grad(set_to_none=True)
+    say("ready to train")
+    out = job.communicate()[0]
+    say("oracle played:", out.strip().splitlines()[-1] if out.strip() else "", "exit", job.returncode)
+    samples = Samples(args.capacity, tokenizer, args.system, args.length, device)
+    samples.add(first, 0)
+    say(f"{samples.n} situations, the longest has {int(samples.at[:samples.n].max()) + 4} tokens")
     begun, steps, newest, rounds, job, folder = time.time(), 0, 0, 0, None, None
-    longest = int(samples.at[:samples.n].max()) + 4
-    length = min(LENGTH, (longest + 15) // 16 * 16)
-    say(f"longest conversation {longest} tokens, computed at {length}")
     window, seen_loss, seen_right = time.time(), [], []
     next_seed = args.seed + 200_000
     while time.time() < deadline:
@@ -198,7 +196,7 @@ def main():
         for group in optimizer.param_groups:
             group["lr"] = rate
         rgb, ids, at = samples.batch(args.batch, newest)
-        loss, shown, right = step_of(rgb, ids[:, :length].contiguous(), at)
+        loss, shown, right = step_of(rgb, ids, at)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
@@ -213,7 +211,7 @@ def main():
         if steps == 3:
             torch.cuda.synchronize() if device == "cuda" else None
             say("first steps done")
-        if time.time() - window > 20:
+        if time.time() - window > 20 and seen_loss:
             l, r = torch.stack(seen_loss).mean().item(), torch.stack(seen_right).mean().item()
             say(f"step {steps} rate {rate:.1e} loss {l:.3f} right {r:.3f} situations {samples.n} DAgger rounds {rounds}")
             window, seen_loss, seen_right = time.time(), [], []
@@ -225,11 +223,11 @@ def main():
             rounds += 1
             say(f"DAgger round {rounds}: {count} situations |", text[-1] if text else f"exit {job.returncode}")
             job = None
-        if job is None and time.time() - begun > (45 if not args.init else 5) and deadline - time.time() > 45:
+        if job is None and time.time() - begun > args.first_round and deadline - time.time() > 45:
             export(twin, averaged, tokenizer, os.path.join(args.scratch, "model"))
             folder = os.path.join(args.scratch, f"round{rounds}")
             job = record(args, folder, next_seed, args.round_episodes, "--policy", "model", "--model", os.path.join(args.scratch, "model"),
-                         "--mix", "0.05")
+                         "--mix", "0.05", "--max-decisions", str(args.max_decisions))
             next_seed += args.round_episodes
     if job:
         job.kill()
