@@ -32,6 +32,7 @@ struct agent {
     struct emulator *own_emulator;
     uint64_t random;
     uint32_t seed, donor_runs;
+    enum outcome donor_outcome;
 
     struct world_seen seen;
     struct prompt_memory memory;
@@ -190,6 +191,7 @@ static int fallback(enum scene scene) {
 }
 
 static int random_action(struct agent *a, const bool offered[ACTION_COUNT], int count) {
+    if (!count) return ACTION_WAIT; /* stopped before the game took input */
     int pick = (int)random_below(&a->random, (uint32_t)count), action = 0;
     for (; action < ACTION_COUNT; action++) {
         if (offered[action] && pick-- == 0) break;
@@ -346,13 +348,15 @@ static int donor_new(struct agent *a, struct err *err) {
 static const uint8_t *donor_picture(struct agent *a, bool field) {
     struct agent *d = a->donor;
     struct err err = {0};
-    enum outcome outcome = OUTCOME_NONE;
+    double before = d->hands.emulator_seconds;
     for (int i = 0; i < DONOR_TRIES && !hands_stopped(&a->hands); i++) {
-        if (!d->step.number || outcome != OUTCOME_NONE) {
+        if (!d->step.number || a->donor_outcome != OUTCOME_NONE) {
             if (episode_begin(d, (a->seed ^ donor_seed) + d->donor_runs++, &err)) break;
+            before = d->hands.emulator_seconds;
         }
-        if (episode_step(d, &outcome, &err)) break;
+        if (episode_step(d, &a->donor_outcome, &err)) break;
         if (!field || !strcmp(d->step.scene, scene_name[SCENE_FIELD])) break;
     }
+    a->hands.emulator_seconds += d->hands.emulator_seconds - before;
     return d->picture;
 }

@@ -135,7 +135,9 @@ void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bo
     }
     out->confidence = a->thinking ? 0 : (float)exp(log_probability);
     out->cached_tokens = r.cached_tokens;
-    out->computed_tokens = r.prompt_tokens - r.cached_tokens + (int64_t)r.token_count;
+    /* Where the schema leaves one answer only, the engine computes nothing. */
+    bool computed = r.image_seconds + r.prefill_seconds + r.decode_seconds > 0;
+    out->computed_tokens = computed ? r.prompt_tokens - r.cached_tokens + (int64_t)r.token_count : 0;
     out->image_ms = r.image_seconds * 1e3;
     out->prefill_ms = r.prefill_seconds * 1e3;
     out->generate_ms = r.decode_seconds * 1e3;

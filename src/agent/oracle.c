@@ -6,8 +6,7 @@
 
 #include <stdlib.h>
 
-enum { HEAL_PERCENT = 35, HEAL_PERCENT_FOE = 50, EAT_BELLY = 12, THROW_PERCENT = 50, THROW_MIN = 2, THROW_MAX = 5, REST_PERCENT = 35,
-       REST_TURNS_LEFT = 120, REST_BELLY = 5, REST_FOE_DISTANCE = 5 };
+enum { HEAL_PERCENT = 35, HEAL_PERCENT_FOE = 50, EAT_BELLY = 12, THROW_PERCENT = 50, THROW_MIN = 2, THROW_MAX = 5 };
 
 struct oracle {
     bool omniscient;
@@ -39,13 +38,6 @@ static int foe_beside(const struct world *w, const struct monster *l) {
     return -1;
 }
 
-static bool foe_within(const struct world *w, const struct monster *l, int distance) {
-    for (int i = 0; i < w->foe_count; i++) {
-        if (abs(w->foes[i].at.x - l->at.x) <= distance && abs(w->foes[i].at.y - l->at.y) <= distance) return true;
-    }
-    return false;
-}
-
 static int decide_field(struct oracle *o, const struct world *w, const struct world_seen *seen, const char **reason) {
     const struct monster *l = world_leader(w);
     if (!l || l->max_hp <= 0) return act(ACTION_WAIT, "the leader is not to be seen", reason);
@@ -59,9 +51,6 @@ static int decide_field(struct oracle *o, const struct world *w, const struct wo
     }
     if (hp < THROW_PERCENT && bag_find(w, ITEM_USE_THROW) >= 0 && foe_in_line(w, THROW_MIN, THROW_MAX) >= 0) {
         return act(ACTION_THROW, "hp is low and a foe stands in line", reason);
-    }
-    if (!berry && hp <= REST_PERCENT && w->turn_limit_left > REST_TURNS_LEFT && l->belly > REST_BELLY && !foe_within(w, l, REST_FOE_DISTANCE)) {
-        return act(ACTION_WAIT, "resting", reason);
     }
     int d = explorer_step(&o->explorer, w, seen, o->omniscient, reason);
     return d >= 0 ? ACTION_WALK + d : act(ACTION_WAIT, "there is no way to go", reason);

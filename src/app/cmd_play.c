@@ -155,7 +155,7 @@ static int load_rom(struct play *p, struct err *err) {
     if (p->o.rom) snprintf(p->rom_path, sizeof p->rom_path, "%s", p->o.rom);
     else home_file(HOME_ROM, p->rom_path, sizeof p->rom_path);
     int code = file_read(p->rom_path, ROM_LIMIT, &p->rom, err);
-    if (code) return err_context(err, "the ROM%s", p->o.rom ? "" : " of the bundled dungeon");
+    if (code) return err_context(err, "the ROM%s", p->o.rom ? "" : " of the bundled dungeon (PMD_HOME can name the project's folder)");
     return check_game(p, err);
 }
 
