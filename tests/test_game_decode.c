@@ -2,8 +2,11 @@
  * section 2.5, and every field of a floor. */
 #include "test.h"
 
+#include <unistd.h>
+
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "memory_image.h"
 
@@ -291,6 +294,26 @@ static void test_names_cover_the_ids(void **state) {
     }
 }
 
+/* src/game/names_tinywoods.c is generated: it must be what the tool makes of the ROM's table today. */
+static void test_names_of_the_bundled_game_are_current(void **state) {
+    (void)state;
+    char path[] = "/tmp/pmd-names-XXXXXX", command[200];
+    struct buf made = {0}, kept = {0};
+    struct err err = {0};
+    if (system("python3 -c pass >/dev/null 2>&1")) skip_because("no python3, which tools/make_names.py needs");
+    int fd = mkstemp(path);
+    snprintf(command, sizeof command, "python3 tools/make_names.py tinywoods rom/tinywoods/names.json %s", path);
+    int status = system(command);
+    if (!status) status = file_read(path, 1 << 20, &made, &err) || file_read("src/game/names_tinywoods.c", 1 << 20, &kept, &err);
+    close(fd);
+    unlink(path);
+    assert_int_equal(status, 0);
+    assert_int_equal(made.len, kept.len);
+    assert_memory_equal(made.data, kept.data, kept.len);
+    buf_free(&made);
+    buf_free(&kept);
+}
+
 static void test_json_has_the_agreed_keys(void **state) {
     (void)state;
     static const char *const keys[] = {"game", "state", "dungeon", "leader", "team", "foes", "items", "bag", "traps", "stairs", "rooms",
@@ -357,6 +380,7 @@ int main(void) {
         cmocka_unit_test(test_choice_texts_are_in_the_rom), cmocka_unit_test(test_field_menus_stairs_animation),
         cmocka_unit_test(test_every_field_of_a_floor), cmocka_unit_test(test_the_ring_of_the_log_turns),
         cmocka_unit_test(test_bag_without_toolbox), cmocka_unit_test(test_foreign_games), cmocka_unit_test(test_names_cover_the_ids),
+        cmocka_unit_test(test_names_of_the_bundled_game_are_current),
         cmocka_unit_test(test_json_has_the_agreed_keys), cmocka_unit_test(test_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,7 +57,7 @@ static bool decode_monster(struct decoder *d, const char *what, uint32_t list, i
     m->max_hp = ram_s16(p + map->info.max_hp);
     m->at = s.at;
     m->facing = p[map->info.facing];
-    if (m->species <= 0 || m->species >= SPECIES_COUNT || m->level > 100 || m->hp < 0 || m->hp > 9999 || m->max_hp < 0 ||
+    if (m->species <= 0 || m->species >= SPECIES_COUNT || m->level > 100 || m->hp < 0 || m->hp > 9999 || m->max_hp < 1 ||
         m->max_hp > 9999 || m->facing > 7) {
         decode_note(w, "%s %d: species %d, level %d, HP %d/%d, facing %d cannot be", what, i, m->species, m->level, m->hp, m->max_hp,
                     m->facing);
