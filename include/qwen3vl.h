@@ -43,6 +43,15 @@ struct qvl_options {
     bool pillow_resize;      /* Pillow's resampler instead of torchvision's */
 };
 
+/* What loading would take, told from config and file sizes alone; filled as far as known even when it is refused. */
+struct qvl_plan {
+    size_t weight_bytes;       /* mapped files */
+    size_t kv_bytes_per_token, kv_bytes, work_bytes, total_bytes;
+    size_t available_bytes;    /* what this process may still take */
+    int64_t context;           /* most tokens of one session */
+};
+int qvl_plan_load(const char *folder, const struct qvl_options *options, struct qvl_plan *out, struct err *err);
+
 /* Opens the folder and loads it. Zeroed options are the defaults. */
 int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_model **out, struct err *err);
 void qvl_unload(struct qvl_model *model); /* all its sessions must be closed */

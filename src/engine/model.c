@@ -107,6 +107,20 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     return kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20), err);
 }
 
+int qvl_plan_load(const char *folder, const struct qvl_options *options, struct qvl_plan *out, struct err *err) {
+    static const struct qvl_options defaults;
+    struct checkpoint *c;
+    struct memory_plan p = {0};
+    int r = checkpoint_open(folder, &c, err);
+    if (!r) {
+        r = memory_plan_make(c, options ? options : &defaults, &p, err);
+        checkpoint_close(c);
+    }
+    *out = (struct qvl_plan){.weight_bytes = p.weights, .kv_bytes_per_token = p.kv_per_token, .kv_bytes = p.kv, .work_bytes = p.work,
+                             .total_bytes = p.total, .available_bytes = p.available, .context = p.context};
+    return r;
+}
+
 int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_model **out, struct err *err) {
     static const struct qvl_options defaults;
     double start = clock_seconds();

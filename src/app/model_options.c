@@ -1,0 +1,89 @@
+#include "app/model_options.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef ENGINE_ONLY
+#include "app/model_list.h"
+#endif
+
+const char model_options_help[] =
+    "  --model ID|DIR     a Hub id (taken from the Hub's cache, or fetched) or a checkpoint folder\n"
+    "  --device D         auto (default), cpu or cuda\n"
+    "  --threads N        default: one per core\n"
+    "  --context N        most tokens of the conversation; default: the model's, as far as memory goes\n"
+    "  --kv-mib N         memory for keys and values, prompt cache included\n"
+    "  --f32              exact fp32 products (slow, for comparison)\n"
+    "  --cpu SET          cap of the instruction set: c, avx2, avx512, avx512bf16\n"
+    "  --fp8-activations A  bf16 (default) or e4m3, for FP8 checkpoints\n"
+    "  --pillow           resize pictures as Pillow does instead of torchvision\n";
+
+int option_value(const char *command, const char *name, int argc, char **argv, int *i, const char **value) {
+    size_t n = strlen(name);
+    if (strncmp(argv[*i], name, n) || (argv[*i][n] && argv[*i][n] != '=')) return 0;
+    if (argv[*i][n] == '=') *value = argv[*i] + n + 1;
+    else if (*i + 1 < argc) *value = argv[++*i];
+    else return fprintf(stderr, "pmd-agent %s: %s needs a value\n", command, name), -1;
+    return 1;
+}
+
+int option_number(const char *command, const char *name, const char *text, double low, double high, double *out) {
+    char *end;
+    *out = strtod(text, &end);
+    if (end != text && !*end && *out >= low && *out <= high) return 0;
+    fprintf(stderr, "pmd-agent %s: %s: expected a number from %.15g to %.15g, found '%s'\n", command, name, low, high, text);
+    return -1;
+}
+
+int model_options_take(struct model_options *o, const char *command, int argc, char **argv, int *i) {
+    const char *v;
+    double number;
+    int r;
+    if (!strcmp(argv[*i], "--f32")) return o->load.f32 = true, 1;
+    if (!strcmp(argv[*i], "--pillow")) return o->load.pillow_resize = true, 1;
+    if ((r = option_value(command, "--model", argc, argv, i, &v))) return r < 0 ? r : (o->model = v, 1);
+    if ((r = option_value(command, "--device", argc, argv, i, &v))) return r < 0 ? r : (o->load.device = v, 1);
+    if ((r = option_value(command, "--cpu", argc, argv, i, &v))) return r < 0 ? r : (o->load.cpu_limit = v, 1);
+    if ((r = option_value(command, "--fp8-activations", argc, argv, i, &v))) return r < 0 ? r : (o->load.fp8_activations = v, 1);
+    if ((r = option_value(command, "--threads", argc, argv, i, &v))) {
+        if (r < 0 || option_number(command, "--threads", v, 0, 1024, &number)) return -1;
+        return o->load.threads = (int)number, 1;
+    }
+    if ((r = option_value(command, "--context", argc, argv, i, &v))) {
+        if (r < 0 || option_number(command, "--context", v, 1, 1 << 24, &number)) return -1;
+        return o->load.context = (int64_t)number, 1;
+    }
+    if ((r = option_value(command, "--kv-mib", argc, argv, i, &v))) {
+        if (r < 0 || option_number(command, "--kv-mib", v, 1, 1 << 24, &number)) return -1;
+        return o->load.kv_bytes = (size_t)number << 20, 1;
+    }
+    return 0;
+}
+
+static void print_plan(const struct qvl_plan *p) {
+    const double mib = 1024.0 * 1024.0;
+    if (p->total_bytes == 0) return;
+    fprintf(stderr, "memory plan (estimate): weights %.1f MiB mapped + keys and values %.1f MiB + working memory %.1f MiB; %.0f MiB available; "
+            "context %lld tokens at %zu bytes\n", (double)p->weight_bytes / mib, (double)p->kv_bytes / mib, (double)p->work_bytes / mib,
+            (double)p->available_bytes / mib, (long long)p->context, p->kv_bytes_per_token);
+}
+
+int model_options_open(struct model_options *o, const char *command, bool quiet, struct qvl_model **out) {
+    struct err err = {0};
+    struct qvl_plan plan;
+    if (!o->model) return fprintf(stderr, "pmd-agent %s: --model ID|DIR is needed\n", command), 1;
+    int r = 0;
+#ifdef ENGINE_ONLY
+    snprintf(o->folder, sizeof o->folder, "%s", o->model);
+#else
+    r = model_resolve(o->model, false, o->folder, &err);
+#endif
+    if (!r) {
+        r = qvl_plan_load(o->folder, &o->load, &plan, &err);
+        if (!r && !quiet) print_plan(&plan);
+    }
+    if (!r) r = qvl_load(o->folder, &o->load, out, &err);
+    if (r) fprintf(stderr, "pmd-agent %s: %s\n", command, err.message);
+    return r ? 1 : 0;
+}
