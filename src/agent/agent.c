@@ -277,7 +277,7 @@ static int episode_step(struct agent *a, enum outcome *outcome, struct err *err)
     struct hands *h = &a->hands;
     struct step *s = &a->step;
     uint32_t number = s->number + 1;
-    double start = clock_seconds(), emulator = h->emulator_seconds;
+    double start = clock_seconds(), emulator = h->emulator_seconds, watch = h->watch_seconds;
     *s = (struct step){.number = number};
     observe(a, s);
     int action = decide(a, s, err);
@@ -294,8 +294,9 @@ static int episode_step(struct agent *a, enum outcome *outcome, struct err *err)
     prompt_did(&a->memory, action);
     s->reason = a->reason;
     s->world = &before;
-    s->act_ms = (clock_seconds() - acting) * 1e3;
-    s->total_ms = (clock_seconds() - start) * 1e3;
+    double end = clock_seconds() - (h->watch_seconds - watch); /* who watches is not part of the decision */
+    s->act_ms = (end - acting) * 1e3;
+    s->total_ms = (end - start) * 1e3;
     s->emulator_ms = (h->emulator_seconds - emulator) * 1e3;
     a->result.decided[s->decided_by]++;
     a->result.decisions++;

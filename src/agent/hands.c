@@ -17,7 +17,7 @@ void hands_begin(struct hands *h) {
     h->entered = h->presses_full = false;
     h->turns = h->floor = h->turn_limit_left = 0;
     h->frames = 0;
-    h->emulator_seconds = h->decode_seconds = 0;
+    h->emulator_seconds = h->decode_seconds = h->watch_seconds = 0;
     h->step = NULL;
 }
 
@@ -55,10 +55,12 @@ bool hands_run(struct hands *h, uint32_t keys, int frames, bool draw) {
     for (int done = 0; done < frames; done += stride) {
         double start = clock_seconds();
         emulator_run(h->e, keys, stride, h->draw_all || draw);
-        h->emulator_seconds += clock_seconds() - start;
+        double done_at = clock_seconds();
+        h->emulator_seconds += done_at - start;
         for (const struct agent_events *v = h->events; subscriber(v); v++) {
             if (v->acted) v->acted(v->user, h->e);
         }
+        h->watch_seconds += clock_seconds() - done_at;
     }
     h->frames += (uint64_t)frames;
     decode(h);

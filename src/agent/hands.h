@@ -23,6 +23,7 @@ struct hands {
     int floor, turn_limit_left;
     uint64_t frames;   /* of this episode */
     double emulator_seconds, decode_seconds;
+    double watch_seconds; /* spent by subscribers of `acted`: drawing, filming, keeping pace */
 };
 
 enum { READY_LIMIT = 3600, EPISODE_FRAMES = 2000000 }; /* frames until the game counts as stuck */

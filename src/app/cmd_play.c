@@ -48,7 +48,7 @@ struct play {
 struct player {
     struct play *play;
     struct samples decision_ms, overhead_ms;
-    double last, slept;        /* time of the last decision's end; time slept since */
+    double last;               /* time of the last decision's end */
     double pace_start;
     uint64_t pace_frame;
 };
@@ -58,7 +58,6 @@ static void player_begun(void *user, uint32_t seed, struct emulator *e) {
     (void)seed;
     p->last = p->pace_start = clock_seconds();
     p->pace_frame = emulator_frame_number(e);
-    p->slept = 0;
 }
 
 static void player_acted(void *user, struct emulator *e) {
@@ -72,16 +71,15 @@ static void player_acted(void *user, struct emulator *e) {
     }
     struct timespec rest = {(time_t)(due - now), (long)((due - now - (double)(time_t)(due - now)) * 1e9)};
     nanosleep(&rest, NULL);
-    p->slept += clock_seconds() - now;
 }
 
 static void player_step(void *user, const struct step *s) {
     struct player *p = user;
-    double now = clock_seconds(), ms = (now - p->last - p->slept) * 1e3;
+    /* From the end of the decision before, so that recording and all else is in it; watched, without drawing and keeping pace. */
+    double now = clock_seconds(), ms = p->play->watched ? s->total_ms : (now - p->last) * 1e3;
     samples_add(&p->decision_ms, ms);
     samples_add(&p->overhead_ms, ms - s->ask_ms - s->emulator_ms);
     p->last = now;
-    p->slept = 0;
 }
 
 static void fail(struct play *p, const struct err *err) {
@@ -245,7 +243,7 @@ static int play_all(struct play *p, struct err *err) {
 
 static int print_report(struct play *p, const char *run_folder) {
     static const char *const pictures[] = {NULL, "a blank", "another dungeon's"};
-    struct report_header h = {.policy = policy_name[p->o.policy], .seed = p->o.seed, .asked = p->o.episodes, .run_folder = run_folder,
+    struct report_header h = {.policy = policy_name[p->o.policy], .seed = p->o.seed, .asked = p->o.episodes, .run_folder = run_folder, .watched = p->watched,
                               .model = p->o.policy == POLICY_MODEL ? (p->o.model ? p->o.model : "tinywoods-vl") : NULL, .picture = pictures[p->o.picture]};
     struct buf out = {0};
     if (p->o.json) report_json(&p->totals, &h, &out);

@@ -30,6 +30,7 @@ struct report_header {
     const char *policy, *model; /* model NULL: none was asked */
     uint32_t seed;
     int asked; /* episodes */
+    bool watched; /* times are without drawing in the terminal, filming and keeping pace */
     const char *run_folder, *picture; /* NULL: not recorded; the real picture */
 };
 void report_text(struct play_totals *t, const struct report_header *h, struct buf *out);
