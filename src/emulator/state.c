@@ -106,6 +106,9 @@ static int read_extensions(const uint8_t *p, size_t bytes, size_t at, struct ext
 /* Checks everything that can be checked before the core is touched. now: the running machine's own state. */
 static int check_state(const uint8_t *p, size_t bytes, const uint8_t *now, size_t machine_bytes, struct extension *save,
                        struct extension *rtc, struct err *err) {
+    if (bytes >= 8 && !memcmp(p, "\x89PNG\r\n\x1A\n", 8)) {
+        return err_set(err, ERR_FORMAT, "save state: this is a PNG; the emulator loads raw states (the machine inside a PNG is one)");
+    }
     if (bytes < machine_bytes) {
         return err_set(err, ERR_FORMAT, "save state: %zu bytes, a whole state has at least %zu", bytes, machine_bytes);
     }
