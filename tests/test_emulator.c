@@ -275,6 +275,28 @@ static void test_bad_states_change_nothing(void **state) {
     memset(bad, 0xA5, s.len);
     refuse(e, bad, s.len, "not an mGBA state");
 
+    /* A bare machine has no checksum: what the core itself refuses must leave no trace either. */
+    uint32_t random = 9;
+    int refused = 0;
+    struct buf before = {0}, after = {0};
+    assert_int_equal(emulator_state_save(e, &before, &err), 0);
+    for (int n = 0; n < 40; n++) {
+        memcpy(bad, s.data, 0x61000);
+        for (size_t i = 0x20; i < 0x400; i++) bad[i] = (uint8_t)((random = random * 1566083941 + 1) >> 16);
+        if (emulator_state_load(e, bad, 0x61000, &err)) {
+            refused++;
+            after.len = 0;
+            assert_int_equal(emulator_state_save(e, &after, &err), 0);
+            assert_memory_equal(before.data, after.data, before.len);
+        } else {
+            emulator_run(e, KEY_A, 5, true);
+            assert_int_equal(emulator_state_load(e, before.data, before.len, &err), 0);
+        }
+    }
+    assert_true(refused > 0);
+    buf_free(&before);
+    buf_free(&after);
+
     /* A state of another game. */
     uint8_t rom[TINY_ROM_BYTES];
     tiny_rom_write(rom, "OTHER ROM", "AOTH");
