@@ -10,6 +10,7 @@
 #include "app/commands.h"
 #include "app/subscribers.h"
 #include "base/file.h"
+#include "record/hash.h"
 
 #define ROM "rom/tinywoods/tinywoods.gba"
 
@@ -110,7 +111,62 @@ static void replays_identically(void **state) {
     assert_true(file_exists(path));
 }
 
-/* A changed press with a chain made to fit: the pictures give it away. Here the chain itself already does; so does a cut. */
+/* Every chain of a file made to fit its lines again, from the chain of run.json on; the last one comes back in `chain`. */
+static void forge(struct buf *text, char chain[33]) {
+    struct buf out = {0};
+    char next[33];
+    for (char *line = text->data; line && *line;) {
+        char *end = strchr(line, '\n'), *tail = end - 44; /* ,"chain":"<32>"} */
+        hash_hex(chain, 32, line, (size_t)(tail - line), next);
+        memcpy(chain, next, 33);
+        buf_append(&out, line, (size_t)(tail - line));
+        buf_printf(&out, ",\"chain\":\"%s\"}\n", chain);
+        line = end + 1;
+    }
+    buf_free(text);
+    *text = out;
+}
+
+/* Somebody who recomputes the checksums still cannot make the game do something else. */
+static void forged_presses_are_seen_in_the_game(void **state) {
+    (void)state;
+    char path[400], text[2000], first[33], chain[33];
+    struct buf head = {0}, steps = {0}, episodes = {0}, steps_before = {0}, episodes_before = {0};
+    struct err err;
+    snprintf(path, sizeof path, "%s/run.json", run_name);
+    assert_int_equal(file_read(path, 1 << 20, &head, &err), 0);
+    hash_hex(head.data, head.len, NULL, 0, first);
+    snprintf(path, sizeof path, "%s/trajectory.jsonl", run_name);
+    assert_int_equal(file_read(path, 1 << 28, &steps, &err), 0);
+    buf_append(&steps_before, steps.data, steps.len);
+    char *buttons = strstr(steps.data + steps.len / 4, "\"buttons\":[[");
+    while (buttons && (buttons[12] < '1' || buttons[12] > '9' || buttons[13] != '6')) buttons = strstr(buttons + 1, "\"buttons\":[["); /* a walk: 16 right */
+    assert_non_null(buttons);
+    buttons[12] = (char)('0' + ('9' - buttons[12])); /* other keys */
+    memcpy(chain, first, 33);
+    forge(&steps, chain);
+    assert_int_equal(file_replace(path, steps.data, steps.len, &err), 0);
+    /* the end records name the last chain of their episode: the second is the file's last, the first needs its own */
+    snprintf(path, sizeof path, "%s/episodes.jsonl", run_name);
+    assert_int_equal(file_read(path, 1 << 20, &episodes, &err), 0);
+    buf_append(&episodes_before, episodes.data, episodes.len);
+    char *second = strstr(steps.data, "{\"episode\":2,"), *last1 = second - 2 - 33, *at = strstr(episodes.data, "last_chain");
+    memcpy(at + 13, last1, 32);
+    memcpy(strstr(at + 13, "last_chain") + 13, chain, 32);
+    memcpy(chain, first, 33);
+    forge(&episodes, chain);
+    assert_int_equal(file_replace(path, episodes.data, episodes.len, &err), 0);
+    assert_int_equal(replay(run_name, text, sizeof text), 1);
+    if (!strstr(text, "first mismatch")) fail_msg("%s", text);
+
+    assert_int_equal(file_replace(path, episodes_before.data, episodes_before.len, &err), 0);
+    snprintf(path, sizeof path, "%s/trajectory.jsonl", run_name);
+    assert_int_equal(file_replace(path, steps_before.data, steps_before.len, &err), 0);
+    assert_int_equal(replay(run_name, text, sizeof text), 0);
+    buf_free(&head), buf_free(&steps), buf_free(&episodes), buf_free(&steps_before), buf_free(&episodes_before);
+}
+
+/* A changed press, a cut, a damaged state. */
 static void changes_and_cuts_are_named(void **state) {
     (void)state;
     char path[400], text[2000];
@@ -193,6 +249,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replays_identically),
         cmocka_unit_test(changes_and_cuts_are_named),
+        cmocka_unit_test(forged_presses_are_seen_in_the_game),
         cmocka_unit_test(a_killed_run_is_readable),
         cmocka_unit_test(a_full_disk_ends_the_run),
     };

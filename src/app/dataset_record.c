@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/scene.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "record/dataset.h"
@@ -45,6 +46,17 @@ static void on_begin(void *user, uint32_t seed, struct emulator *e) {
     ((struct sink *)user)->seed = seed;
 }
 
+/* The actions offered to a model here, by name; returns how many. */
+static int offered_names(const struct step *s, const char *names[ACTION_COUNT]) {
+    bool offered[ACTION_COUNT];
+    int n = 0;
+    scene_offers(&s->seen->now, scene_of(s->world), offered);
+    for (int a = 0; a < ACTION_COUNT; a++) {
+        if (offered[a]) names[n++] = action_name[a];
+    }
+    return n;
+}
+
 static void on_step(void *user, const struct step *s) {
     struct sink *k = user;
     if (k->code) return;
@@ -52,9 +64,11 @@ static void on_step(void *user, const struct step *s) {
     const char *by = decided_by_name[s->decided_by];
     bool kept = true;
     if (k->pack) {
+        const char *names[ACTION_COUNT];
+        int count = s->actions ? s->action_count : offered_names(s, names);
         struct pack_entry entry = {.seed = k->seed, .episode_step = s->number, .floor = w ? w->floor : 0, .scene = s->scene, .prompt = s->prompt,
-                                   .action = s->action, .decided_by = by, .oracle_action = s->oracle_action, .actions = s->actions,
-                                   .action_count = s->action_count};
+                                   .action = s->action, .decided_by = by, .oracle_action = s->oracle_action,
+                                   .actions = s->actions ? s->actions : names, .action_count = count};
         k->code = pack_add(k->pack, s->frame, &entry, &k->err);
     } else {
         char notes[300];
@@ -129,7 +143,8 @@ static int work(struct record_settings *s, int job, struct counters *counters, s
     return code;
 }
 
-static void progress(const struct record_settings *s, const struct counters *c, double started, bool last) {
+/* Redrawn in place on a terminal; elsewhere a line every tenth (*tenth: the last one said). */
+static void progress(const struct record_settings *s, const struct counters *c, double started, bool last, int *tenth) {
     int episodes = 0, cleared = 0;
     long long decisions = 0, kept = 0, asked = 0, agrees = 0;
     for (int j = 0; j < s->jobs; j++) {
@@ -138,7 +153,8 @@ static void progress(const struct record_settings *s, const struct counters *c, 
     }
     double elapsed = clock_seconds() - started;
     bool terminal = isatty(2) == 1;
-    if (!terminal && !last) return;
+    if (!terminal && !last && 10 * episodes / s->episodes == *tenth) return;
+    *tenth = 10 * episodes / s->episodes;
     char eta[32] = "";
     if (!last && episodes) {
         long left = (long)(elapsed / episodes * (s->episodes - episodes));
@@ -146,7 +162,7 @@ static void progress(const struct record_settings *s, const struct counters *c, 
     }
     fprintf(stderr, "%s%d/%d episodes, %d cleared, %lld decisions, %lld kept, %.0f decisions/s, oracle agrees with %.1f %%%s%s", terminal ? "\r\033[K" : "",
             episodes, s->episodes, cleared, decisions, kept, elapsed > 0 ? (double)decisions / elapsed : 0,
-            asked ? 100.0 * (double)agrees / (double)asked : 0, eta, last ? "\n" : "");
+            asked ? 100.0 * (double)agrees / (double)asked : 0, eta, last || !terminal ? "\n" : "");
 }
 
 /* Waits for the workers; returns the first failure. */
@@ -154,6 +170,7 @@ static int supervise(struct record_settings *s, const pid_t *pids, struct counte
     int code = 0, running = s->jobs;
     pid_t left[MAX_JOBS];
     bool told = false;
+    int tenth = 0;
     memcpy(left, pids, sizeof *pids * (size_t)s->jobs);
     while (running) {
         for (int j = 0; j < s->jobs; j++) {
@@ -169,10 +186,10 @@ static int supervise(struct record_settings *s, const pid_t *pids, struct counte
             if (left[k] > 0) kill(left[k], SIGTERM);
         }
         told = code || *s->stop;
-        progress(s, c, started, false);
+        progress(s, c, started, false, &tenth);
         if (running) nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
     }
-    progress(s, c, started, true);
+    progress(s, c, started, true, &tenth);
     return code;
 }
 
