@@ -205,6 +205,36 @@ static void macros_turn_hit_and_use_things(void **state) {
     assert_int_equal(scene_of(&h.world), SCENE_FIELD);
 }
 
+/* A small checkpoint with random weights: what it does is nonsense, but it is the model that does it. */
+static void a_model_plays_within_the_schema(void **state) {
+    (void)state;
+    struct qvl_model *model;
+    struct err err = {0};
+    struct qvl_options options = {.device = "cpu", .threads = 1};
+    struct episode_result first, r;
+    if (qvl_load("tests/golden/tiny-a", &options, &model, &err)) fail_msg("%s", err.message);
+    struct agent_options o = {.policy = POLICY_MODEL, .model = model, .greedy = true, .max_decisions = 12};
+    struct trace *t = play(o, 9, &first), *u = play(o, 9, &r);
+    assert_int_equal(first.decided[BY_MODEL], 12);
+    assert_int_equal(first.decided[BY_FALLBACK], 0);
+    assert_true(first.tokens > 0);
+    assert_string_equal(t->lines.data, u->lines.data);
+    free_trace(t), free_trace(u);
+    static const enum picture pictures[] = {PICTURE_BLANK, PICTURE_OTHER_SEED};
+    for (int i = 0; i < 2; i++) {
+        o.picture = pictures[i];
+        t = play(o, 9, &r);
+        assert_int_equal(r.decided[BY_MODEL], 12);
+        free_trace(t);
+    }
+    o.picture = PICTURE_REAL;
+    o.prompt_file = "/nonexistent/prompt.txt";
+    struct agent *a;
+    assert_true(agent_new(game, &o, &a, &err) < 0);
+    assert_non_null(strstr(err.message, "/nonexistent/prompt.txt"));
+    qvl_unload(model);
+}
+
 static void a_game_without_a_title_is_an_error(void **state) {
     (void)state;
     struct buf other = {0};
@@ -234,7 +264,7 @@ int main(void) {
         cmocka_unit_test(the_oracles_clear_the_dungeon), cmocka_unit_test(a_run_does_not_depend_on_who_watches),
         cmocka_unit_test(the_presses_reproduce_the_run), cmocka_unit_test(random_play_ends_and_its_macros_work),
         cmocka_unit_test(budget_and_stop_end_a_run), cmocka_unit_test(macros_turn_hit_and_use_things),
-        cmocka_unit_test(a_game_without_a_title_is_an_error),
+        cmocka_unit_test(a_model_plays_within_the_schema), cmocka_unit_test(a_game_without_a_title_is_an_error),
     };
     return cmocka_run_group_tests(tests, open_game, close_game);
 }

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 
-enum { ANSWER_TOKENS = 24, THINK_TOKENS = 256 };
+enum { ANSWER_TOKENS = 40, THINK_TOKENS = 256 };
 
 struct asker {
     struct qvl_session *session;
