@@ -11,6 +11,7 @@
 
 The Jinja templates below are written from the behaviour in the fact sheet (section 6), not copied.
 """
+import itertools
 import json
 import os
 import random
@@ -67,6 +68,7 @@ def build():
     rng = random.Random(5)
     text = [s for _, s in zip(range(4000), strings(12000, 3))] + [" ".join(rng.choice(WORDS) for _ in range(20)) for _ in range(2000)]
     text += ['{"action":"walk_north","reason":"the stairs are near","n":%d}' % i for i in range(300)] * 3
+    text = [s for s in text if len(s) < 400]
     trainer = trainers.BpeTrainer(vocab_size=1900, min_frequency=2, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     t.train_from_iterator(text, trainer)
     t.add_special_tokens([AddedToken("<|%s|>" % s, special=True, normalized=False) for s in SPECIAL])
@@ -141,7 +143,7 @@ def main():
     with open(os.path.join(here, "escaped", "tokenizer.json"), "w") as f:
         json.dump(document, f, ensure_ascii=True, indent=1)
     texts = [s for _, s in zip(range(1500), strings(4500, 9))]
-    texts += [s for i, s in enumerate(strings(6000, 11)) if i > 3900][:1500]
+    texts += list(itertools.islice(strings(6000, 11), 3900, 5400))
     with open(os.path.join(here, "strings.jsonl"), "w") as f:
         for s in texts:
             f.write(json.dumps({"text": s, "ids": t.encode(s).ids}, separators=(",", ":")) + "\n")
@@ -151,6 +153,8 @@ def main():
     with open(os.path.join(here, "chat.jsonl"), "w") as f:
         for i in range(240):
             messages, options = conversation(rng)
+            if "tools" in options:  # spaced otherwise than the template will
+                options["tools_json"] = json.dumps(options["tools"], separators=(" ,", ":"), indent=rng.choice([None, 1]), ensure_ascii=rng.random() < 0.5)
             text = render(environment, THINKING if i % 2 else INSTRUCT, messages, options)
             f.write(json.dumps({"format": "thinking" if i % 2 else "instruct", "options": options, "messages": messages, "ids": t.encode(text).ids}, separators=(",", ":")) + "\n")
     for name, template in (("instruct", INSTRUCT), ("thinking", THINKING)):

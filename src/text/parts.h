@@ -7,7 +7,7 @@
 
 #include "base/arena.h"
 #include "base/json.h"
-#include "text/vocabulary.h"
+#include "text/token_trie.h"
 
 enum { MAX_SPLITS = 8 };
 
@@ -34,6 +34,7 @@ struct tokenizer {
     struct added_set raw, normalized; /* matched before and after normalisation */
     struct added_token *by_text;      /* all added tokens, ordered by text */
     size_t by_text_count;
+    struct token_trie_once *trie; /* for constrained decoding, built on first use */
 };
 
 /* tokenizer.c: a tokenizer from the text of a tokenizer.json (tokenizer_open without the file; for the fuzz target). */

@@ -32,7 +32,9 @@ int tokenizer_parse(const char *json, size_t n, const char *path, struct tokeniz
     *out = NULL;
     struct tokenizer *t = calloc(1, sizeof *t);
     if (!t) return err_set(err, ERR_MEMORY, "%s: out of memory", path);
-    int code = tokenizer_read(t, json, n, path, err);
+    t->trie = calloc(1, sizeof *t->trie);
+    if (t->trie) pthread_mutex_init(&t->trie->lock, NULL);
+    int code = t->trie ? tokenizer_read(t, json, n, path, err) : err_set(err, ERR_MEMORY, "%s: out of memory", path);
     if (code) return tokenizer_close(t), code;
     *out = t;
     return 0;
@@ -55,6 +57,11 @@ int tokenizer_open(const char *folder, struct tokenizer **out, struct err *err) 
 void tokenizer_close(struct tokenizer *t) {
     if (!t) return;
     for (int i = 0; i < t->split_count; i++) pcre2_code_free(t->splits[i]);
+    if (t->trie) {
+        token_trie_free(t->trie->trie);
+        pthread_mutex_destroy(&t->trie->lock);
+        free(t->trie);
+    }
     vocabulary_free(&t->v);
     arena_free(&t->arena);
     free(t);
