@@ -104,6 +104,11 @@ static void die_by_abort(void) {
     term_view_open(&(struct term_view_options){.fd = 1});
     abort();
 }
+static void die_by_interrupt(void) {
+    term_view_open(&(struct term_view_options){.fd = 1});
+    raise(SIGINT);
+    exit(1);
+}
 static void tiny(void) {
     struct term_view *v = term_view_open(&(struct term_view_options){.fd = 1, .max_pictures_per_second = 1e9});
     struct step s = make_step(1, 0);
@@ -119,6 +124,10 @@ static void the_terminal_is_restored_on_any_exit(void **state) {
     buf_clear(&out);
     int status = in_terminal(80, 24, die_by_abort, &out);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    assert_non_null(strstr(out.data, "\033[?25h\033[?1049l"));
+    buf_clear(&out);
+    status = in_terminal(80, 24, die_by_interrupt, &out);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
     assert_non_null(strstr(out.data, "\033[?25h\033[?1049l"));
     buf_clear(&out);
     assert_int_equal(in_terminal(1, 1, tiny, &out), 0);

@@ -1,6 +1,7 @@
 /* pmd-agent replay RUN: plays the recorded presses again from the recorded start state and compares every picture and every
  * state with the record. Nothing but the emulator and the record takes part: no agent, no model. */
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,12 @@ struct replay {
     bool drawn;         /* a picture of this position exists */
 };
 
+static volatile sig_atomic_t stop;
+static void on_signal(int number) {
+    (void)number;
+    stop = 1;
+}
+
 static int usage(FILE *to, int status) {
     fputs("usage: pmd-agent replay RUN [--rom FILE] [--episode N] [--watch] [--video FILE.mp4]\n"
           "Plays a recorded run again in a fresh emulator and checks every picture and every state against the record.\n"
@@ -39,6 +46,7 @@ static int usage(FILE *to, int status) {
 /* Runs frames with these keys; the last one is drawn, so that a step that follows can be compared. */
 static int advance(struct replay *p, uint32_t keys, uint64_t frames, struct err *err) {
     while (frames) {
+        if (stop) return err_set(err, ERR_CANCELLED, "stopped; the %llu steps up to here are identical", (unsigned long long)p->steps);
         /* Watched, every second frame is drawn; else only the last. */
         int n = p->video || p->view ? 2 : frames > 65536 ? 65536 : (int)frames;
         if ((uint64_t)n > frames) n = (int)frames;
@@ -194,6 +202,9 @@ int cmd_replay(int argc, char **argv) {
     }
     if (argc - optind != 1) return usage(stderr, 2);
 
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
     struct replay p = {0};
     struct err err = {0};
     int code = run_open(argv[optind], &p.reader, &err);
@@ -208,7 +219,7 @@ int cmd_replay(int argc, char **argv) {
     run_close(p.reader);
     if (code) fprintf(stderr, "pmd-agent replay: %s\n", err.message);
     if (film_code) fprintf(stderr, "pmd-agent replay: %s\n", film_err.message);
-    if (code || film_code) return 1;
+    if (code || film_code) return code == ERR_CANCELLED ? 130 : 1;
     printf("%llu steps, %llu frames: identical\n", (unsigned long long)p.steps, (unsigned long long)p.frames);
     return 0;
 }

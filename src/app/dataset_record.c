@@ -153,7 +153,7 @@ static void progress(const struct record_settings *s, const struct counters *c, 
     }
     double elapsed = clock_seconds() - started;
     bool terminal = isatty(2) == 1;
-    if (!terminal && !last && 10 * episodes / s->episodes == *tenth) return;
+    if (!terminal && !last && (10 * episodes / s->episodes == *tenth || episodes == s->episodes)) return;
     *tenth = 10 * episodes / s->episodes;
     char eta[32] = "";
     if (!last && episodes) {

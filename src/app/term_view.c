@@ -83,7 +83,7 @@ static void at_exit(void) {
     screen_fd = -1;
 }
 
-static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGHUP, SIGQUIT};
+static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGHUP, SIGQUIT, SIGINT, SIGTERM};
 
 static void handle(int number, void (*handler)(int)) {
     struct sigaction old, action = {.sa_handler = handler, .sa_flags = SA_RESTART};

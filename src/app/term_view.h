@@ -24,9 +24,9 @@ struct term_view_options {
     double max_pictures_per_second; /* 0 = 30 */
 };
 
-/* While the screen is shown, handlers for SIGWINCH, SIGTSTP/SIGCONT and the fatal signals keep the terminal usable; SIGINT and
- * SIGTERM are left to the caller, who closes the view on his way out (atexit does it too). One view at a time. NULL: out of
- * memory. */
+/* While the screen is shown, handlers for SIGWINCH, SIGTSTP/SIGCONT and the signals that end a program keep the terminal usable.
+ * A signal that the caller handles (SIGINT, SIGTERM) stays his: he closes the view on his way out (atexit does it too). One view
+ * at a time. NULL: out of memory. */
 struct term_view *term_view_open(const struct term_view_options *o);
 void term_view_close(struct term_view *v); /* restores the terminal; v may be NULL */
 
