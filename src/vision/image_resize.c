@@ -32,6 +32,7 @@ static void taps_free(struct taps *t) {
     free(t->first);
     free(t->count);
     free(t->weight);
+    memset(t, 0, sizeof *t); /* taps_new frees on failure, and its caller frees again */
 }
 
 static int taps_new(struct taps *t, int in, int out, enum resampler kind, struct err *err) {
