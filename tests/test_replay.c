@@ -194,6 +194,14 @@ static void changes_and_cuts_are_named(void **state) {
     assert_int_equal(file_replace(path, t.data, t.len, &err), 0);
     assert_int_equal(replay(run_name, text, sizeof text), 0);
     buf_free(&t);
+
+    char moved[400]; /* ended between two episodes */
+    snprintf(path, sizeof path, "%s/summary.json", run_name);
+    snprintf(moved, sizeof moved, "%s/summary", run_name);
+    assert_int_equal(rename(path, moved), 0);
+    assert_int_equal(replay(run_name, text, sizeof text), 1);
+    assert_non_null(strstr(text, "cut off after episode 2"));
+    assert_int_equal(rename(moved, path), 0);
 }
 
 static void a_killed_run_is_readable(void **state) {

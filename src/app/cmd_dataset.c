@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/home.h"
 #include "app/commands.h"
 #include "app/dataset_record.h"
 #include "base/file.h"
@@ -104,8 +105,9 @@ static int parse_record(int argc, char **argv, struct record_settings *s, bool *
 }
 
 static int record(int argc, char **argv) {
-    struct record_settings s = {.rom_path = "rom/tinywoods/tinywoods.gba", .model_folder = "models/tinywoods-vl",
-                                .prompt_file = "configs/prompts/tinywoods.txt", .policy = POLICY_ORACLE, .jobs = 1, .stop = &stop};
+    char rom[PATH_MAX], model[PATH_MAX], prompt[PATH_MAX];
+    struct record_settings s = {.rom_path = home_file(HOME_ROM, rom, sizeof rom), .model_folder = home_file(HOME_MODEL, model, sizeof model),
+                                .prompt_file = home_file(HOME_PROMPT, prompt, sizeof prompt), .policy = POLICY_ORACLE, .jobs = 1, .stop = &stop};
     bool test_seeds = false;
     struct err err = {0};
     int parsed = parse_record(argc, argv, &s, &test_seeds);

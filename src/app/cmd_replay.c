@@ -1,11 +1,13 @@
 /* pmd-agent replay RUN: plays the recorded presses again from the recorded start state and compares every picture and every
  * state with the record. Nothing but the emulator and the record takes part: no agent, no model. */
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/home.h"
 #include "app/commands.h"
 #include "app/term_view.h"
 #include "base/file.h"
@@ -161,12 +163,18 @@ static int replay_all(struct replay *p, int only, struct err *err) {
         if (!code && got > 0 && (only == 0 || only == line->episode)) code = check_step(p, &episodes[line->episode - 1], line, err);
     }
     free(line);
+    if (!code && !only && !run_reader_info(p->reader)->finished) {
+        code = err_set(err, ERR_FORMAT, "the run was cut off after episode %d (no summary.json); what is there (%llu steps) is identical", count,
+                       (unsigned long long)p->steps);
+    }
     return code;
 }
 
 static int open_game(struct replay *p, const char *rom_path, struct err *err) {
     const struct run_info *info = run_reader_info(p->reader);
+    char bundled[PATH_MAX];
     if (!rom_path) rom_path = info->rom_path;
+    if (rom_path && rom_path == info->rom_path && !file_exists(rom_path)) rom_path = home_file(HOME_ROM, bundled, sizeof bundled); /* the hash decides */
     if (!rom_path) return err_set(err, ERR_ARGUMENT, "the run does not say where its ROM (%s, %s) is: name it with --rom", info->rom_title, info->rom_code);
     struct buf rom = {0};
     char hash[33];

@@ -49,6 +49,7 @@ struct run_info { /* of run.json; strings live as long as the reader */
     const char *program, *policy, *model, *rom_path, *rom_hash, *rom_title, *rom_code, *started_at;
     uint32_t seed;
     int episodes;
+    bool finished;           /* the program ended the run itself (summary.json is there) */
     const struct json *json; /* all of it */
 };
 

@@ -151,6 +151,8 @@ int run_open(const char *folder, struct run_reader **out, struct err *err) {
     int code = r->folder ? read_head(r, err) : err_set(err, ERR_MEMORY, "%s: out of memory", folder);
     if (!code) code = read_episodes(r, err);
     if (!code) {
+        snprintf(path, sizeof path, "%.*s/summary.json", PATH_MAX - 20, folder);
+        r->info.finished = file_exists(path);
         snprintf(path, sizeof path, "%.*s/trajectory.jsonl", PATH_MAX - 20, folder);
         code = line_reader_open(path, &r->lines, err);
     }
