@@ -173,13 +173,19 @@ static int read_quantisation(const struct fields *top, char *method, size_t size
     return 0;
 }
 
-/* preprocessor_config.json and video_preprocessor_config.json share their keys. */
-static int read_image(const char *path, const struct vision_config *v, struct image_config *out, struct err *err) {
+/* preprocessor_config.json and video_preprocessor_config.json share their keys. Newer saves put both into
+ * processor_config.json, as members; a file of its own wins. */
+static int read_image(const char *folder, const char *name, const char *member, const struct vision_config *v, struct image_config *out,
+                      struct err *err) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    bool own = file_exists(path);
+    if (!own) snprintf(path, sizeof path, "%s/processor_config.json", folder);
     if (!file_exists(path)) return 0;
     struct arena arena = {0};
-    struct fields top = {path, "", json_parse_file(path, CONFIG_FILE_LIMIT, &arena, err)};
+    struct fields top = {path, "", json_parse_file(path, CONFIG_FILE_LIMIT, &arena, err)}, size = {0};
     int code = top.object ? 0 : ERR_FORMAT;
-    struct fields size = {0};
+    if (!code && !own) code = field_object(&top, member, "", false, &top, err);
     int patch = v->patch, temporal = v->temporal_patch, merge = v->merge;
     if (!code) code = field_object(&top, "size", "size.", false, &size, err);
     if (!code) code = field_int64(&size, "shortest_edge", false, 1, (int64_t)1 << 40, &out->min_pixels, err);
@@ -275,8 +281,8 @@ int config_read(const char *folder, struct model_config *out, struct err *err) {
         int n = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         if (n < 0 || (size_t)n >= sizeof path) return err_set(err, ERR_ARGUMENT, "model folder: path longer than %d bytes", PATH_MAX);
         int code = i == 0   ? read_main(path, out, err)
-                   : i == 1 ? read_image(path, &out->vision, &out->image, err)
-                   : i == 2 ? read_image(path, &out->vision, &out->video, err)
+                   : i == 1 ? read_image(folder, names[i], "image_processor", &out->vision, &out->image, err)
+                   : i == 2 ? read_image(folder, names[i], "video_processor", &out->vision, &out->video, err)
                             : read_sampling(path, out->text.vocab, &out->sampling, err);
         if (code) return code;
     }
