@@ -9,14 +9,14 @@
  *   FP8_BLOCK  64 bytes -> table look-up of the high and the low byte of bf16(e4m3 * factor) (one table of 128 entries per block
  *              of 128 x 128 weights, vpermi2b), sign put back, interleaved: 2 vectors, 5 operations
  *   NF4        64 bytes = 128 codes = 2 blocks -> both blocks' 16 rounded values are one table of 32 (vpermw), the four nibbles
- *              of a word index it: 4 vectors, 14 operations
+ *              of a word index it: 4 vectors, 12 operations
  * so that a weight is exactly fp32 product, rounded once to bf16, in every path.
  *
- * Up to 4 rows (decoding) stream the matrix as stored, 4 outputs at once. More rows (prefill) expand a block of outputs once into
- * the scratch (L2), then multiply tiles of 6 rows x 4 outputs = 24 accumulators; `in` is cut so that 6 rows fit the L1 cache, and
- * accumulators rest in the scratch between the cuts. */
+ * Up to 4 rows (decoding) stream the matrix as stored, 4 outputs at once. More rows (prefill) expand a block of 64 outputs by at
+ * most 4096 of `in` into the scratch (512 KiB: L2), then multiply tiles of 6 rows x 4 outputs = 24 accumulators against it. Where
+ * `in` is larger, the accumulators of up to 96 rows rest in the scratch between the cuts. */
 
-enum { TILE = 6, PANEL = 4, CUT = 48 /* vectors of 32 */, BLOCK_BYTES = 512 << 10, BLOCK_MOST = 64 };
+enum { TILE = 6, PANEL = 4, BLOCK = 64 /* outputs */, CUT = 128 /* vectors of 32 */, CUT_ROWS = 96 };
 
 enum order { ORDER_PLAIN, ORDER_FP8, ORDER_NF4 };
 
@@ -25,12 +25,14 @@ struct task {
     enum order order;
     int64_t in, vectors; /* vectors of 32 elements, zero-padded to a whole step of the order */
     bool by_rows;        /* unusual NF4: expanded by the checkpoint room */
-    uint16_t *block;     /* scratch: (outputs / 4, vectors, 4, 32) */
+    uint16_t *block;     /* scratch: (BLOCK / 4, CUT, 4, 32) */
     uint16_t *rows;      /* scratch: (CUT, TILE, 32), or for decoding (vectors, rows, 32) */
-    __m512 *sums;        /* scratch: (outputs / 4, TILE, 4) */
+    __m512 *sums;        /* scratch: (CUT_ROWS / TILE, BLOCK / 4, TILE, 4) */
     uint8_t *tables;     /* scratch: FP8, (in / 128, 256) */
     float *absmax;       /* scratch: NF4, (4, in / 64); by_rows: (in) */
     int64_t tables_row;  /* block row that the tables are for, -1: none */
+    float *absmax_table; /* scratch: nested NF4, (256) */
+    int64_t absmax_group; /* that absmax_table is for, -1: none */
 };
 
 static inline __mmask32 mask32(int64_t left) { return left >= 32 ? ~0u : left <= 0 ? 0 : (1u << left) - 1; }
@@ -109,11 +111,13 @@ static inline struct fp8_table fp8_table(const struct task *t, int64_t v) {
     const uint8_t *p = t->tables + v / 4 * 256;
     return (struct fp8_table){_mm512_load_si512(p), _mm512_load_si512(p + 64), _mm512_load_si512(p + 128), _mm512_load_si512(p + 192)};
 }
-static inline void fp8_expand(__m512i out[2], __m512i bytes, const struct fp8_table *f) {
-    __m512i high = _mm512_permutex2var_epi8(f->high0, bytes, f->high1), low = _mm512_permutex2var_epi8(f->low0, bytes, f->low1);
+struct two {
+    __m512i a, b;
+};
+static inline __attribute__((always_inline)) struct two fp8_expand(__m512i bytes, struct fp8_table f) {
+    __m512i high = _mm512_permutex2var_epi8(f.high0, bytes, f.high1), low = _mm512_permutex2var_epi8(f.low0, bytes, f.low1);
     high = _mm512_ternarylogic_epi32(high, bytes, _mm512_set1_epi8((char)0x80), 0xf8); /* high | (bytes & 0x80) */
-    out[0] = _mm512_unpacklo_epi8(low, high);
-    out[1] = _mm512_unpackhi_epi8(low, high);
+    return (struct two){_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
 }
 static inline __m512i fp8_load(const struct task *t, int64_t o, int64_t v) {
     int64_t left = t->in - v * 32;
@@ -121,29 +125,43 @@ static inline __m512i fp8_load(const struct task *t, int64_t o, int64_t v) {
     return left >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((1ull << left) - 1, p);
 }
 
-/* absmax of the 64-element pieces of row o. */
-static void nf4_absmax(const struct task *t, float *to, int64_t o) {
+/* absmax of the 64-element pieces of row o. Nested ones come from a table of the 256 values that a code can mean in the present
+ * group (product then sum, as the checkpoint room does). Block sizes are powers of two (the checkpoint room checks). */
+static void nf4_absmax(struct task *t, float *to, int64_t o) {
     const struct linear_weight *w = t->w;
-    int64_t first = o * t->in;
-    for (int64_t k = 0; k < t->in; k += 64) {
-        int64_t b = (first + k) / w->block_size;
-        if (w->absmax_f32) {
-            *to++ = w->absmax_f32[b];
-        } else {
-            float product = w->nested_map[w->absmax_u8[b]] * w->nested_absmax[b / w->nested_block];
-            *to++ = product + w->nested_offset;
-        }
+    int64_t pieces = t->in / 64, first = o * pieces;
+    int shift = __builtin_ctz((unsigned)w->block_size) - 6;
+    if (pieces & 1) to[pieces] = 0; /* the codes beyond the row become 0 */
+    if (w->absmax_f32) {
+        for (int64_t k = 0; k < pieces; k++) to[k] = w->absmax_f32[(first + k) >> shift];
+        return;
     }
-    if (t->in % 128) *to = 0; /* the codes beyond the row become 0 */
+    int group_shift = shift + __builtin_ctz((unsigned)w->nested_block);
+    for (int64_t k = 0; k < pieces;) {
+        int64_t group = (first + k) >> group_shift, end = ((group + 1) << group_shift) - first;
+        if (group != t->absmax_group) {
+            t->absmax_group = group;
+            __m512 factor = _mm512_set1_ps(w->nested_absmax[group]), offset = _mm512_set1_ps(w->nested_offset);
+            for (int i = 0; i < 256; i += 16)
+                _mm512_store_ps(t->absmax_table + i, _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(w->nested_map + i), factor), offset));
+        }
+        if (end > pieces) end = pieces;
+        if (shift == 0)
+            for (; k < end; k++) to[k] = t->absmax_table[w->absmax_u8[first + k]];
+        else
+            for (; k < end; k++) to[k] = t->absmax_table[w->absmax_u8[(first + k) >> shift]];
+    }
 }
-static inline void nf4_expand(__m512i out[4], __m512i codes, __m512 map, const float *absmax) {
+struct four {
+    __m512i a, b, c, d;
+};
+static inline __attribute__((always_inline)) struct four nf4_expand(__m512i codes, __m512 map, const float *absmax) {
     __m512i table = ROUND2(_mm512_mul_ps(map, _mm512_set1_ps(absmax[0])), _mm512_mul_ps(map, _mm512_set1_ps(absmax[1])));
-    const __m512i nibble = _mm512_set1_epi16(15), second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
-    /* (codes & 15) | 16 in the upper half, whose words belong to the second block */
-    out[0] = _mm512_permutexvar_epi16(_mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), nibble, second, 0xea), table);
-    out[1] = _mm512_permutexvar_epi16(_mm512_ternarylogic_epi32(codes, nibble, second, 0xea), table);
-    out[2] = _mm512_permutexvar_epi16(_mm512_or_si512(_mm512_srli_epi16(codes, 12), second), table);
-    out[3] = _mm512_permutexvar_epi16(_mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 8), nibble, second, 0xea), table);
+    const __m512i nibbles = _mm512_set1_epi8(15), second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(16), 1);
+    /* (codes & 15) | 16 in the upper half, whose words belong to the second block; vpermw looks at 5 bits of a word */
+    __m512i odd = _mm512_ternarylogic_epi32(codes, nibbles, second, 0xea), even = _mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), nibbles, second, 0xea);
+    return (struct four){_mm512_permutexvar_epi16(even, table), _mm512_permutexvar_epi16(odd, table),
+                         _mm512_permutexvar_epi16(_mm512_srli_epi16(even, 8), table), _mm512_permutexvar_epi16(_mm512_srli_epi16(odd, 8), table)};
 }
 static inline __m512i nf4_load(const struct task *t, int64_t o, int64_t v) {
     const uint8_t *p = (const uint8_t *)t->w->data + (o * t->in + v * 32) / 2;
@@ -159,60 +177,89 @@ enum { AHEAD = 4096 };
 
 static inline __attribute__((always_inline)) void decode_plain(const struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
     __m512 s[4][PANEL];
-    const uint16_t *w[PANEL];
+    const uint16_t *w[PANEL], *x = t->rows;
     EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
     EACH(i, PANEL) w[i] = (const uint16_t *)t->w->data + (o + (i < count ? i : 0)) * t->in;
-    const uint16_t *x = t->rows;
-    int64_t whole = t->in / 32;
+    int64_t whole = t->in / 32, rest = t->in % 32;
     for (int64_t v = 0; v < whole; v++, x += 32 * rows)
         EACH(i, PANEL) {
             _mm_prefetch((const char *)(w[i] + v * 32) + AHEAD, _MM_HINT_T0);
             __m512i m = _mm512_loadu_si512(w[i] + v * 32);
             EACH(r, rows) s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m);
         }
-    if (t->in % 32)
+    if (rest)
         EACH(i, PANEL) {
-            __m512i m = load32(w[i] + whole * 32, t->in % 32);
+            __m512i m = load32(w[i] + whole * 32, rest);
             EACH(r, rows) s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m);
         }
     EACH(r, rows) store_sums(y + r * ldy + o, s[r], t->w->bias ? t->w->bias + o : NULL, count);
 }
 
+/* Two vectors of one output, times every row. */
+#define FP8_STEP(bytes)                                                                      \
+    do {                                                                                     \
+        struct two m = fp8_expand(bytes, f);                                                 \
+        EACH(r, rows) {                                                                      \
+            s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m.a);                      \
+            s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (rows + r)), m.b);             \
+        }                                                                                    \
+    } while (0)
+
 static inline __attribute__((always_inline)) void decode_fp8(const struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
     __m512 s[4][PANEL];
-    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    const uint8_t *w[PANEL];
     const uint16_t *x = t->rows;
-    for (int64_t v = 0; v < t->vectors; v += 4) {
-        struct fp8_table f = fp8_table(t, v);
-        int64_t end = v + 4 < t->vectors ? v + 4 : t->vectors;
-        for (int64_t u = v; u < end; u += 2, x += 64 * rows)
+    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    EACH(i, PANEL) w[i] = (const uint8_t *)t->w->data + (o + (i < count ? i : 0)) * t->in;
+    int64_t whole = t->in / 128;
+    for (int64_t g = 0; g < whole; g++) {
+        struct fp8_table f = fp8_table(t, g * 4);
+        for (int k = 0; k < 128; k += 64, x += 64 * rows)
             EACH(i, PANEL) {
-                __m512i m[2], bytes = fp8_load(t, o + (i < count ? i : 0), u);
-                _mm_prefetch((const char *)t->w->data + (o + i) * t->in + u * 32 + AHEAD, _MM_HINT_T0);
-                fp8_expand(m, bytes, &f);
-                EACH(r, rows) {
-                    s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m[0]);
-                    s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (rows + r)), m[1]);
-                }
+                _mm_prefetch((const char *)w[i] + g * 128 + k + AHEAD, _MM_HINT_T0);
+                FP8_STEP(_mm512_loadu_si512(w[i] + g * 128 + k));
             }
+    }
+    if (t->in % 128) {
+        struct fp8_table f = fp8_table(t, whole * 4);
+        for (int64_t v = whole * 4; v < t->vectors; v += 2, x += 64 * rows)
+            EACH(i, PANEL) FP8_STEP(fp8_load(t, o + (i < count ? i : 0), v));
     }
     EACH(r, rows) store_sums(y + r * ldy + o, s[r], t->w->bias ? t->w->bias + o : NULL, count);
 }
 
-static inline __attribute__((always_inline)) void decode_nf4(const struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
+/* Four vectors of one output, times every row. */
+#define NF4_STEP(codes, absmax)                                                              \
+    do {                                                                                     \
+        struct four m = nf4_expand(codes, map, absmax);                                      \
+        EACH(r, rows) {                                                                      \
+            s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m.a);                      \
+            s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (rows + r)), m.b);             \
+            s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (2 * rows + r)), m.c);         \
+            s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (3 * rows + r)), m.d);         \
+        }                                                                                    \
+    } while (0)
+
+static inline __attribute__((always_inline)) void decode_nf4(struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
     __m512 s[4][PANEL], map = _mm512_loadu_ps(t->w->quant_map);
-    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
-    int64_t pieces = (t->in / 64 + 1) & ~(int64_t)1;
-    for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * pieces, o + i);
+    const uint8_t *w[PANEL];
+    const float *absmax[PANEL];
     const uint16_t *x = t->rows;
-    for (int64_t v = 0; v < t->vectors; v += 4, x += 128 * rows)
+    int64_t pieces = (t->in / 64 + 1) & ~(int64_t)1, whole = t->in / 128;
+    for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * pieces, o + i);
+    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    EACH(i, PANEL) {
+        int row = i < count ? i : 0;
+        w[i] = (const uint8_t *)t->w->data + (o + row) * t->in / 2;
+        absmax[i] = t->absmax + row * pieces;
+    }
+    for (int64_t g = 0; g < whole; g++, x += 128 * rows)
         EACH(i, PANEL) {
-            int row = i < count ? i : 0;
-            __m512i m[4];
-            _mm_prefetch((const char *)t->w->data + ((o + i) * t->in + v * 32) / 2 + AHEAD, _MM_HINT_T0);
-            nf4_expand(m, nf4_load(t, o + row, v), map, t->absmax + row * pieces + v / 2);
-            EACH(r, rows) EACH(c, 4) s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (c * rows + r)), m[c]);
+            _mm_prefetch((const char *)w[i] + g * 64 + AHEAD, _MM_HINT_T0);
+            NF4_STEP(_mm512_loadu_si512(w[i] + g * 64), absmax[i] + 2 * g);
         }
+    if (t->in % 128)
+        EACH(i, PANEL) NF4_STEP(_mm512_maskz_loadu_epi64(0x0f, w[i] + whole * 64), absmax[i] + 2 * whole);
     EACH(r, rows) store_sums(y + r * ldy + o, s[r], t->w->bias ? t->w->bias + o : NULL, count);
 }
 
@@ -242,8 +289,8 @@ static void decode(struct task *t, float *y, int64_t ldy, const uint16_t *x, int
 
 /* ---- prefill: a block of outputs expanded once, then tiles of 6 rows x 4 outputs ------------------------------------------- */
 
-/* Outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
-static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
+/* Vectors [v0, v1) of outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
+static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count, int64_t v0, int64_t v1) {
     const struct linear_weight *w = t->w;
     if (t->order == ORDER_NF4)
         for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * ((t->in / 64 + 1) & ~(int64_t)1), o + i);
@@ -252,30 +299,30 @@ static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
         uint16_t *at = to;
         if (t->order == ORDER_FP8) {
             fp8_tables(t, row);
-            for (int64_t v = 0; v < t->vectors; v += 2, at += 2 * PANEL * 32) {
-                struct fp8_table f = fp8_table(t, v);
-                __m512i m[2];
-                fp8_expand(m, fp8_load(t, row, v), &f);
-                _mm512_store_si512(at, m[0]);
-                _mm512_store_si512(at + PANEL * 32, m[1]);
+            for (int64_t v = v0; v < v1; v += 2, at += 2 * PANEL * 32) {
+                struct two m = fp8_expand(fp8_load(t, row, v), fp8_table(t, v));
+                _mm512_store_si512(at, m.a);
+                _mm512_store_si512(at + PANEL * 32, m.b);
             }
         } else if (t->order == ORDER_NF4) {
             const float *absmax = t->absmax + (i < count ? i : 0) * ((t->in / 64 + 1) & ~(int64_t)1);
             __m512 map = _mm512_loadu_ps(w->quant_map);
-            for (int64_t v = 0; v < t->vectors; v += 4, at += 4 * PANEL * 32) {
-                __m512i m[4];
-                nf4_expand(m, nf4_load(t, row, v), map, absmax + v / 2);
-                for (int c = 0; c < 4; c++) _mm512_store_si512(at + c * PANEL * 32, m[c]);
+            for (int64_t v = v0; v < v1; v += 4, at += 4 * PANEL * 32) {
+                struct four m = nf4_expand(nf4_load(t, row, v), map, absmax + v / 2);
+                _mm512_store_si512(at, m.a);
+                _mm512_store_si512(at + PANEL * 32, m.b);
+                _mm512_store_si512(at + 2 * PANEL * 32, m.c);
+                _mm512_store_si512(at + 3 * PANEL * 32, m.d);
             }
         } else if (w->storage == STORAGE_BF16) {
             const uint16_t *from = (const uint16_t *)w->data + row * t->in;
-            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) _mm512_store_si512(at, load32(from + v * 32, t->in - v * 32));
+            for (int64_t v = v0; v < v1; v++, at += PANEL * 32) _mm512_store_si512(at, load32(from + v * 32, t->in - v * 32));
         } else {
             const float *from = t->absmax;
             const uint16_t *half = (const uint16_t *)w->data + row * t->in;
             if (t->by_rows) linear_weight_rows_f32(w, row, row + 1, t->absmax);
             else if (w->storage == STORAGE_F32) from = (const float *)w->data + row * t->in;
-            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) {
+            for (int64_t v = v0; v < v1; v++, at += PANEL * 32) {
                 int64_t e = v * 32;
                 __mmask32 m = mask32(t->in - e);
                 __m512 a, b;
@@ -316,46 +363,47 @@ static inline __attribute__((always_inline)) void tile(const uint16_t *x, const 
     }
 }
 
-/* One tile's rows against a whole block of outputs. */
+/* One tile's rows against vectors [v0, v1) of a block of outputs. */
 static inline __attribute__((always_inline)) void multiply_rows(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx,
-                                                                const int rows, int64_t o0, int64_t o1) {
-    for (int64_t v0 = 0; v0 < t->vectors; v0 += CUT) {
-        int64_t v1 = v0 + CUT < t->vectors ? v0 + CUT : t->vectors;
-        for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, v0, v1);
-        const uint16_t *panel = t->block + v0 * PANEL * 32;
-        __m512 *sums = t->sums;
-        for (int64_t o = o0; o < o1; o += PANEL, panel += t->vectors * PANEL * 32, sums += TILE * PANEL)
-            tile(t->rows, panel, v1 - v0, rows, sums, v0 == 0, v1 == t->vectors, y + o, ldy, t->w->bias ? t->w->bias + o : NULL,
-                 o1 - o < PANEL ? (int)(o1 - o) : PANEL);
-    }
+                                                                const int rows, int64_t o0, int64_t o1, int64_t v0, int64_t v1, __m512 *sums) {
+    for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, v0, v1);
+    const uint16_t *panel = t->block;
+    for (int64_t o = o0; o < o1; o += PANEL, panel += (v1 - v0) * PANEL * 32, sums += TILE * PANEL)
+        tile(t->rows, panel, v1 - v0, rows, sums, v0 == 0, v1 == t->vectors, y + o, ldy, t->w->bias ? t->w->bias + o : NULL,
+             o1 - o < PANEL ? (int)(o1 - o) : PANEL);
 }
 
-static void prefill(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
-    int64_t block = BLOCK_BYTES / (t->vectors * 64) / PANEL * PANEL;
-    if (block > BLOCK_MOST) block = BLOCK_MOST;
-    if (block < PANEL * 4) block = PANEL * 4;
-    for (int64_t b = o0; b < o1; b += block) {
-        int64_t end = b + block < o1 ? b + block : o1;
-        for (int64_t o = b; o < end; o += PANEL)
-            expand_panel(t, t->block + (o - b) * t->vectors * 32, o, end - o < PANEL ? (int)(end - o) : PANEL);
-        for (int r = 0; r < rows; r += TILE) {
+static void multiply_block(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
+    for (int64_t v0 = 0; v0 < t->vectors; v0 += CUT) {
+        int64_t v1 = v0 + CUT < t->vectors ? v0 + CUT : t->vectors;
+        for (int64_t o = o0; o < o1; o += PANEL)
+            expand_panel(t, t->block + (o - o0) * (v1 - v0) * 32, o, o1 - o < PANEL ? (int)(o1 - o) : PANEL, v0, v1);
+        __m512 *sums = t->sums;
+        for (int r = 0; r < rows; r += TILE, sums += t->vectors > CUT ? BLOCK * TILE : 0) {
             float *to = y + r * ldy;
             const uint16_t *from = x + r * ldx;
             switch (rows - r) {
-            case 1: multiply_rows(t, to, ldy, from, ldx, 1, b, end); break;
-            case 2: multiply_rows(t, to, ldy, from, ldx, 2, b, end); break;
-            case 3: multiply_rows(t, to, ldy, from, ldx, 3, b, end); break;
-            case 4: multiply_rows(t, to, ldy, from, ldx, 4, b, end); break;
-            case 5: multiply_rows(t, to, ldy, from, ldx, 5, b, end); break;
-            default: multiply_rows(t, to, ldy, from, ldx, 6, b, end); break;
+            case 1: multiply_rows(t, to, ldy, from, ldx, 1, o0, o1, v0, v1, sums); break;
+            case 2: multiply_rows(t, to, ldy, from, ldx, 2, o0, o1, v0, v1, sums); break;
+            case 3: multiply_rows(t, to, ldy, from, ldx, 3, o0, o1, v0, v1, sums); break;
+            case 4: multiply_rows(t, to, ldy, from, ldx, 4, o0, o1, v0, v1, sums); break;
+            case 5: multiply_rows(t, to, ldy, from, ldx, 5, o0, o1, v0, v1, sums); break;
+            default: multiply_rows(t, to, ldy, from, ldx, 6, o0, o1, v0, v1, sums); break;
             }
         }
     }
 }
 
+static void prefill(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
+    int most = t->vectors > CUT ? CUT_ROWS : rows; /* a matrix that is not cut needs no resting accumulators */
+    for (int64_t b = o0; b < o1; b += BLOCK)
+        for (int r = 0; r < rows; r += most)
+            multiply_block(t, y + r * ldy, ldy, x + r * ldx, ldx, rows - r < most ? rows - r : most, b, b + BLOCK < o1 ? b + BLOCK : o1);
+}
+
 /* The scratch, cut up: everything starts on a cache line. */
 static void task_new(struct task *t, const struct linear_weight *w, void *scratch) {
-    *t = (struct task){.w = w, .in = w->in, .tables_row = -1};
+    *t = (struct task){.w = w, .in = w->in, .tables_row = -1, .absmax_group = -1};
     bool nf4 = w->storage == STORAGE_NF4 && w->in % 64 == 0 && w->block_size % 64 == 0 && w->rounding == DTYPE_BF16;
     t->order = w->storage == STORAGE_FP8_BLOCK ? ORDER_FP8 : nf4 ? ORDER_NF4 : ORDER_PLAIN;
     t->by_rows = w->storage == STORAGE_NF4 && !nf4;
@@ -364,12 +412,14 @@ static void task_new(struct task *t, const struct linear_weight *w, void *scratc
     uint8_t *at = scratch;
     t->tables = at;
     at += (w->in + 127) / 128 * 256;
+    t->absmax_table = (float *)at;
+    at += 256 * 4;
     t->absmax = (float *)at;
     at += (w->in * 4 + 63) / 64 * 64 + 256; /* (4, in / 64) or (in) */
     t->sums = (__m512 *)at;
-    at += BLOCK_MOST * TILE * 64;
+    at += t->vectors > CUT ? CUT_ROWS * BLOCK * 64 : 0;
     t->rows = (uint16_t *)at;
-    at += (t->vectors > CUT * 2 ? t->vectors : CUT * 2) * 4 * 64;
+    at += t->vectors * 4 * 64 > CUT * TILE * 64 ? t->vectors * 4 * 64 : CUT * TILE * 64;
     t->block = (uint16_t *)at;
 }
 

@@ -36,7 +36,7 @@ const struct cpu_ops *cpu_ops_select(const char *limit, struct err *err) {
 
 size_t cpu_ops_scratch_bytes(int64_t max_in, int head_dim, int64_t max_patches) {
     /* linear: a row in fp32, or packed weights and rows (ops_linear.h); attention: scores, packed K and V of one head. */
-    size_t linear = (size_t)(max_in + 128) * 128 + (1u << 20);
+    size_t linear = (size_t)(max_in + 128) * 128 + (2u << 20);
     size_t attention = (size_t)(max_patches + 64) * (size_t)(head_dim + 64) * 16 + (1u << 18);
     return linear > attention ? linear : attention;
 }
