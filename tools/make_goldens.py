@@ -8,7 +8,8 @@ Each folder is a checkpoint in Hugging Face form (odd shapes on purpose, see SHA
     NAME.json          the messages, the library versions
     NAME.safetensors   the reference's tensors, stage by stage: exact ones (input_ids, positions, grid, pixels as uint8) and
                        fp32 ones (the model run in float32 on the stored, dequantised weights); logits_bf16 is the same
-                       model run in bfloat16, whose distance from logits is the yardstick of our bf16 path.
+                       model run in bfloat16, whose distance from logits is the yardstick of our bf16 path; logits_e4m3
+                       (FP8 only) has quantised activations, computed by e4m3_twin() below, not by transformers.
 Pictures come from the formula in picture(), which tests/golden.c repeats. The C tests need no Python.
 """
 import json
@@ -235,6 +236,36 @@ def reference(model, inputs):
     return store
 
 
+def e4m3_twin(model, folder, inputs):
+    """Logits with activations quantised as the checkpoint declares (facts §2.3): ours, in torch, because transformers runs this
+    only on a GPU. Per token and 128 channels: factor = max(max|x|, 1e-10) / 448, e4m3 operands, fp32 dot, times both factors."""
+    stored = load_file(folder / "model-00001-of-00001.safetensors")
+    modules = {n: m for n, m in model.named_modules() if n + ".weight_scale_inv" in stored}
+
+    def quantised(name):
+        w, ws = stored[name + ".weight"].float(), stored[name + ".weight_scale_inv"]
+
+        def hook(_module, args, _output):
+            x = args[0].to(torch.bfloat16).float()
+            groups = x.unflatten(-1, (-1, 128))
+            factor = groups.abs().amax(-1, keepdim=True).clamp(min=1e-10) / 448
+            q = (groups / factor).to(torch.float8_e4m3fn).float()
+            y = 0
+            for g in range(groups.shape[-2]):
+                rows = ws[:, g].repeat_interleave(128)[:w.shape[0]]
+                y = y + q[..., g, :] @ w[:, g * 128:(g + 1) * 128].T * factor[..., g, :] * rows
+            return y
+        return hook
+
+    handles = [m.register_forward_hook(quantised(n)) for n, m in modules.items()]
+    assert len(handles) == 7 * len(model.model.language_model.layers)
+    with torch.no_grad():
+        logits = model(**inputs, use_cache=False).logits[0].float()
+    for h in handles:
+        h.remove()
+    return logits
+
+
 def greedy(model, inputs, n=12):
     with torch.no_grad():
         out = model.generate(**inputs, max_new_tokens=n, min_new_tokens=n, do_sample=False, eos_token_id=None,
@@ -242,7 +273,7 @@ def greedy(model, inputs, n=12):
     return out[0, inputs["input_ids"].shape[1]:].int()
 
 
-def write_case(folder, name, messages, processor, model32, model16):
+def write_case(folder, name, messages, processor, model32, model16, fp8):
     prompt, inputs = inputs_for(processor, messages)
     store = reference(model32, inputs)
     types = inputs.get("mm_token_type_ids", torch.zeros_like(inputs["input_ids"]))
@@ -259,6 +290,8 @@ def write_case(folder, name, messages, processor, model32, model16):
             out["pixels"], out["grid"] = pixels.to(torch.uint8), inputs[grid].int()
     long = inputs["input_ids"].shape[1] > 200
     bf16 = reference(model16, inputs)["logits"]
+    if fp8:
+        out["logits_e4m3"] = e4m3_twin(model32, folder, inputs)
     for key, value in store.items():
         # Every stage for one picture; the ends of tower and decoder for the rest keep the files small.
         if key.startswith(("text.", "vision.")) and key not in ("text.norm", "vision.merger") and name not in ("text", "image"):
@@ -404,7 +437,7 @@ def make(name, shape):
     wanted = shape.get("cases")
     for case, messages in cases_for(2 * config.vision_config.patch_size).items():
         if wanted is None or case in wanted:
-            write_case(folder, case, messages, processor, model32, model16)
+            write_case(folder, case, messages, processor, model32, model16, shape.get("quant") == "fp8")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ int activation_get(struct backend_model *m, int slot, int64_t rows, int64_t n, b
     size_t count = (size_t)rows * (size_t)n;
     a->x = workspace_get(m, slot, count * sizeof *a->x);
     bool ok = a->x != NULL;
-    if (ok && m->precision != PRECISION_F32) ok = (a->xb = workspace_get(m, slot + 1, count * sizeof *a->xb)) != NULL;
+    if (ok && (m->precision != PRECISION_F32 || (quantised && m->fp8_activations))) ok = (a->xb = workspace_get(m, slot + 1, count * sizeof *a->xb)) != NULL;
     if (ok && quantised && m->fp8_activations) {
         a->q = workspace_get(m, slot + 2, count * sizeof *a->q);
         a->factors = workspace_get(m, slot + 3, (size_t)rows * (size_t)((n + 127) / 128) * sizeof *a->factors);

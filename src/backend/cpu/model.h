@@ -89,7 +89,7 @@ static inline void *scratch_of(const struct backend_model *m, int thread) {
 /* What a linear layer reads: rows of n channels in the forms that the precision in use needs. */
 struct activation {
     float *x;        /* (rows, n) fp32 */
-    uint16_t *xb;    /* (rows, n) bf16, NULL with PRECISION_F32 */
+    uint16_t *xb;    /* (rows, n) bf16; NULL when nothing reads it */
     uint16_t *q;     /* (rows, n) e4m3 values, only with fp8_activations */
     float *factors;  /* (rows, ceil(n / 128)) */
     int64_t n;
