@@ -14,7 +14,14 @@
 #define V_MAX(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define V_MIN(a, b) ((vf)_mm256_min_ps((__m256)(a), (__m256)(b)))
 #define V_RINT(a) ((vf)_mm256_round_ps((__m256)(a), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+/* In two steps, so that results below 2^-126 come out right. */
+#define V_LDEXP(p, n)                                                              \
+    __extension__({                                                                \
+        vi k = __builtin_convertvector(n, vi), half = k >> 1;                      \
+        (p) * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);             \
+    })
 #include "backend/cpu/ops_simd.h"
+
 
 static void linear(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows, const struct linear_weight *w,
                    int64_t o0, int64_t o1, enum precision precision, void *scratch) {

@@ -17,6 +17,7 @@ AVX512_PRAGMA(GCC target(AVX512_TARGET))
 #define V_MAX(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define V_MIN(a, b) ((vf)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define V_RINT(a) ((vf)_mm512_roundscale_ps((__m512)(a), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+#define V_LDEXP(p, n) ((vf)_mm512_scalef_ps((__m512)(p), (__m512)(n)))
 #include "backend/cpu/ops_simd.h"
 
 /* DOT: c + the 32 products of bf16 a and b, in 16 fp32 lanes. ROUND2: 32 floats to bf16, a first. */
@@ -37,6 +38,8 @@ static inline __m512i avx512_round2(__m512 a, __m512 b) {
 #define ROUND2(a, b) avx512_round2(a, b)
 #endif
 #include "backend/cpu/linear_avx512.h"
+#define EACH16(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
+#include "backend/cpu/attention_avx512.h"
 
 static void linear(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows, const struct linear_weight *w,
                    int64_t o0, int64_t o1, enum precision precision, void *scratch) {
@@ -60,8 +63,8 @@ const struct cpu_ops AVX512_JOIN(cpu_ops_, AVX512_NAME) = {
     .gelu_tanh = simd_gelu_tanh,
     .gelu_erf = simd_gelu_erf,
     .rotate = simd_rotate,
-    .attend = simd_attend,
-    .attend_rows = simd_attend_rows,
-    .attend_full = simd_attend_full,
+    .attend = attend,
+    .attend_rows = attend_rows,
+    .attend_full = attend_full,
 };
 #endif
