@@ -28,6 +28,8 @@ def reference(folder, images, text, dtype):
         folder, dtype=torch.bfloat16 if nf4 else dtype, device_map="cpu", **kw).eval()
     if nf4 and dtype == torch.float32:  # bitsandbytes computes in the type that the checkpoint names: unpack it first
         model = model.dequantize().float()
+    elif "quantization_config" in kw:  # dequantised to bfloat16, the rest as asked for
+        model = model.to(dtype)
     processor = transformers.AutoProcessor.from_pretrained(folder)
     content = [dict(type="image") for _ in images] + [dict(type="text", text=text)]
     prompt = processor.apply_chat_template([dict(role="user", content=content)], add_generation_prompt=True, tokenize=False)
