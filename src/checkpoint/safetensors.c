@@ -248,7 +248,7 @@ static int check_size(const struct entry *e, const char *path, struct err *err) 
 
 /* The offsets, ordered, must tile the data section exactly. */
 static int check_layout(struct reader *r, uint64_t data_bytes) {
-    qsort(r->entries, r->count, sizeof *r->entries, by_offset);
+    if (r->count) qsort(r->entries, r->count, sizeof *r->entries, by_offset);
     uint64_t at = 0;
     for (size_t i = 0; i < r->count; i++) {
         struct entry *e = &r->entries[i];

@@ -130,7 +130,7 @@ int split_encode(const struct tokenizer *t, const char *text, size_t n, struct t
     int code = ERR_MEMORY;
     if (r.match && r.limits) {
         /* A hostile pattern in a tokenizer.json must not hang the process. */
-        uint64_t limit = 10000000 + (uint64_t)n * 16;
+        uint64_t limit = 1000000 + (uint64_t)n * 16;
         pcre2_set_match_limit(r.limits, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
         pcre2_set_heap_limit(r.limits, 1 << 20); /* KiB */
         code = encode_level(&r, 0, text, n);
