@@ -144,7 +144,7 @@ static int close_container(struct parser *p) {
     struct frame frame = p->frames[--p->depth];
     size_t count = p->stack_len - frame.first;
     if (count > UINT32_MAX) return fail(p, "a container has more than 2^32 entries");
-    struct json_member *children = p->stack + frame.first;
+    struct json_member *children = p->stack ? p->stack + frame.first : NULL; /* no stack yet: an empty container at the top */
     if (frame.node->type == JSON_OBJECT) {
         bool out_of_memory = false;
         if (has_duplicate_key(children, (uint32_t)count, &out_of_memory)) return fail(p, "a key occurs twice in one object");
