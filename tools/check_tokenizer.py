@@ -5,7 +5,7 @@
 
 DIR holds a tokenizer.json. Strings: every assigned code point in small contexts, words of many scripts, emoji sequences,
 decomposed and composed accents, control characters, white space of all kinds, numbers, code, special tokens whole and broken,
-random mixtures of all of them. Exit status 1 on any difference. Needs the package `tokenizers`.
+random mixtures of all of them; then a fifth more of combining marks, jamo and decomposing characters. Exit status 1 on any difference. Needs the package `tokenizers`.
 """
 import argparse
 import datetime
@@ -49,6 +49,16 @@ def strings(count, seed=1):
                       for _ in range(rng.randrange(1, 25)))
 
 
+def tricky(count, seed=2):
+    """Sequences of marks, jamo and characters that decompose: what normalisation is about."""
+    rng = random.Random(seed)
+    marks = [chr(c) for c in range(0x110000) if unicodedata.combining(chr(c)) or unicodedata.decomposition(chr(c)) and not unicodedata.decomposition(chr(c)).startswith("<")]
+    jamo = [chr(c) for c in range(0x1100, 0x1200)] + [chr(0xAC00 + 28 * k) for k in range(0, 399, 7)] + [chr(0xAC01), "\uac02"]
+    letters = list("aeiouAEIOUcCnNsSzZ") + [chr(c) for c in (0x915, 0x9a1, 0xb95, 0xbc6, 0xbbe, 0x1025, 0x304b, 0x30ab, 0x11099, 0x110ba, 0x3b1, 0x3c9, 0x627, 0x653, 0x5d0, 0xdd9)]
+    for _ in range(count):
+        yield "".join(rng.choice(rng.choice((marks, marks, jamo, letters))) for _ in range(rng.randrange(1, 9)))
+
+
 def run(program, folder, flags, lines):
     done = subprocess.run([program, "tokenize", "--model", folder, "--json"] + flags, input="\n".join(lines) + "\n", capture_output=True, text=True)
     if done.returncode:
@@ -71,6 +81,7 @@ def main():
         if len(texts) == a.count:
             break
         texts.append(s)
+    texts += tricky(a.count // 5)
     reference = tokenizers.Tokenizer.from_file(a.folder + "/tokenizer.json")
     want = [e.ids for e in reference.encode_batch(texts)]
     got = run(a.program, a.folder, [], [json.dumps(s) for s in texts])

@@ -63,6 +63,7 @@ int agent_new(struct emulator *e, const struct agent_options *options, struct ag
     *out = NULL;
     if (options->policy < 0 || options->policy >= POLICY_COUNT) return err_set(err, ERR_ARGUMENT, "no such policy: %d", options->policy);
     if (options->policy == POLICY_MODEL && !options->model) return err_set(err, ERR_ARGUMENT, "the policy \"model\" needs a model");
+    if (options->policy == POLICY_EXTERNAL && !options->external) return err_set(err, ERR_ARGUMENT, "the policy \"external\" needs somebody to ask");
     struct agent *a = calloc(1, sizeof *a);
     if (!a) return err_set(err, ERR_MEMORY, "out of memory for an agent");
     int code = 0;
@@ -235,6 +236,14 @@ static int decide(struct agent *a, struct step *s, struct err *err) {
     } else if (o->policy == POLICY_OMNISCIENT) {
         action = oracle_decide(a->omniscient, &a->hands.world, &a->seen, &why), s->decided_by = BY_OMNISCIENT;
         reason_add(a, why);
+    } else if (o->policy == POLICY_EXTERNAL) {
+        s->decided_by = BY_EXTERNAL;
+        action = o->external(o->external_user, s, offered);
+        if (action < 0) return err_set(err, ERR_CANCELLED, "the process that decides has gone");
+        if (action >= ACTION_COUNT || !offered[action]) {
+            reason_add(a, "the action given is not offered here");
+            action = fallback(scene), s->decided_by = BY_FALLBACK;
+        }
     } else {
         action = random_action(a, offered, count), s->decided_by = BY_RANDOM;
     }

@@ -11,8 +11,8 @@
 /* The 200 fixed seeds on which everything is measured; never used in training. */
 enum { AGENT_TEST_SEED_FIRST = 1000000, AGENT_TEST_SEEDS = 200 };
 
-enum policy { POLICY_MODEL, POLICY_ORACLE, POLICY_RANDOM, POLICY_OMNISCIENT, POLICY_COUNT };
-extern const char *const policy_name[]; /* "model", "oracle", "random", "omniscient" */
+enum policy { POLICY_MODEL, POLICY_ORACLE, POLICY_RANDOM, POLICY_OMNISCIENT, POLICY_EXTERNAL, POLICY_COUNT };
+extern const char *const policy_name[]; /* "model", "oracle", "random", "omniscient", "external" */
 
 /* What happens to the picture before the model sees it: controls that show whether it looks. */
 enum picture { PICTURE_REAL, PICTURE_BLANK, PICTURE_OTHER_SEED };
@@ -31,6 +31,10 @@ struct agent_events {
 struct agent_options {
     enum policy policy;
     struct qvl_model *model;   /* POLICY_MODEL */
+    /* POLICY_EXTERNAL: somebody outside decides (pmd-agent env). Sees the observation and what is offered; returns an action,
+     * or a negative number to stop. An action that is not offered becomes a labelled fallback. */
+    int (*external)(void *user, const struct step *s, const bool offered[]);
+    void *external_user;
     const char *prompt_file;   /* NULL = configs/prompts/tinywoods.txt of the project (home.h) */
     enum picture picture;
     int max_decisions;         /* per episode; 0 = default 2000 */

@@ -13,6 +13,7 @@
 #include "app/model_plan.h"
 #include "base/clock.h"
 #include "checkpoint/checkpoint.h"
+#include "engine/memory_plan.h"
 #include "base/file.h"
 #include "hub/hub.h"
 #include "qwen3vl.h"
@@ -97,7 +98,7 @@ static int list(const struct arguments *a) {
     struct model_list l;
     char path[PATH_MAX];
     if (hub_settings_read(&s, &err) || model_list_hub(&l, path, &err)) return failed(&err);
-    int64_t context = a->context ? a->context : 8192, memory = memory_available();
+    int64_t context = a->context ? a->context : 8192, memory = (int64_t)memory_available();
     printf("%s; cache %s; %.1f GB of memory free; context %lld\n\n", path, s.cache, (double)memory * 1e-9, (long long)context);
     printf("%-48s %-6s %9s %9s %-7s %10s %10s  %s\n", "id", "format", "params", "download", "cached", "CPU memory", "GPU memory", "fits here (CPU)");
     char first_unchecked[512] = "";
@@ -139,7 +140,7 @@ static int estimate(const struct arguments *a) {
         err_set(&err, ERR_MISSING, "%s: %s", a->id, *unchecked ? unchecked : "neither in the cache nor a known Qwen3-VL size");
         return failed(&err);
     }
-    int64_t context = a->context ? a->context : 8192, memory = memory_available(), kv = p.kv_bytes_per_token * context * a->batch;
+    int64_t context = a->context ? a->context : 8192, memory = (int64_t)memory_available(), kv = p.kv_bytes_per_token * context * a->batch;
     int64_t need = p.weight_bytes + model_plan_memory(&p, context, a->batch);
     printf("%s\n  format            %s (from: %s)\n  parameters        %.3f billion\n  weights           %.3f GB%s\n", a->id, p.format, source_text[p.source],
            (double)p.parameters * 1e-9, (double)p.weight_bytes * 1e-9, p.source == PLAN_FILES ? "" : " (estimate)");

@@ -7,6 +7,7 @@ int cmd_play(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_dataset(int argc, char **argv);
 int cmd_world(int argc, char **argv);
+int cmd_env(int argc, char **argv);
 int cmd_models(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_score(int argc, char **argv);

@@ -25,6 +25,7 @@ static const struct command commands[] = {
     GAME("replay", cmd_replay, "play a recorded run again and check every frame", "libmgba-dev"),
     GAME("dataset", cmd_dataset, "record, check and export frames with what was done", "libmgba-dev"),
     GAME("world", cmd_world, "decode the game's memory out of an mGBA save state", "libmgba-dev"),
+    GAME("env", cmd_env, "play for a policy in another process (training)", "libmgba-dev"),
     GAME("models", cmd_models, "list, estimate, download, verify and try Hub checkpoints", "libcurl4-openssl-dev"),
     {"chat", cmd_chat, "talk to a checkpoint, with pictures", NULL},
     {"score", cmd_score, "log-probability of each token of a text", NULL},

@@ -1,7 +1,5 @@
 #include "app/model_plan.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 /* Parameters of the published configs (facts: qwen3-vl.md §1.3). */
@@ -64,27 +62,4 @@ int64_t model_plan_memory(const struct model_plan *p, int64_t context, int batch
     /* Working memory: a 512-token chunk of activations, the pool's scratch and one picture; measured 60 to 250 MB from 2B to 8B. */
     int64_t working = 64 * 1000000 + p->parameters / 50;
     return p->kv_bytes_per_token * context * batch + working;
-}
-
-static int64_t read_number(const char *path) {
-    FILE *f = fopen(path, "r");
-    int64_t v = 0;
-    if (f) {
-        if (fscanf(f, "%" SCNd64, &v) != 1) v = 0;
-        fclose(f);
-    }
-    return v;
-}
-
-int64_t memory_available(void) {
-    int64_t available = 0;
-    char line[256];
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f && fgets(line, sizeof line, f)) {
-        if (sscanf(line, "MemAvailable: %" SCNd64, &available) == 1) available *= 1024;
-    }
-    if (f) fclose(f);
-    int64_t limit = read_number("/sys/fs/cgroup/memory.max"), used = read_number("/sys/fs/cgroup/memory.current");
-    if (limit > 0 && limit - used < available) available = limit - used;
-    return available;
 }

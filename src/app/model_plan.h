@@ -28,7 +28,4 @@ void model_plan_from_config(const struct model_config *c, struct model_plan *out
 /* KV and working memory for so many tokens in so many sequences (activations of a 512-token chunk, logits, one picture). */
 int64_t model_plan_memory(const struct model_plan *p, int64_t context, int batch);
 
-/* Memory that a new process may use now: MemAvailable, capped by the cgroup's limit. 0 when unknown. */
-int64_t memory_available(void);
-
 #endif

@@ -1,4 +1,4 @@
 #include "record/step.h"
 
-const char *const decided_by_name[] = {"model", "fallback", "human", "random", "oracle", "omniscient"};
+const char *const decided_by_name[] = {"model", "fallback", "human", "random", "oracle", "omniscient", "external"};
 const char *const outcome_name[] = {"none", "cleared", "fainted", "lost", "out_of_budget", "stopped", "stuck"};

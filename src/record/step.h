@@ -7,8 +7,8 @@
 
 #include "game/world.h"
 
-enum decided_by { BY_MODEL, BY_FALLBACK, BY_HUMAN, BY_RANDOM, BY_ORACLE, BY_OMNISCIENT, DECIDED_BY_COUNT };
-extern const char *const decided_by_name[]; /* "model", "fallback", "human", "random", "oracle", "omniscient" */
+enum decided_by { BY_MODEL, BY_FALLBACK, BY_HUMAN, BY_RANDOM, BY_ORACLE, BY_OMNISCIENT, BY_EXTERNAL, DECIDED_BY_COUNT };
+extern const char *const decided_by_name[]; /* "model", "fallback", "human", "random", "oracle", "omniscient", "external" */
 
 /* Keys held for so many frames: what replay plays back. */
 struct key_press {
