@@ -10,11 +10,12 @@
 #include "text/parts.h"
 
 /* Characters that utf8proc reorders or joins and Hugging Face's tokenizers does not: its normaliser knows Unicode 9, and these
- * came later. Found by comparing both over all code points (tools/check_tokenizer.py keeps watch). To it they are inert. */
+ * came later; and U+11A7, which utf8proc takes for an empty final jamo and swallows. Found by comparing both over all code points
+ * (tools/check_tokenizer.py keeps watch). To it they are inert. */
 static const struct {
     uint32_t first, last;
 } inert[] = {
-    {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},   {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},   {0x0EBA, 0x0EBA},
+    {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},   {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},   {0x0EBA, 0x0EBA}, {0x11A7, 0x11A7},
     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
     {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11930, 0x11930},
     {0x11935, 0x11935}, {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
@@ -42,7 +43,7 @@ static bool surely_nfc(uint32_t c) {
     if (c >= 0x30A1 && c <= 0x30FF) return true; /* Katakana */
     if (c >= 0xAC00 && c <= 0xD7A3) return true; /* Hangul syllables (a following jamo is outside these ranges) */
     if (c >= 0x0400 && c <= 0x0482) return true; /* Cyrillic letters */
-    if (c >= 0x1100 && c <= 0x11FF) return false; /* jamo are joined by arithmetic, not by the tables asked below */
+    if (c >= 0x1100 && c <= 0x11FF) return c == 0x11A7; /* jamo are joined by arithmetic, not by the tables asked below */
     const utf8proc_property_t *p = utf8proc_get_property((utf8proc_int32_t)c);
     bool decomposes = p->decomp_seqindex != UINT16_MAX && p->decomp_type == 0;
     bool joins = p->comb_index != UINT16_MAX && p->comb_index >= 0x8000;
