@@ -72,28 +72,49 @@ static inline __attribute__((always_inline)) void transpose16(__m512i r[16]) {
     }
 }
 
-/* `count` positions, rows of head_dim bf16 (head_dim is even); the others become zeros whatever is stored there. */
-static void pack_block(const struct attention *a, uint32_t *keys, uint32_t *values, const uint16_t *k, const uint16_t *v, int count) {
+/* `count` positions, rows of head_dim bf16 (head_dim is even); the others become zeros whatever is stored there. next_k and next_v
+ * are where the block after this one lies: pages are too short and scattered for the hardware to guess them, so each line
+ * read asks for its twin there (a block ahead is about a memory latency). */
+static inline __attribute__((always_inline)) void pack_some(const struct attention *a, uint32_t *keys, uint32_t *values, const uint16_t *k,
+                                                            const uint16_t *v, const uint16_t *next_k, const uint16_t *next_v, int count, const bool all) {
     static const uint16_t interleave[32] = {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    int64_t n = a->head_dim;
     for (int p = 0; p < a->pairs; p += 16) {
-        int n = a->pairs - p < 16 ? a->pairs - p : 16;
-        __mmask16 m = (__mmask16)((1u << n) - 1);
+        int rest = a->pairs - p < 16 ? a->pairs - p : 16;
+        __mmask16 m = (__mmask16)((1u << rest) - 1);
         for (int h = 0; h < KV_PAGE_TOKENS; h += 16) {
             __m512i r[16];
-            EACH16(j, 16) r[j] = _mm512_maskz_loadu_epi32(h + j < count ? m : 0, k + (int64_t)(h + j < count ? h + j : 0) * a->head_dim + 2 * p);
+            EACH16(j, 16) {
+                bool there = all || h + j < count;
+                r[j] = _mm512_maskz_loadu_epi32(there ? m : 0, k + (there ? h + j : 0) * n + 2 * p);
+                _mm_prefetch((const char *)(next_k + (h + j) * n + 2 * p), _MM_HINT_T1);
+            }
             transpose16(r);
-            for (int i = 0; i < n; i++) _mm512_store_si512(keys + (p + i) * KV_PAGE_TOKENS + h, r[i]);
+            uint32_t *to = keys + p * KV_PAGE_TOKENS + h;
+            if (rest == 16) {
+                EACH16(i, 16) _mm512_store_si512(to + i * KV_PAGE_TOKENS, r[i]);
+            } else {
+                EACH16(i, 16) if (i < rest) _mm512_store_si512(to + i * KV_PAGE_TOKENS, r[i]);
+            }
         }
     }
     __m512i low = _mm512_loadu_si512(interleave), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    for (int j = 0; j < BLOCK_PAIRS; j++, values += a->vectors * 16) {
-        const uint16_t *even = v + (int64_t)(2 * j < count ? 2 * j : 0) * a->head_dim, *odd = v + (int64_t)(2 * j + 1 < count ? 2 * j + 1 : 0) * a->head_dim;
-        for (int d = 0; d < a->head_dim; d += 32) {
-            __m512i e = load32(even + d, 2 * j < count ? a->head_dim - d : 0), o = load32(odd + d, 2 * j + 1 < count ? a->head_dim - d : 0);
+    for (int j = 0; j < KV_PAGE_TOKENS; j += 2, values += a->vectors * 16) {
+        const uint16_t *even = v + (all || j < count ? j : 0) * n, *odd = v + (all || j + 1 < count ? j + 1 : 0) * n;
+        for (int64_t d = 0; d < n; d += 32) {
+            __m512i e = load32(even + d, all || j < count ? n - d : 0), o = load32(odd + d, all || j + 1 < count ? n - d : 0);
+            _mm_prefetch((const char *)(next_v + j * n + d), _MM_HINT_T1);
+            _mm_prefetch((const char *)(next_v + (j + 1) * n + d), _MM_HINT_T1);
             _mm512_store_si512(values + d, _mm512_permutex2var_epi16(e, low, o));
-            if (d + 16 < a->head_dim) _mm512_store_si512(values + d + 16, _mm512_permutex2var_epi16(e, high, o));
+            if (d + 16 < n) _mm512_store_si512(values + d + 16, _mm512_permutex2var_epi16(e, high, o));
         }
     }
+}
+
+static void pack_block(const struct attention *a, uint32_t *keys, uint32_t *values, const uint16_t *k, const uint16_t *v, const uint16_t *next_k,
+                       const uint16_t *next_v, int count) {
+    if (count == KV_PAGE_TOKENS) pack_some(a, keys, values, k, v, next_k, next_v, count, true);
+    else pack_some(a, keys, values, k, v, next_k, next_v, count, false);
 }
 
 /* Query i of the group starts: fp32 lanes rounded to bf16. */
@@ -199,8 +220,9 @@ static void attend_rows(float *out, int64_t ldo, const float *q, int64_t ldq, in
                 for (int r = 0; r < nr; r++)
                     for (int h = 0; h < nh; h++) query_start(&a, r * nh + h, q + (r0 + r) * ldq + lane + (int64_t)h * a.head_dim);
                 for (int64_t at = 0; at < end; at += KV_PAGE_TOKENS) {
-                    const uint16_t *page = kv->pages[at / KV_PAGE_TOKENS];
-                    pack_block(&a, a.keys, a.values, page + kv->k_offset + head, page + kv->v_offset + head, end - at < KV_PAGE_TOKENS ? (int)(end - at) : KV_PAGE_TOKENS);
+                    const uint16_t *page = kv->pages[at / KV_PAGE_TOKENS], *next = at + KV_PAGE_TOKENS < end ? kv->pages[at / KV_PAGE_TOKENS + 1] : page;
+                    pack_block(&a, a.keys, a.values, page + kv->k_offset + head, page + kv->v_offset + head, next + kv->k_offset + head,
+                               next + kv->v_offset + head, end - at < KV_PAGE_TOKENS ? (int)(end - at) : KV_PAGE_TOKENS);
                     for (int r = 0; r < nr; r++) {
                         int64_t left = length + r0 + r - at;
                         for (int h = 0; h < nh; h++) count[r * nh + h] = left > KV_PAGE_TOKENS ? KV_PAGE_TOKENS : left < 0 ? 0 : (int)left;
@@ -236,7 +258,7 @@ static void attend_full(float *out, int64_t ldo, const float *q, const float *k,
                 _mm512_mask_storeu_epi16(keys + j * head_dim + d, m, ROUND2(_mm512_maskz_loadu_ps((__mmask16)m, kj), _mm512_maskz_loadu_ps((__mmask16)(m >> 16), kj + 16)));
                 _mm512_mask_storeu_epi16(values + j * head_dim + d, m, ROUND2(_mm512_maskz_loadu_ps((__mmask16)m, vj), _mm512_maskz_loadu_ps((__mmask16)(m >> 16), vj + 16)));
             }
-        pack_block(&a, a.keys + b * key_step, a.values + b * value_step, keys, values, count);
+        pack_block(&a, a.keys + b * key_step, a.values + b * value_step, keys, values, keys, values, count);
     }
     for (int r = r0; r < r1; r += QUERY_GROUP) {
         int queries = r1 - r < QUERY_GROUP ? r1 - r : QUERY_GROUP, count[QUERY_GROUP];

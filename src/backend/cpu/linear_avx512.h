@@ -170,8 +170,13 @@ static inline __m512i nf4_load(const struct task *t, int64_t o, int64_t v) {
 
 /* ---- decoding: up to 4 rows, 4 outputs at once ----------------------------------------------------------------------------- */
 
-/* Cache lines asked for ahead of the stream, in bytes; rows of a matrix follow one another. */
-enum { AHEAD = 4096 };
+/* How far ahead of the stream lines are asked for, in bytes: short rows at the same column of the 4 outputs after these (or more, to
+ * be 8 KiB ahead), long rows 2 KiB on. Into the L2 cache: its queue is longer than that of the L1 cache, which on Zen 4 halves
+ * the bandwidth when it is full. */
+static int64_t bytes_ahead(int64_t row) {
+    int64_t panel = PANEL * row;
+    return panel > 65536 ? 2048 : panel >= 8192 ? panel : (8192 + panel - 1) / panel * panel;
+}
 
 #define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
 
@@ -180,10 +185,10 @@ static inline __attribute__((always_inline)) void decode_plain(const struct task
     const uint16_t *w[PANEL], *x = t->rows;
     EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
     EACH(i, PANEL) w[i] = (const uint16_t *)t->w->data + (o + (i < count ? i : 0)) * t->in;
-    int64_t whole = t->in / 32, rest = t->in % 32;
+    int64_t whole = t->in / 32, rest = t->in % 32, ahead = bytes_ahead(t->in * 2);
     for (int64_t v = 0; v < whole; v++, x += 32 * rows)
         EACH(i, PANEL) {
-            _mm_prefetch((const char *)(w[i] + v * 32) + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)(w[i] + v * 32) + ahead, _MM_HINT_T1);
             __m512i m = _mm512_loadu_si512(w[i] + v * 32);
             EACH(r, rows) s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m);
         }
@@ -211,12 +216,12 @@ static inline __attribute__((always_inline)) void decode_fp8(const struct task *
     const uint16_t *x = t->rows;
     EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
     EACH(i, PANEL) w[i] = (const uint8_t *)t->w->data + (o + (i < count ? i : 0)) * t->in;
-    int64_t whole = t->in / 128;
+    int64_t whole = t->in / 128, ahead = bytes_ahead(t->in);
     for (int64_t g = 0; g < whole; g++) {
         struct fp8_table f = fp8_table(t, g * 4);
         for (int k = 0; k < 128; k += 64, x += 64 * rows)
             EACH(i, PANEL) {
-                _mm_prefetch((const char *)w[i] + g * 128 + k + AHEAD, _MM_HINT_T0);
+                _mm_prefetch((const char *)w[i] + g * 128 + k + ahead, _MM_HINT_T1);
                 FP8_STEP(_mm512_loadu_si512(w[i] + g * 128 + k));
             }
     }
@@ -245,7 +250,7 @@ static inline __attribute__((always_inline)) void decode_nf4(struct task *t, flo
     const uint8_t *w[PANEL];
     const float *absmax[PANEL];
     const uint16_t *x = t->rows;
-    int64_t pieces = (t->in / 64 + 1) & ~(int64_t)1, whole = t->in / 128;
+    int64_t pieces = (t->in / 64 + 1) & ~(int64_t)1, whole = t->in / 128, ahead = bytes_ahead(t->in / 2);
     for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * pieces, o + i);
     EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
     EACH(i, PANEL) {
@@ -255,7 +260,7 @@ static inline __attribute__((always_inline)) void decode_nf4(struct task *t, flo
     }
     for (int64_t g = 0; g < whole; g++, x += 128 * rows)
         EACH(i, PANEL) {
-            _mm_prefetch((const char *)w[i] + g * 64 + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)w[i] + g * 64 + ahead, _MM_HINT_T1);
             NF4_STEP(_mm512_loadu_si512(w[i] + g * 64), absmax[i] + 2 * g);
         }
     if (t->in % 128)
