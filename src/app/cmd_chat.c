@@ -231,7 +231,7 @@ static int run(struct qvl_model *m, struct options *o, struct err *err) {
 }
 
 int cmd_chat(int argc, char **argv) {
-    static struct options o;
+    struct options o = {0};
     int r = parse_options(argc, argv, &o);
     if (r) return r < 0 ? 2 : 0;
     struct qvl_model *m;
