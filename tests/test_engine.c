@@ -392,6 +392,14 @@ static void embeddings(void **state) {
         assert_true(relative_distance(last, (const float *)norm->data + (n - 1) * d, (size_t)d) < 1e-4);
         free(last);
     }
+    /* The last end token stands before the newline and the generation prompt. */
+    int64_t end = n - 1;
+    while (((const int32_t *)ids->data)[end] != m->eos[0] && end > 0) end--;
+    if (qvl_embed(s, QVL_EMBED_EOS, &last, &size, &err)) fail_msg("%s", err.message);
+    assert_true(end > 0 && relative_distance(last, (const float *)norm->data + end * d, (size_t)d) < 1e-4);
+    free(last);
+    assert_int_equal(qvl_embed(s, QVL_EMBED_THOUGHT, &last, &size, &err), ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "</think>"));
     if (qvl_embed(s, QVL_EMBED_IMAGE, &image, &size, &err)) fail_msg("%s", err.message);
     int count = 0;
     for (int64_t i = 0; i < n; i++) {

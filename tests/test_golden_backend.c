@@ -221,6 +221,35 @@ static void fp8_activations(void **state) {
     }
 }
 
+/* A page carried out and in again, or copied, holds the same. */
+static void pages(void **state) {
+    (void)state;
+    struct checkpoint *c;
+    struct backend_model *m;
+    struct err err = {0};
+    if (checkpoint_open("tests/golden/tiny-c", &c, &err)) fail_msg("%s", err.message);
+    struct backend_options o = {.threads = 1, .kv_bytes = 1 << 20};
+    if (backend_cpu.load(c, &o, &m, &err)) fail_msg("%s", err.message);
+    size_t n = backend_cpu.page_bytes(m);
+    assert_int_equal(n, 2 * 2 * 128 * 32 * 2 * 2); /* layers, k and v, head_dim, tokens, kv heads, bf16 */
+    uint8_t *in = malloc(n), *out = malloc(n);
+    for (size_t i = 0; i < n; i++) in[i] = (uint8_t)(i * 7 + (i >> 8));
+    int32_t a = backend_cpu.page_alloc(m), b = backend_cpu.page_alloc(m);
+    assert_int_equal(backend_cpu.page_import(m, a, in, &err), 0);
+    assert_int_equal(backend_cpu.page_copy(m, b, a, &err), 0);
+    backend_cpu.page_free(m, a);
+    assert_int_equal(backend_cpu.page_export(m, b, out, &err), 0);
+    assert_memory_equal(in, out, n);
+    assert_int_equal(backend_cpu.page_export(m, 1000, out, &err), ERR_ARGUMENT);
+    int32_t taken = 1;
+    while (backend_cpu.page_alloc(m) >= 0) taken++;
+    assert_int_equal(taken, (1 << 20) / n);
+    free(in);
+    free(out);
+    backend_cpu.unload(m);
+    checkpoint_close(c);
+}
+
 static void fp32_reference(void **state) { (void)state; check_all(true, "c"); }
 static void bf16_reference(void **state) { (void)state; check_all(false, "c"); }
 static void fp32_best(void **state) { (void)state; check_all(true, NULL); }
@@ -231,7 +260,7 @@ static void bf16_avx512(void **state) { (void)state; check_all(false, "avx512");
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fp32_reference), cmocka_unit_test(bf16_reference), cmocka_unit_test(fp32_best),
-        cmocka_unit_test(bf16_best),      cmocka_unit_test(bf16_avx2),      cmocka_unit_test(bf16_avx512),    cmocka_unit_test(fp8_activations),
+        cmocka_unit_test(bf16_best),      cmocka_unit_test(bf16_avx2),      cmocka_unit_test(bf16_avx512),    cmocka_unit_test(fp8_activations), cmocka_unit_test(pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,12 +57,13 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     if (o->context < 0 || o->context > t->max_positions)
         return err_set(err, ERR_ARGUMENT, "context of %lld tokens: the model takes 1 to %lld (max_position_embeddings)",
                        (long long)o->context, (long long)t->max_positions);
-    /* One whole context and as much again for the prefix cache, but no more than a quarter of what is free unless asked for. */
+    /* One whole context and as much again for the prefix cache (at least 64 MiB: small models are asked by many), but no more than a
+     * quarter of what is free unless asked for. */
     size_t pages_most = ((size_t)most + BACKEND_PAGE_TOKENS - 1) / BACKEND_PAGE_TOKENS;
     if (o->kv_bytes) out->kv = o->kv_bytes;
     else {
         out->kv = out->available / 4;
-        size_t enough = page * (pages_most > 4096 ? pages_most : 4096) * 2;
+        size_t enough = page * pages_most * 2 > (size_t)64 << 20 ? page * pages_most * 2 : (size_t)64 << 20;
         if (out->kv > enough) out->kv = enough;
         size_t asked = o->context ? page * pages_most : page;
         if (out->kv < asked) out->kv = asked;

@@ -103,7 +103,7 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     if ((r = m->backend->load(m->checkpoint, &b, &m->device, err))) return r;
     m->backend->describe(m->device, &m->backend_info);
     make_identity(m, o);
-    m->features.limit = plan.kv / 2 > ((size_t)64 << 20) ? plan.kv / 2 : (size_t)64 << 20;
+    m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
     return kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20), err);
 }
 

@@ -49,42 +49,71 @@ int qvl_score(struct qvl_session *s, int top_k, struct qvl_token **tokens, size_
     return 0;
 }
 
-int qvl_embed(struct qvl_session *s, enum qvl_embedding kind, float **out, int *size, struct err *err) {
-    struct sequence q = {0};
-    int64_t hidden = s->m->config->text.hidden, images = 0;
-    *out = NULL;
-    *size = 0;
-    int r = open_copy(s, &q, err);
-    float *rows = malloc((size_t)(PREFILL_CHUNK * hidden) * sizeof *rows), *sum = calloc((size_t)hidden, sizeof *sum);
-    double *total = calloc((size_t)hidden, sizeof *total);
-    if (!r && (!rows || !sum || !total)) r = err_set(err, ERR_MEMORY, "out of memory for an embedding");
-    if (!r && kind == QVL_EMBED_LAST) {
-        r = sequence_match(&q, err);
-        if (!r && q.computed == q.prompt.count) q.computed--; /* known in full: one row tells its hidden state */
+/* How many tokens must be computed so that the last of them is the one whose hidden state is the embedding. */
+static int64_t embed_length(const struct qvl_model *m, const struct prompt *p, enum qvl_embedding kind) {
+    if (kind == QVL_EMBED_LAST || kind == QVL_EMBED_IMAGE) return p->count;
+    for (int64_t i = p->count - 1; i >= 0; i--) {
+        if (kind == QVL_EMBED_THOUGHT && p->ids[i] == m->think_end) return i;
+        for (int k = 0; kind == QVL_EMBED_EOS && k < m->eos_count; k++)
+            if (p->ids[i] == m->eos[k]) return i + 1;
     }
-    while (!r && q.computed < q.prompt.count) {
-        int64_t from = q.computed, upto = (from / PREFILL_CHUNK + 1) * PREFILL_CHUNK;
-        if (upto > q.prompt.count) upto = q.prompt.count;
-        bool wanted = kind == QVL_EMBED_IMAGE || upto == q.prompt.count;
-        r = sequence_step(&q, upto, NULL, 0, NULL, wanted ? rows : NULL, err);
-        for (int64_t i = from; !r && kind == QVL_EMBED_IMAGE && i < upto; i++) {
-            if (q.prompt.visual_index[i] < 0) continue;
+    return 0;
+}
+
+/* The mean over the visual rows. */
+static int embed_image(struct sequence *q, float *rows, float *out, struct err *err) {
+    int64_t hidden = q->m->config->text.hidden, images = 0;
+    double *total = calloc((size_t)hidden, sizeof *total);
+    if (!total) return err_set(err, ERR_MEMORY, "out of memory for an embedding");
+    int r = 0;
+    while (!r && q->computed < q->prompt.count) {
+        int64_t from = q->computed, upto = (from / PREFILL_CHUNK + 1) * PREFILL_CHUNK;
+        if (upto > q->prompt.count) upto = q->prompt.count;
+        r = sequence_step(q, upto, NULL, 0, NULL, rows, err);
+        for (int64_t i = from; !r && i < upto; i++) {
+            if (q->prompt.visual_index[i] < 0) continue;
             images++;
             for (int64_t k = 0; k < hidden; k++) total[k] += rows[(i - from) * hidden + k];
         }
-        if (!r && kind == QVL_EMBED_LAST && upto == q.prompt.count)
-            memcpy(sum, rows + (upto - from - 1) * hidden, (size_t)hidden * sizeof *sum);
     }
-    if (!r && kind == QVL_EMBED_IMAGE && images == 0) r = err_set(err, ERR_ARGUMENT, "embedding of the picture: the session has none");
-    for (int64_t k = 0; !r && kind == QVL_EMBED_IMAGE && k < hidden; k++) sum[k] = (float)(total[k] / (double)images);
+    if (!r && images == 0) r = err_set(err, ERR_ARGUMENT, "embedding of the picture: the session has none");
+    for (int64_t k = 0; !r && k < hidden; k++) out[k] = (float)(total[k] / (double)images);
+    free(total);
+    return r;
+}
+
+static int embed_row(struct sequence *q, int64_t length, float *rows, float *out, struct err *err) {
+    int64_t hidden = q->m->config->text.hidden;
+    int r = sequence_match(q, err);
+    if (!r && q->computed >= length) sequence_rewind(q, length - 1); /* known: one row tells its hidden state */
+    while (!r && q->computed < length) {
+        int64_t from = q->computed, upto = (from / PREFILL_CHUNK + 1) * PREFILL_CHUNK;
+        if (upto > length) upto = length;
+        r = sequence_step(q, upto, NULL, 0, NULL, upto == length ? rows : NULL, err);
+        if (!r && upto == length) memcpy(out, rows + (upto - from - 1) * hidden, (size_t)hidden * sizeof *out);
+    }
+    return r;
+}
+
+int qvl_embed(struct qvl_session *s, enum qvl_embedding kind, float **out, int *size, struct err *err) {
+    struct sequence q = {0};
+    int64_t hidden = s->m->config->text.hidden, length = 0;
+    *out = NULL;
+    *size = 0;
+    if (kind < QVL_EMBED_LAST || kind > QVL_EMBED_THOUGHT) return err_set(err, ERR_ARGUMENT, "embedding of unknown kind %d", kind);
+    int r = open_copy(s, &q, err);
+    float *rows = malloc((size_t)(PREFILL_CHUNK * hidden) * sizeof *rows), *result = calloc((size_t)hidden, sizeof *result);
+    if (!r && (!rows || !result)) r = err_set(err, ERR_MEMORY, "out of memory for an embedding");
+    if (!r && (length = embed_length(s->m, &q.prompt, kind)) == 0)
+        r = err_set(err, ERR_ARGUMENT, "embedding: the session has no %s", kind == QVL_EMBED_EOS ? "end token" : "thoughts before a </think>");
+    if (!r) r = kind == QVL_EMBED_IMAGE ? embed_image(&q, rows, result, err) : embed_row(&q, length, rows, result, err);
     sequence_close(&q);
     free(rows);
-    free(total);
     if (r) {
-        free(sum);
+        free(result);
         return r;
     }
-    *out = sum;
+    *out = result;
     *size = (int)hidden;
     return 0;
 }

@@ -83,6 +83,22 @@ int sequence_match(struct sequence *s, struct err *err) {
     return 0;
 }
 
+void sequence_rewind(struct sequence *s, int64_t length) {
+    if (length >= s->computed) return;
+    int keep = (int)((length + PAGE - 1) / PAGE);
+    pthread_mutex_lock(&s->m->lock);
+    while (s->page_count > keep) {
+        int32_t page = s->pages[--s->page_count];
+        if (s->m->kv.pages[page].writer == s) s->m->kv.pages[page].writer = NULL;
+        kv_page_drop(&s->m->kv, page);
+    }
+    /* What is behind `length` in the last page may be published: from now on that page is nobody's to write. */
+    if (s->page_count > 0) s->m->kv.pages[s->pages[s->page_count - 1]].writer = NULL;
+    pthread_mutex_unlock(&s->m->lock);
+    s->computed = length;
+    s->logits_known = false;
+}
+
 int sequence_append(struct sequence *s, const int32_t *ids, int64_t count, struct err *err) {
     if (s->prompt.count + count > s->m->context)
         return err_set(err, ERR_LIMIT, "%lld tokens exceed the context of %lld tokens", (long long)(s->prompt.count + count),

@@ -23,6 +23,8 @@ struct sequence {
 int sequence_open(struct sequence *s, struct qvl_model *m, struct prompt *prompt, struct err *err);
 /* Takes what the cache knows of the prompt as it now is; only on a sequence of which nothing is computed. */
 int sequence_match(struct sequence *s, struct err *err);
+/* Forgets what is computed from token `length` on. */
+void sequence_rewind(struct sequence *s, int64_t length);
 int sequence_append(struct sequence *s, const int32_t *ids, int64_t count, struct err *err);
 /* Computes everything that is not computed yet; afterwards s->logits belongs to the last token. publish_at: also publish the page
  * that ends at this token (a prompt's end inside a page), 0 = none. */

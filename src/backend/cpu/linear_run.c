@@ -108,6 +108,8 @@ void linear_run(struct backend_model *m, struct linear_job *jobs, int count) {
         int64_t out = jobs[j].w->out;
         /* A few items a thread, for balance; not so small that packing the rows once an item costs more than the product. */
         int64_t block = out / (threads * (jobs[j].rows >= 8 ? 4 : 8)), least = jobs[j].rows >= 8 ? 64 : 16;
+        /* FP8: a block row of 128 outputs shares its look-up tables. */
+        if (jobs[j].w->storage == STORAGE_FP8_BLOCK && out >= 128 * threads) least = 128;
         block = (block + least - 1) / least * least;
         if (block < least) block = least;
         if (jobs[j].rows > 0) items += (out + block - 1) / block;
