@@ -7,7 +7,8 @@
 #include "checkpoint/config.h"
 #include "text/chat.h"
 
-static const char *const names[] = {"config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "chat_template.json", "tokenizer_config.json"};
+static const char *const names[] = {"config.json",           "generation_config.json", "preprocessor_config.json",
+                                    "processor_config.json", "chat_template.json",     "tokenizer_config.json"};
 static char folder[] = "/tmp/fuzz_config_XXXXXX";
 static struct buf good;
 

@@ -18,7 +18,8 @@ static void read_matrices(struct safetensors *file) {
         name[n - 7] = 0;
         static const int64_t shapes[][2] = {{8, 64}, {16, 72}, {2, 128}, {6, 10}, {1, 1}};
         for (int s = -1; s < 5; s++) {
-            int64_t out = s < 0 ? (t->rank >= 2 ? t->shape[0] : 1) : shapes[s][0], in = s < 0 ? (t->rank >= 2 ? t->shape[1] : 1) : shapes[s][1];
+            int64_t out = s < 0 ? (t->rank >= 2 ? t->shape[0] : 1) : shapes[s][0],
+                    in = s < 0 ? (t->rank >= 2 ? t->shape[1] : 1) : shapes[s][1];
             struct linear_weight w;
             struct err err;
             if (checkpoint_linear(&c, name, out, in, s & 1, &w, &err) || out * in > 1 << 20) continue;

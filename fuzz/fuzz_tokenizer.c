@@ -10,10 +10,12 @@ static void read_file(const char *json, size_t n) {
     struct tokenizer *t;
     struct err err;
     if (tokenizer_parse(json, n, "fuzz.json", &t, &err)) return;
-    static const char text[] = "Hello, w\xC3\xB6rld 123 <|im_start|>\n\n  e\xCC\x81 \xE6\x97\xA5\xE6\x9C\xAC it's aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    static const char text[] =
+        "Hello, w\xC3\xB6rld 123 <|im_start|>\n\n  e\xCC\x81 \xE6\x97\xA5\xE6\x9C\xAC it's aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     struct token_list ids = {0};
     struct buf back = {0};
-    if (tokenizer_encode(t, text, sizeof text - 1, true, &ids, &err) == 0) tokenizer_decode(t, ids.ids, ids.count, false, &back, &err);
+    if (tokenizer_encode(t, text, sizeof text - 1, true, &ids, &err) == 0)
+        tokenizer_decode(t, ids.ids, ids.count, false, &back, &err);
     token_list_free(&ids);
     buf_free(&back);
     tokenizer_close(t);

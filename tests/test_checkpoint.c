@@ -16,12 +16,18 @@ static const struct {
     enum dtype rounding;
     bool bias;
 } matrices[] = {
-    {"codes", 2, 128, STORAGE_FP8_BLOCK, DTYPE_F32, false},    {"fp8", 130, 300, STORAGE_FP8_BLOCK, DTYPE_F32, false},
-    {"fp8_whole", 128, 256, STORAGE_FP8_BLOCK, DTYPE_F32, false}, {"nf4_nested", 160, 128, STORAGE_NF4, DTYPE_BF16, true},
-    {"nf4_plain", 48, 128, STORAGE_NF4, DTYPE_BF16, true},     {"nf4_rows", 16, 72, STORAGE_NF4, DTYPE_BF16, true},
-    {"nf4_half", 8, 64, STORAGE_NF4, DTYPE_F16, true},         {"nf4_single", 8, 64, STORAGE_NF4, DTYPE_F32, true},
-    {"nf4_wide", 8, 256, STORAGE_NF4, DTYPE_BF16, true},       {"bf16", 6, 10, STORAGE_BF16, DTYPE_BF16, false},
-    {"f16", 6, 10, STORAGE_F16, DTYPE_F16, false},             {"f32", 6, 10, STORAGE_F32, DTYPE_F32, false},
+    {"codes", 2, 128, STORAGE_FP8_BLOCK, DTYPE_F32, false},
+    {"fp8", 130, 300, STORAGE_FP8_BLOCK, DTYPE_F32, false},
+    {"fp8_whole", 128, 256, STORAGE_FP8_BLOCK, DTYPE_F32, false},
+    {"nf4_nested", 160, 128, STORAGE_NF4, DTYPE_BF16, true},
+    {"nf4_plain", 48, 128, STORAGE_NF4, DTYPE_BF16, true},
+    {"nf4_rows", 16, 72, STORAGE_NF4, DTYPE_BF16, true},
+    {"nf4_half", 8, 64, STORAGE_NF4, DTYPE_F16, true},
+    {"nf4_single", 8, 64, STORAGE_NF4, DTYPE_F32, true},
+    {"nf4_wide", 8, 256, STORAGE_NF4, DTYPE_BF16, true},
+    {"bf16", 6, 10, STORAGE_BF16, DTYPE_BF16, false},
+    {"f16", 6, 10, STORAGE_F16, DTYPE_F16, false},
+    {"f32", 6, 10, STORAGE_F32, DTYPE_F32, false},
 };
 enum { MATRICES = sizeof matrices / sizeof *matrices };
 
@@ -39,7 +45,8 @@ static void check_matrices(struct checkpoint *c) {
         char name[64];
         const float *want;
         int64_t n = matrices[i].out * matrices[i].in;
-        if (checkpoint_linear(c, matrices[i].name, matrices[i].out, matrices[i].in, matrices[i].bias, &w, &err)) fail_msg("%s", err.message);
+        if (checkpoint_linear(c, matrices[i].name, matrices[i].out, matrices[i].in, matrices[i].bias, &w, &err))
+            fail_msg("%s", err.message);
         snprintf(name, sizeof name, "%s.reference", matrices[i].name);
         if (checkpoint_vector(c, name, n, &want, &err)) fail_msg("%s", err.message);
         assert_int_equal(w.storage, matrices[i].storage);
@@ -48,7 +55,8 @@ static void check_matrices(struct checkpoint *c) {
         float *got = malloc((size_t)n * sizeof *got);
         linear_weight_rows_f32(&w, 0, w.out, got);
         for (int64_t e = 0; e < n; e++)
-            if (f32_to_bits(got[e]) != f32_to_bits(want[e])) fail_msg("%s: element %ld: %.9g, expected %.9g", matrices[i].name, (long)e, got[e], want[e]);
+            if (f32_to_bits(got[e]) != f32_to_bits(want[e]))
+                fail_msg("%s: element %ld: %.9g, expected %.9g", matrices[i].name, (long)e, got[e], want[e]);
         for (int64_t r = 0; r < w.out; r++) { /* rows one by one give the same */
             float *row = got + r * w.in;
             memset(row, 0, (size_t)w.in * sizeof *row);
@@ -93,22 +101,28 @@ static void unaligned_files_read_the_same(void **state) {
     buf_free(&good);
 }
 
+union half {
+    uint16_t u;
+    _Float16 f;
+};
+static float compiler_f16(uint16_t v) { return (float)(union half){v}.f; }
+
 static void conversions_round_trip(void **state) {
     (void)state;
     for (uint32_t v = 0; v < 65536; v++) {
         float b = bf16_to_f32((uint16_t)v), h = f16_to_f32((uint16_t)v);
         if (!isnan(b)) assert_int_equal(f32_to_bf16(b), v);
         if (!isnan(h)) assert_int_equal(f32_to_f16(h), v);
-        assert_int_equal(isnan(h), isnan((float)(union { uint16_t u; _Float16 f; }){(uint16_t)v}.f));
-        if (!isnan(h)) assert_true(h == (float)(union { uint16_t u; _Float16 f; }){(uint16_t)v}.f);
+        assert_true(isnan(h) == isnan(compiler_f16((uint16_t)v)) && (isnan(h) || h == compiler_f16((uint16_t)v)));
     }
     for (uint32_t i = 0; i < 1000000; i++) { /* against the compiler's own conversion */
         float f = bits_to_f32(i * 4294u + 12345u);
         if (isnan(f)) continue;
-        union { uint16_t u; _Float16 f; } want = {.f = (_Float16)f};
+        union half want = {.f = (_Float16)f};
         assert_int_equal(f32_to_f16(f), want.u);
     }
-    assert_true(e4m3_to_f32(0x7E) == 448.0f && e4m3_to_f32(0x01) == 0x1p-9f && e4m3_to_f32(0x80) == 0.0f && isnan(e4m3_to_f32(0xFF)));
+    assert_true(e4m3_to_f32(0x7E) == 448.0f && e4m3_to_f32(0x01) == 0x1p-9f && e4m3_to_f32(0x80) == 0.0f &&
+                isnan(e4m3_to_f32(0xFF)));
 }
 
 static void goldens_of_every_format_open(void **state) {
@@ -130,11 +144,13 @@ static void goldens_of_every_format_open(void **state) {
             assert_int_not_equal(checkpoint_linear(c, name, m->text.intermediate, m->text.hidden + 1, false, &w, &err), 0);
             assert_non_null(strstr(err.message, "expected ["));
         }
-        if (checkpoint_linear(c, "model.visual.patch_embed.proj", m->vision.hidden, 3 * m->vision.temporal_patch * m->vision.patch * m->vision.patch, true, &w, &err))
+        if (checkpoint_linear(c, "model.visual.patch_embed.proj", m->vision.hidden,
+                              3 * m->vision.temporal_patch * m->vision.patch * m->vision.patch, true, &w, &err))
             fail_msg("%s", err.message);
         assert_int_equal(checkpoint_linear(c, "no.such", 1, 1, false, &w, &err), ERR_MISSING);
         assert_null(checkpoint_find(c, "no.such.weight"));
-        for (size_t k = 0; k < checkpoint_tensor_count(c); k++) assert_ptr_equal(checkpoint_find(c, checkpoint_tensor_at(c, k)->name), checkpoint_tensor_at(c, k));
+        for (size_t k = 0; k < checkpoint_tensor_count(c); k++)
+            assert_ptr_equal(checkpoint_find(c, checkpoint_tensor_at(c, k)->name), checkpoint_tensor_at(c, k));
         assert_null(checkpoint_tensor_at(c, checkpoint_tensor_count(c)));
         checkpoint_identity(c, i ? again : first);
         if (i) assert_memory_not_equal(first, again, 16);
@@ -168,16 +184,24 @@ static void lying_headers_are_refused(void **state) {
         {"[]", -1, 0, "expected '{'"},
         {"{}", -1, 1, "data: expected 0 bytes"},
         {"{" ONE "," ONE "}", -1, 4, "expected begin 4"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", -1, 0, "unique names, found tensor a twice"},
-        {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", -1, 6, "tensor b: data_offsets: expected begin 4 (no gap, no overlap), found 2"},
-        {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[5,9]}}", -1, 9, "expected begin 4 (no gap, no overlap), found 5"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":["
+         "0,0]}}",
+         -1, 0, "unique names, found tensor a twice"},
+        {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", -1, 6,
+         "tensor b: data_offsets: expected begin 4 (no gap, no overlap), found 2"},
+        {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[5,9]}}", -1, 9,
+         "expected begin 4 (no gap, no overlap), found 5"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[1,5]}}", -1, 5, "expected begin 0"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,4]}}", -1, 4, "tensor a: data_offsets: expected 16 bytes (F32 [4]), found [0, 4)"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,4]}}", -1, 4,
+         "tensor a: data_offsets: expected 16 bytes (F32 [4]), found [0, 4)"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,0]}}", -1, 4, "found [4, 0)"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,4],\"data_offsets\":[0,4]}}", -1, 4, "rank of at most 8"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", -1, 0, "shape: expected at most 2^64 bytes"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775807,9223372036854775807,0],\"data_offsets\":[0,0]}}", -1, 0, "shape: expected at most 2^64 bytes"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[9223372036854775808],\"data_offsets\":[0,0]}}", -1, 0, "shape: expected an integer"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", -1, 0,
+         "shape: expected at most 2^64 bytes"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775807,9223372036854775807,0],\"data_offsets\":[0,0]}}", -1, 0,
+         "shape: expected at most 2^64 bytes"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[9223372036854775808],\"data_offsets\":[0,0]}}", -1, 0,
+         "shape: expected an integer"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[0,0]}}", -1, 0, "shape: expected an integer"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1.0],\"data_offsets\":[0,1]}}", -1, 1, "shape: expected an integer"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[\"4\"],\"data_offsets\":[0,4]}}", -1, 4, "a string"},
@@ -185,7 +209,8 @@ static void lying_headers_are_refused(void **state) {
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0]}}", -1, 4, "data_offsets: expected 2 integers"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4,8]}}", -1, 4, "data_offsets: expected 2 integers"},
         {"{\"a\":{\"dtype\":\"Q4\",\"shape\":[4],\"data_offsets\":[0,4]}}", -1, 4, "dtype: expected one of"},
-        {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}", -1, 4, "dtype: expected one value, found the key twice"},
+        {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}", -1, 4,
+         "dtype: expected one value, found the key twice"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4]}}", -1, 4, "incomplete"},
         {"{\"a\":7}", -1, 0, "tensor a: expected an object, found 7"},
         {"{\"a\":null}", -1, 0, "tensor a"},
@@ -206,7 +231,8 @@ static void lying_headers_are_refused(void **state) {
         struct checkpoint *c = NULL;
         struct err err = {0};
         if (checkpoint_open(s.folder, &c, &err) == 0) fail_msg("accepted: %s", lies[i].header);
-        if (!strstr(err.message, "model.safetensors") || !strstr(err.message, lies[i].says)) fail_msg("%s\n  -> %s", lies[i].header, err.message);
+        if (!strstr(err.message, "model.safetensors") || !strstr(err.message, lies[i].says))
+            fail_msg("%s\n  -> %s", lies[i].header, err.message);
         buf_free(&b);
         scratch_remove(&s);
     }
@@ -222,7 +248,8 @@ static void lying_headers_are_refused(void **state) {
     assert_int_not_equal(checkpoint_open(s.folder, &c, &err), 0);
     assert_non_null(strstr(err.message, "128 levels"));
     buf_free(&b);
-    const char *header = "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[4,8],\"new\":[{\"x\":1}]}," ONE "}      ";
+    const char *header = "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[4,8],"
+                         "\"new\":[{\"x\":1}]}," ONE "}      ";
     b = safetensors_text(header, strlen(header), -1, 8); /* and this odd one is valid */
     scratch_write(&s, "model.safetensors", b.data, b.len);
     c = open_folder(s.folder);
@@ -250,7 +277,8 @@ static void lying_indexes_are_refused(void **state) {
         {"{\"weight_map\":{\"a\":7}}", "plain name"},
         {"{\"weight_map\":{\"a\":\"one\\u0000.safetensors\"}}", "plain name"},
         {"{\"weight_map\":{\"a\":\"absent.safetensors\"}}", "absent.safetensors: cannot open"},
-        {"{\"weight_map\":{\"b\":\"one.safetensors\"}}", "weight_map: b: expected the tensor in one.safetensors, found it in none"},
+        {"{\"weight_map\":{\"b\":\"one.safetensors\"}}",
+         "weight_map: b: expected the tensor in one.safetensors, found it in none"},
         {"{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", "expected in one shard, found in"},
         {"{\"weight_map\":{}}", "1 to 4096 shards"},
         {"{\"weight_map\":[]}", "weight_map"},
@@ -269,7 +297,8 @@ static void lying_indexes_are_refused(void **state) {
         if (!strstr(err.message, "index.json") && !strstr(err.message, ".safetensors")) fail_msg("%s", err.message);
         if (!strstr(err.message, lies[i].says)) fail_msg("%s\n  -> %s", lies[i].index, err.message);
     }
-    const char *fine = "{\"metadata\":{},\"weight_map\":{\"a\":\"one.safetensors\"}}"; /* as the 2B FP8 repository: no total_size */
+    const char *fine =
+        "{\"metadata\":{},\"weight_map\":{\"a\":\"one.safetensors\"}}"; /* as the 2B FP8 repository: no total_size */
     scratch_write(&s, "model.safetensors.index.json", fine, strlen(fine));
     checkpoint_close(open_folder(s.folder));
     buf_free(&b);
@@ -279,7 +308,8 @@ static void lying_indexes_are_refused(void **state) {
 /* ---- lying quantisation metadata ---------------------------------------------------------------------------------------- */
 
 /* Opens the quantised golden with one change and asks for one matrix. */
-static void expect_refusal(const char *from, const char *to, const char *tensor, const void *bytes, size_t offset, size_t n, const char *matrix, const char *says) {
+static void expect_refusal(const char *from, const char *to, const char *tensor, const void *bytes, size_t offset, size_t n,
+                           const char *matrix, const char *says) {
     struct buf good = read_whole(QUANT "/model.safetensors");
     struct scratch s = scratch_new();
     struct err err = {0};
@@ -300,7 +330,8 @@ static void expect_refusal(const char *from, const char *to, const char *tensor,
     struct checkpoint *c = open_folder(s.folder);
     for (int i = 0; i < MATRICES; i++)
         if (!strcmp(matrices[i].name, matrix)) {
-            if (checkpoint_linear(c, matrix, matrices[i].out, matrices[i].in, matrices[i].bias, &w, &err) == 0) fail_msg("accepted: %s", says);
+            if (checkpoint_linear(c, matrix, matrices[i].out, matrices[i].in, matrices[i].bias, &w, &err) == 0)
+                fail_msg("accepted: %s", says);
             if (!strstr(err.message, matrix) || !strstr(err.message, says)) fail_msg("%s: %s", says, err.message);
         }
     checkpoint_close(c);
@@ -312,37 +343,60 @@ static void expect_refusal(const char *from, const char *to, const char *tensor,
 static void lying_quantisation_is_refused(void **state) {
     (void)state;
     static const float bad_floats[] = {NAN, INFINITY, -INFINITY, 0.0f, -1.0f};
-    for (int i = 0; i < 5; i++) expect_refusal(NULL, NULL, "fp8.weight_scale_inv", &bad_floats[i], 8, 4, "fp8", "element 2: expected a finite value above 0");
+    for (int i = 0; i < 5; i++)
+        expect_refusal(NULL, NULL, "fp8.weight_scale_inv", &bad_floats[i], 8, 4, "fp8",
+                       "element 2: expected a finite value above 0");
     for (int i = 0; i < 3; i++) {
-        expect_refusal(NULL, NULL, "nf4_nested.weight.nested_absmax", &bad_floats[i], 4, 4, "nf4_nested", "element 1: expected a finite value");
-        expect_refusal(NULL, NULL, "nf4_plain.weight.absmax", &bad_floats[i], 0, 4, "nf4_plain", "element 0: expected a finite value");
+        expect_refusal(NULL, NULL, "nf4_nested.weight.nested_absmax", &bad_floats[i], 4, 4, "nf4_nested",
+                       "element 1: expected a finite value");
+        expect_refusal(NULL, NULL, "nf4_plain.weight.absmax", &bad_floats[i], 0, 4, "nf4_plain",
+                       "element 0: expected a finite value");
     }
-    expect_refusal("\"fp8.weight_scale_inv\":{\"dtype\":\"F32\",\"shape\":[2,3]", "\"fp8.weight_scale_inv\":{\"dtype\":\"F32\",\"shape\":[3,2]", NULL, NULL, 0, 0, "fp8",
+    expect_refusal("\"fp8.weight_scale_inv\":{\"dtype\":\"F32\",\"shape\":[2,3]",
+                   "\"fp8.weight_scale_inv\":{\"dtype\":\"F32\",\"shape\":[3,2]", NULL, NULL, 0, 0, "fp8",
                    "shape: expected [2, 3]");
-    expect_refusal("\"fp8.weight_scale_inv\"", "\"fp8.weight_scale_xxx\"", NULL, NULL, 0, 0, "fp8", "expected beside it fp8.weight_scale_inv, found none");
-    expect_refusal("\"fp8.weight_scale_inv\":{\"dtype\":\"F32\"", "\"fp8.weight_scale_inv\":{\"dtype\":\"I32\"", NULL, NULL, 0, 0, "fp8", "dtype: expected F32, F16 or BF16, found I32");
-    expect_refusal("\"nf4_nested.weight.nested_absmax\"", "\"nf4_nested.weight.nested_xxxxxx\"", NULL, NULL, 0, 0, "nf4_nested", "nested_absmax, found none");
-    expect_refusal("\"nf4_nested.weight.nested_quant_map\"", "\"nf4_nested.weight.nested_quant_xxx\"", NULL, NULL, 0, 0, "nf4_nested", "nested_quant_map, found none");
-    expect_refusal("\"nf4_nested.weight.quant_map\"", "\"nf4_nested.weight.quant_xxx\"", NULL, NULL, 0, 0, "nf4_nested", "quant_map, found none");
-    expect_refusal("\"nf4_nested.weight.absmax\"", "\"nf4_nested.weight.absxxx\"", NULL, NULL, 0, 0, "nf4_nested", "absmax, found none");
-    expect_refusal("\"nf4_nested.weight.quant_map\":{\"dtype\":\"F32\",\"shape\":[16]", "\"nf4_nested.weight.quant_map\":{\"dtype\":\"I32\",\"shape\":[16]", NULL, NULL, 0, 0, "nf4_nested",
+    expect_refusal("\"fp8.weight_scale_inv\"", "\"fp8.weight_scale_xxx\"", NULL, NULL, 0, 0, "fp8",
+                   "expected beside it fp8.weight_scale_inv, found none");
+    expect_refusal("\"fp8.weight_scale_inv\":{\"dtype\":\"F32\"", "\"fp8.weight_scale_inv\":{\"dtype\":\"I32\"", NULL, NULL, 0, 0,
+                   "fp8", "dtype: expected F32, F16 or BF16, found I32");
+    expect_refusal("\"nf4_nested.weight.nested_absmax\"", "\"nf4_nested.weight.nested_xxxxxx\"", NULL, NULL, 0, 0, "nf4_nested",
+                   "nested_absmax, found none");
+    expect_refusal("\"nf4_nested.weight.nested_quant_map\"", "\"nf4_nested.weight.nested_quant_xxx\"", NULL, NULL, 0, 0,
+                   "nf4_nested", "nested_quant_map, found none");
+    expect_refusal("\"nf4_nested.weight.quant_map\"", "\"nf4_nested.weight.quant_xxx\"", NULL, NULL, 0, 0, "nf4_nested",
+                   "quant_map, found none");
+    expect_refusal("\"nf4_nested.weight.absmax\"", "\"nf4_nested.weight.absxxx\"", NULL, NULL, 0, 0, "nf4_nested",
+                   "absmax, found none");
+    expect_refusal("\"nf4_nested.weight.quant_map\":{\"dtype\":\"F32\",\"shape\":[16]",
+                   "\"nf4_nested.weight.quant_map\":{\"dtype\":\"I32\",\"shape\":[16]", NULL, NULL, 0, 0, "nf4_nested",
                    "expected 16 elements of F32");
-    expect_refusal("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__xx4", NULL, NULL, 0, 0, "nf4_half", "nf4_half.weight");
-    expect_refusal("\"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294", "\"nested_blocksize\": 000, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294", NULL, NULL, 0, 0,
+    expect_refusal("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__xx4", NULL, NULL, 0, 0, "nf4_half",
+                   "nf4_half.weight");
+    expect_refusal("\"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294",
+                   "\"nested_blocksize\": 000, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294", NULL, NULL, 0, 0,
                    "nf4_nested", "invalid JSON");
     static const struct {
         const char *from, *to, *says;
     } states[] = {
-        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160", "\"nf4\", \"blocksize\":  0, \"dtype\": \"bfloat16\", \"shape\": [160", "blocksize: expected a power of two"},
-        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160", "\"nf4\", \"blocksize\": -4, \"dtype\": \"bfloat16\", \"shape\": [160", "blocksize: expected a power of two"},
-        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160", "\"nf4\", \"blocksize\": 32, \"dtype\": \"bfloat16\", \"shape\": [160", "expected 640 elements"},
-        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160", "\"fp4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160", "quant_type: expected \"nf4\""},
-        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160", "\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat99\", \"shape\": [160", "dtype: expected bfloat16"},
-        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160, 128]", "\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [128, 160]", "shape: expected [160, 128], found [128, 160]"},
-        {"\"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294", "\"nested_blocksize\": 255, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294", "nested_blocksize"},
+        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160",
+         "\"nf4\", \"blocksize\":  0, \"dtype\": \"bfloat16\", \"shape\": [160", "blocksize: expected a power of two"},
+        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160",
+         "\"nf4\", \"blocksize\": -4, \"dtype\": \"bfloat16\", \"shape\": [160", "blocksize: expected a power of two"},
+        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160",
+         "\"nf4\", \"blocksize\": 32, \"dtype\": \"bfloat16\", \"shape\": [160", "expected 640 elements"},
+        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160",
+         "\"fp4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160", "quant_type: expected \"nf4\""},
+        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160",
+         "\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat99\", \"shape\": [160", "dtype: expected bfloat16"},
+        {"\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [160, 128]",
+         "\"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [128, 160]",
+         "shape: expected [160, 128], found [128, 160]"},
+        {"\"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294",
+         "\"nested_blocksize\": 255, \"nested_dtype\": \"float32\", \"nested_offset\": 0.1294", "nested_blocksize"},
         {"\"nested_offset\": 0.1294", "\"nested_offset\":  1e999", "nested_offset"},
     };
-    for (size_t i = 0; i < sizeof states / sizeof *states; i++) expect_refusal(states[i].from, states[i].to, NULL, NULL, 0, 0, "nf4_nested", states[i].says);
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++)
+        expect_refusal(states[i].from, states[i].to, NULL, NULL, 0, 0, "nf4_nested", states[i].says);
 }
 
 /* ---- lying configs ------------------------------------------------------------------------------------------------------ */
@@ -352,13 +406,17 @@ static void lying_configs_are_refused(void **state) {
     static const struct {
         const char *from, *to, *says;
     } lies[] = {
-        {"\"num_attention_heads\": 4", "\"num_attention_heads\": 0", "text_config.num_attention_heads: expected an integer from 1 to 1024, found 0"},
+        {"\"num_attention_heads\": 4", "\"num_attention_heads\": 0",
+         "text_config.num_attention_heads: expected an integer from 1 to 1024, found 0"},
         {"\"num_attention_heads\": 4", "\"num_attention_heads\": \"4\"", "found \"4\""},
-        {"\"num_attention_heads\": 4", "\"num_attention_heads\": 3", "num_key_value_heads: expected a divisor of num_attention_heads 3, found 2"},
+        {"\"num_attention_heads\": 4", "\"num_attention_heads\": 3",
+         "num_key_value_heads: expected a divisor of num_attention_heads 3, found 2"},
         {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 0", "num_key_value_heads"},
-        {"\"hidden_size\": 80", "\"hidden_size\": 2147483648", "text_config.hidden_size: expected an integer from 2 to 65536, found 2147483648"},
+        {"\"hidden_size\": 80", "\"hidden_size\": 2147483648",
+         "text_config.hidden_size: expected an integer from 2 to 65536, found 2147483648"},
         {"\"hidden_size\": 80", "\"hidden_size\": -80", "hidden_size"},
-        {"\"hidden_size\": 80", "\"hidden_size\": 96", "vision_config.out_hidden_size: expected text_config.hidden_size 96, found 80"},
+        {"\"hidden_size\": 80", "\"hidden_size\": 96",
+         "vision_config.out_hidden_size: expected text_config.hidden_size 96, found 80"},
         {"\"head_dim\": 32", "\"head_dim\": 31", "even"},
         {"\"head_dim\": 32", "\"head_dim\": 64", "mrope_section: expected a sum of head_dim / 2 = 32"},
         {"\"rope_theta\": 5000000.0", "\"rope_theta\": NaN", "invalid JSON"},
@@ -381,9 +439,13 @@ static void lying_configs_are_refused(void **state) {
         {"\"in_channels\": 3", "\"in_channels\": 4", "in_channels"},
         {"\"depth\": 3", "\"depth\": 2", "deepstack_visual_indexes[1]: expected ascending block numbers below 2, found 2"},
         {"\"text_config\": {", "\"text_config\": 7, \"x\": {", "text_config: expected an object, found 7"},
-        {"\"dtype\": \"bfloat16\"", "\"quantization_config\": {\"quant_method\": \"gptq\"}", "quant_method: expected \"fp8\" or \"bitsandbytes\", found \"gptq\""},
-        {"\"dtype\": \"bfloat16\"", "\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [64, 128]}", "weight_block_size: expected [128, 128]"},
-        {"\"dtype\": \"bfloat16\"", "\"quantization_config\": {\"quant_method\": \"bitsandbytes\", \"bnb_4bit_quant_type\": \"fp4\"}", "bnb_4bit_quant_type"},
+        {"\"dtype\": \"bfloat16\"", "\"quantization_config\": {\"quant_method\": \"gptq\"}",
+         "quant_method: expected \"fp8\" or \"bitsandbytes\", found \"gptq\""},
+        {"\"dtype\": \"bfloat16\"", "\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [64, 128]}",
+         "weight_block_size: expected [128, 128]"},
+        {"\"dtype\": \"bfloat16\"",
+         "\"quantization_config\": {\"quant_method\": \"bitsandbytes\", \"bnb_4bit_quant_type\": \"fp4\"}",
+         "bnb_4bit_quant_type"},
         {"\"dtype\": \"bfloat16\"", "\"dtype\": \"bfloat16\", \"dtype\": 1", "twice"},
     };
     struct buf good = read_whole("tests/golden/tiny-a/config.json");
@@ -394,7 +456,8 @@ static void lying_configs_are_refused(void **state) {
         struct buf bad = replaced(&good, lies[i].from, lies[i].to);
         scratch_write(&s, "config.json", bad.data, bad.len);
         if (config_read(s.folder, &m, &err) == 0) fail_msg("accepted: %s", lies[i].to);
-        if (!strstr(err.message, "/config.json") || !strstr(err.message, lies[i].says)) fail_msg("%s\n  -> %s", lies[i].to, err.message);
+        if (!strstr(err.message, "/config.json") || !strstr(err.message, lies[i].says))
+            fail_msg("%s\n  -> %s", lies[i].to, err.message);
         buf_free(&bad);
     }
     scratch_write(&s, "config.json", good.data, good.len);
@@ -417,7 +480,8 @@ static void lying_configs_are_refused(void **state) {
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         scratch_write(&s, others[i].file, others[i].text, strlen(others[i].text));
         if (config_read(s.folder, &m, &err) == 0) fail_msg("accepted: %s", others[i].text);
-        if (!strstr(err.message, others[i].file) || !strstr(err.message, others[i].says)) fail_msg("%s\n  -> %s", others[i].text, err.message);
+        if (!strstr(err.message, others[i].file) || !strstr(err.message, others[i].says))
+            fail_msg("%s\n  -> %s", others[i].text, err.message);
         char path[200];
         snprintf(path, sizeof path, "%s/%s", s.folder, others[i].file);
         unlink(path);
@@ -433,13 +497,15 @@ static void both_spellings_of_configs_are_read(void **state) {
     struct scratch s = scratch_new();
     struct buf good = read_whole("tests/golden/tiny-a/config.json");
     if (config_read(s.folder, &now, &err)) fail_msg("%s", err.message);
-    struct buf old = replaced(&good, "\"rope_parameters\": {", "\"rope_theta\": 5e6, \"rope_scaling\": {"), older = replaced(&old, "\"rope_theta\": 5000000.0,", ""),
+    struct buf old = replaced(&good, "\"rope_parameters\": {", "\"rope_theta\": 5e6, \"rope_scaling\": {"),
+               older = replaced(&old, "\"rope_theta\": 5000000.0,", ""),
                oldest = replaced(&older, "\"dtype\"", "\"torch_dtype\"");
     scratch_write(&s, "config.json", oldest.data, oldest.len);
     if (config_read(s.folder, &then, &err)) fail_msg("%s", err.message);
     assert_memory_equal(&now.text, &then.text, sizeof now.text);
     assert_true(now.text.rope_theta == 5e6 && now.text.mrope_section[1] == 5 && now.image.max_pixels == 16777216);
-    const char *both = "{\"image_processor\": {\"size\": {\"shortest_edge\": 1024, \"longest_edge\": 4096}}, \"video_processor\": {\"min_pixels\": 77}}";
+    const char *both = "{\"image_processor\": {\"size\": {\"shortest_edge\": 1024, \"longest_edge\": 4096}}, "
+                       "\"video_processor\": {\"min_pixels\": 77}}";
     scratch_write(&s, "processor_config.json", both, strlen(both));
     if (config_read(s.folder, &then, &err)) fail_msg("%s", err.message);
     assert_true(then.image.min_pixels == 1024 && then.image.max_pixels == 4096 && then.video.min_pixels == 77);

@@ -13,20 +13,25 @@
 #define QWEN "../shared/data/qwen3-tokenizer"
 
 static const char *const schemas[] = {
-    "{\"type\":\"object\",\"properties\":{\"action\":{\"type\":\"string\",\"enum\":[\"walk_north\",\"walk_south\",\"walk\",\"wait\",\"use_move\"]}},\"required\":[\"action\"],"
+    "{\"type\":\"object\",\"properties\":{\"action\":{\"type\":\"string\",\"enum\":[\"walk_north\",\"walk_south\",\"walk\","
+    "\"wait\",\"use_move\"]}},\"required\":[\"action\"],"
     "\"additionalProperties\":false}",
-    "{\"type\":\"object\",\"properties\":{\"reason\":{\"type\":\"string\",\"maxLength\":40},\"n\":{\"type\":\"integer\",\"minimum\":-12,\"maximum\":305},"
+    "{\"type\":\"object\",\"properties\":{\"reason\":{\"type\":\"string\",\"maxLength\":40},\"n\":{\"type\":\"integer\","
+    "\"minimum\":-12,\"maximum\":305},"
     "\"ok\":{\"type\":\"boolean\"},\"none\":{\"type\":\"null\"},\"x\":{\"type\":\"number\"}},\"additionalProperties\":false}",
     "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":7,\"maximum\":1100},\"minItems\":2,\"maxItems\":5}",
-    "{\"type\":\"object\",\"properties\":{\"a\":{\"anyOf\":[{\"type\":\"string\",\"minLength\":3,\"maxLength\":6},{\"type\":\"integer\"},{\"type\":\"null\"},{\"const\":\"str\"},"
-    "{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[1,12,123,true,null,\"x\\n\",1.5,-3]}}}]},\"b\\u00e9\\\"\":{\"type\":\"array\",\"items\":{\"type\":\"array\","
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"anyOf\":[{\"type\":\"string\",\"minLength\":3,\"maxLength\":6},{\"type\":"
+    "\"integer\"},{\"type\":\"null\"},{\"const\":\"str\"},"
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[1,12,123,true,null,\"x\\n\",1.5,-3]}}}]},\"b\\u00e9\\\"\":{\"type\":"
+    "\"array\",\"items\":{\"type\":\"array\","
     "\"items\":{\"enum\":[\"\\u65e5\\u672c\",\"e\\u0301\"]},\"maxItems\":2},\"minItems\":0,\"maxItems\":3}}}",
     "{\"type\":\"integer\",\"minimum\":-5,\"maximum\":-1}",
     "{\"type\":\"number\"}",
     "{\"type\":\"string\",\"minLength\":1,\"maxLength\":9}",
     "{\"enum\":[1,10,100,\"a\",\"ab\"]}",
     "{\"type\":\"object\",\"properties\":{}}",
-    "{\"type\":\"object\",\"properties\":{\"q\":{\"type\":\"array\",\"items\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"string\",\"maxLength\":2}]},\"maxItems\":3},"
+    "{\"type\":\"object\",\"properties\":{\"q\":{\"type\":\"array\",\"items\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":"
+    "\"string\",\"maxLength\":2}]},\"maxItems\":3},"
     "\"t\":{\"type\":\"array\",\"maxItems\":0}}}",
 };
 
@@ -57,10 +62,13 @@ static bool satisfies(const struct json *schema, const struct json *v) {
         if (v->type != JSON_STRING || utf8_valid_prefix(v->string, v->count) != v->count) return false;
         int64_t n = 0;
         for (uint32_t i = 0; i < v->count; i++) n += (v->string[i] & 0xC0) != 0x80;
-        return n >= json_as_integer(json_get(schema, "minLength"), 0) && n <= json_as_integer(json_get(schema, "maxLength"), INT64_MAX);
+        return n >= json_as_integer(json_get(schema, "minLength"), 0) &&
+               n <= json_as_integer(json_get(schema, "maxLength"), INT64_MAX);
     }
     if (!strcmp(type, "array")) {
-        if (v->type != JSON_ARRAY || v->count < json_as_integer(json_get(schema, "minItems"), 0) || v->count > json_as_integer(json_get(schema, "maxItems"), INT64_MAX)) return false;
+        if (v->type != JSON_ARRAY || v->count < json_as_integer(json_get(schema, "minItems"), 0) ||
+            v->count > json_as_integer(json_get(schema, "maxItems"), INT64_MAX))
+            return false;
         for (uint32_t i = 0; i < v->count; i++)
             if (!satisfies(json_get(schema, "items"), v->items[i])) return false;
         return true;
@@ -68,7 +76,8 @@ static bool satisfies(const struct json *schema, const struct json *v) {
     const struct json *properties = json_get(schema, "properties");
     if (v->type != JSON_OBJECT || v->count != properties->count) return false;
     for (uint32_t i = 0; i < v->count; i++)
-        if (v->members[i].key_len != properties->members[i].key_len || memcmp(v->members[i].key, properties->members[i].key, v->members[i].key_len) != 0 ||
+        if (v->members[i].key_len != properties->members[i].key_len ||
+            memcmp(v->members[i].key, properties->members[i].key, v->members[i].key_len) != 0 ||
             !satisfies(properties->members[i].value, v->members[i].value))
             return false;
     return true;
@@ -93,7 +102,8 @@ struct timing {
 };
 
 /* One random document; after a while it takes what closes strings and arrays. */
-static void walk(const struct tokenizer *t, const struct grammar *g, const struct json *schema, bool use_forced, struct timing *timing) {
+static void walk(const struct tokenizer *t, const struct grammar *g, const struct json *schema, bool use_forced,
+                 struct timing *timing) {
     int32_t vocab = tokenizer_vocab(t);
     uint32_t *mask = calloc(((size_t)vocab + 31) / 32, 4);
     struct constraint_state *s = constraint_new(g);
@@ -156,7 +166,9 @@ static void walks_over(const char *folder, int rounds, bool print) {
         walk(t, g, schema, false, NULL); /* warm */
         struct timing timing = {0};
         for (int round = 0; round < rounds; round++) walk(t, g, schema, round % 2, &timing);
-        if (print) fprintf(stderr, "schema %zu: compiled in %.2f ms; mask %.3f ms on average, %.3f at worst (%d)\n", i, compiled * 1e3, timing.total / timing.masks * 1e3, timing.worst * 1e3, timing.masks);
+        if (print)
+            fprintf(stderr, "schema %zu: compiled in %.2f ms; mask %.3f ms on average, %.3f at worst (%d)\n", i, compiled * 1e3,
+                    timing.total / timing.masks * 1e3, timing.worst * 1e3, timing.masks);
         arena_free(&arena);
         grammar_free(g);
     }
@@ -178,7 +190,9 @@ static void forced_text(void **state) {
     (void)state;
     struct tokenizer *t = NULL;
     struct grammar *g;
-    const char *schema = "{\"type\":\"object\",\"properties\":{\"action\":{\"enum\":[\"walk_north\",\"walk_south\"]},\"end\":{\"const\":true}}}", *bytes;
+    const char *schema = "{\"type\":\"object\",\"properties\":{\"action\":{\"enum\":[\"walk_north\",\"walk_south\"]},\"end\":{"
+                         "\"const\":true}}}",
+               *bytes;
     assert_int_equal(tokenizer_open(SMALL, &t, NULL), 0);
     assert_int_equal(grammar_compile(schema, strlen(schema), t, &g, NULL), 0);
     struct constraint_state *s = constraint_new(g);

@@ -41,7 +41,8 @@ static int parse_options(int argc, char **argv, struct options *o) {
     return 0;
 }
 
-static int encode_line(const struct tokenizer *t, const struct options *o, const char *line, size_t n, struct buf *out, struct err *err) {
+static int encode_line(const struct tokenizer *t, const struct options *o, const char *line, size_t n, struct buf *out,
+                       struct err *err) {
     struct arena arena = {0};
     struct token_list ids = {0};
     int code = 0;
@@ -60,7 +61,8 @@ static int encode_line(const struct tokenizer *t, const struct options *o, const
     return code;
 }
 
-static int decode_line(const struct tokenizer *t, const struct options *o, const char *line, size_t n, struct buf *out, struct err *err) {
+static int decode_line(const struct tokenizer *t, const struct options *o, const char *line, size_t n, struct buf *out,
+                       struct err *err) {
     struct arena arena = {0};
     struct token_list ids = {0};
     struct buf text = {0};
@@ -69,7 +71,8 @@ static int decode_line(const struct tokenizer *t, const struct options *o, const
     if (v && v->type != JSON_ARRAY) code = err_set(err, ERR_ARGUMENT, "expected a JSON array of ids, found another value");
     for (uint32_t i = 0; !code && i < v->count; i++) {
         int64_t id = json_as_integer(v->items[i], -1);
-        if (id < 0 || id > INT32_MAX) code = err_set(err, ERR_ARGUMENT, "element %" PRIu32 ": expected a token id, found another value", i);
+        if (id < 0 || id > INT32_MAX)
+            code = err_set(err, ERR_ARGUMENT, "element %" PRIu32 ": expected a token id, found another value", i);
         else if (token_list_add(&ids, (int32_t)id)) code = err_set(err, ERR_MEMORY, "out of memory");
     }
     if (!code) code = tokenizer_decode(t, ids.ids, ids.count, o->skip_special, &text, err);
@@ -100,7 +103,8 @@ int cmd_tokenize(int argc, char **argv) {
         code = (o.decode ? decode_line : encode_line)(t, &o, line, (size_t)n, &out, &err);
         if (!code && out.failed) code = err_set(&err, ERR_MEMORY, "out of memory");
         buf_char(&out, '\n');
-        if (!code && fwrite(out.data, 1, out.len, stdout) != out.len) code = err_set(&err, ERR_IO, "cannot write: %s", strerror(errno));
+        if (!code && fwrite(out.data, 1, out.len, stdout) != out.len)
+            code = err_set(&err, ERR_IO, "cannot write: %s", strerror(errno));
     }
     if (!code && ferror(stdin)) code = err_set(&err, ERR_IO, "cannot read: %s", strerror(errno));
     if (!code && fflush(stdout) != 0) code = err_set(&err, ERR_IO, "cannot write: %s", strerror(errno));

@@ -64,9 +64,11 @@ static int open_shards(struct checkpoint *c, const struct json *map, const char 
     for (uint32_t i = 0; i < map->count; i++) {
         const struct json_member *m = &map->members[i];
         if (!plain_shard_name(m->value))
-            return err_set(err, ERR_FORMAT, "%s: weight_map: %.200s: expected the plain name of a .safetensors file in this folder, found %s%.200s%s",
-                           path, m->key, m->value->type == JSON_STRING ? "\"" : "another type",
-                           json_as_string(m->value, ""), m->value->type == JSON_STRING ? "\"" : "");
+            return err_set(
+                err, ERR_FORMAT,
+                "%s: weight_map: %.200s: expected the plain name of a .safetensors file in this folder, found %s%.200s%s", path,
+                m->key, m->value->type == JSON_STRING ? "\"" : "another type", json_as_string(m->value, ""),
+                m->value->type == JSON_STRING ? "\"" : "");
         names[i] = m->value->string;
     }
     qsort(names, map->count, sizeof *names, by_text);
@@ -122,7 +124,8 @@ static int open_weights(struct checkpoint *c, struct err *err) {
     if (!index || !single) return err_set(err, ERR_MEMORY, "%s: out of memory", c->folder);
     if (!file_exists(index)) {
         if (!file_exists(single))
-            return err_set(err, ERR_MISSING, "%s: expected model.safetensors or model.safetensors.index.json, found neither", c->folder);
+            return err_set(err, ERR_MISSING, "%s: expected model.safetensors or model.safetensors.index.json, found neither",
+                           c->folder);
         c->files = calloc(1, sizeof *c->files);
         if (!c->files) return err_set(err, ERR_MEMORY, "%s: out of memory", c->folder);
         int code = open_file(c, "model.safetensors", err);
@@ -134,7 +137,8 @@ static int open_weights(struct checkpoint *c, struct err *err) {
     const struct json *root = json_parse_file(index, INDEX_LIMIT, &arena, err), *map = json_get(root, "weight_map");
     int code = root ? 0 : err->code;
     if (root && (!map || map->type != JSON_OBJECT))
-        code = err_set(err, ERR_FORMAT, "%s: weight_map: expected an object of tensor names and file names, found %s", index, map ? "another type" : "nothing");
+        code = err_set(err, ERR_FORMAT, "%s: weight_map: expected an object of tensor names and file names, found %s", index,
+                       map ? "another type" : "nothing");
     if (!code) code = open_shards(c, map, index, err);
     if (!code) code = build_table(c, err);
     if (!code) code = check_index(c, map, index, err);
@@ -146,7 +150,8 @@ static void add_file(XXH3_state_t *h, const struct checkpoint *c, const char *na
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", c->folder, name);
     struct buf text = {0};
-    if (file_exists(path) && file_read(path, INDEX_LIMIT, &text, NULL) == 0 && text.len) XXH3_128bits_update(h, text.data, text.len);
+    if (file_exists(path) && file_read(path, INDEX_LIMIT, &text, NULL) == 0 && text.len)
+        XXH3_128bits_update(h, text.data, text.len);
     XXH3_128bits_update(h, "\xFF", 1); /* ends the file: two contents cannot run into each other */
     buf_free(&text);
 }
@@ -211,7 +216,9 @@ const struct model_config *checkpoint_config(const struct checkpoint *c) { retur
 const char *checkpoint_folder(const struct checkpoint *c) { return c->folder; }
 void checkpoint_identity(const struct checkpoint *c, uint8_t out[16]) { memcpy(out, c->identity, 16); }
 size_t checkpoint_tensor_count(const struct checkpoint *c) { return c->tensor_count; }
-const struct tensor *checkpoint_tensor_at(const struct checkpoint *c, size_t i) { return i < c->tensor_count ? c->tensors[i] : NULL; }
+const struct tensor *checkpoint_tensor_at(const struct checkpoint *c, size_t i) {
+    return i < c->tensor_count ? c->tensors[i] : NULL;
+}
 
 const struct tensor *checkpoint_find(const struct checkpoint *c, const char *name) {
     size_t low = 0, high = c->tensor_count;

@@ -86,12 +86,14 @@ static int read_text(const struct fields *top, struct text_config *t, struct err
     t->kv_heads = t->heads;
     if ((code = field_int(&f, "num_key_value_heads", false, 1, t->heads, &t->kv_heads, err))) return code;
     if (t->heads % t->kv_heads != 0)
-        return err_set(err, ERR_FORMAT, "%s: text_config.num_key_value_heads: expected a divisor of num_attention_heads %d, found %d",
-                       f.file, t->heads, t->kv_heads);
+        return err_set(err, ERR_FORMAT,
+                       "%s: text_config.num_key_value_heads: expected a divisor of num_attention_heads %d, found %d", f.file,
+                       t->heads, t->kv_heads);
     t->head_dim = t->hidden / t->heads;
     if ((code = field_int(&f, "head_dim", false, 2, 1024, &t->head_dim, err))) return code;
     if (t->head_dim < 2 || t->head_dim % 2 != 0)
-        return err_set(err, ERR_FORMAT, "%s: text_config.head_dim: expected an even number from 2 to 1024, found %d", f.file, t->head_dim);
+        return err_set(err, ERR_FORMAT, "%s: text_config.head_dim: expected an even number from 2 to 1024, found %d", f.file,
+                       t->head_dim);
     bool bias = false;
     double eps = 1e-6;
     t->max_positions = 262144;
@@ -104,7 +106,8 @@ static int read_text(const struct fields *top, struct text_config *t, struct err
         (code = field_bool(top, "tie_word_embeddings", &t->tied, err)))
         return code;
     /* 4.57-era files say it at both levels; the top level is the one that transformers follows. */
-    if (!json_get(top->object, "tie_word_embeddings") && (code = field_bool(&f, "tie_word_embeddings", &t->tied, err))) return code;
+    if (!json_get(top->object, "tie_word_embeddings") && (code = field_bool(&f, "tie_word_embeddings", &t->tied, err)))
+        return code;
     if (bias) return refuse_value(&f, "attention_bias", "false", err);
     t->rms_eps = (float)eps;
     return read_rope(&f, t, err);
@@ -123,7 +126,8 @@ static int check_vision(const struct fields *f, const struct vision_config *v, c
                        f->file, t->hidden, v->out_hidden);
     for (int i = 0; i < v->deepstack_count; i++)
         if (v->deepstack[i] >= v->depth || (i && v->deepstack[i] <= v->deepstack[i - 1]))
-            return err_set(err, ERR_FORMAT, "%s: vision_config.deepstack_visual_indexes[%d]: expected ascending block numbers below %d, found %d",
+            return err_set(err, ERR_FORMAT,
+                           "%s: vision_config.deepstack_visual_indexes[%d]: expected ascending block numbers below %d, found %d",
                            f->file, i, v->depth, v->deepstack[i]);
     if (v->deepstack_count > t->layers)
         return err_set(err, ERR_FORMAT, "%s: vision_config.deepstack_visual_indexes: expected at most %d (text layers), found %d",
@@ -147,7 +151,8 @@ static int read_vision(const struct fields *top, const struct text_config *t, st
         (code = field_int(&f, "num_position_embeddings", true, 1, 1 << 24, &v->positions, err)) ||
         (code = field_int(&f, "out_hidden_size", true, 1, 65536, &v->out_hidden, err)) ||
         (code = field_must_be(&f, "hidden_act", "gelu_pytorch_tanh", err)) ||
-        (code = read_int_list(&f, "deepstack_visual_indexes", 0, 511, v->deepstack, CONFIG_MAX_DEEPSTACK, &v->deepstack_count, err)))
+        (code =
+             read_int_list(&f, "deepstack_visual_indexes", 0, 511, v->deepstack, CONFIG_MAX_DEEPSTACK, &v->deepstack_count, err)))
         return code;
     return check_vision(&f, v, t, err);
 }
@@ -175,8 +180,8 @@ static int read_quantisation(const struct fields *top, char *method, size_t size
 
 /* preprocessor_config.json and video_preprocessor_config.json share their keys. Newer saves put both into
  * processor_config.json, as members; a file of its own wins. */
-static int read_image(const char *folder, const char *name, const char *member, const struct vision_config *v, struct image_config *out,
-                      struct err *err) {
+static int read_image(const char *folder, const char *name, const char *member, const struct vision_config *v,
+                      struct image_config *out, struct err *err) {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     bool own = file_exists(path);
@@ -206,7 +211,8 @@ static int read_image(const char *folder, const char *name, const char *member, 
         if (list->type != JSON_ARRAY || list->count != 3) code = refuse_value(&top, key, "a list of 3", err);
         for (int i = 0; i < 3 && !code; i++) {
             double x = json_as_number(list->items[i], NAN);
-            if (!(x >= (which ? 1e-6 : -1e6) && x <= 1e6)) code = refuse_value(&top, key, "3 numbers (above 0 for image_std)", err);
+            if (!(x >= (which ? 1e-6 : -1e6) && x <= 1e6))
+                code = refuse_value(&top, key, "3 numbers (above 0 for image_std)", err);
             else to[i] = (float)x;
         }
     }
@@ -279,7 +285,8 @@ int config_read(const char *folder, struct model_config *out, struct err *err) {
     const char *names[] = {"config.json", "preprocessor_config.json", "video_preprocessor_config.json", "generation_config.json"};
     for (int i = 0; i < 4; i++) {
         int n = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        if (n < 0 || (size_t)n >= sizeof path) return err_set(err, ERR_ARGUMENT, "model folder: path longer than %d bytes", PATH_MAX);
+        if (n < 0 || (size_t)n >= sizeof path)
+            return err_set(err, ERR_ARGUMENT, "model folder: path longer than %d bytes", PATH_MAX);
         int code = i == 0   ? read_main(path, out, err)
                    : i == 1 ? read_image(folder, names[i], "image_processor", &out->vision, &out->image, err)
                    : i == 2 ? read_image(folder, names[i], "video_processor", &out->vision, &out->video, err)

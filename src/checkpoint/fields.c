@@ -54,8 +54,7 @@ int field_int(const struct fields *f, const char *key, bool required, int64_t lo
     return code;
 }
 
-int field_number(const struct fields *f, const char *key, bool required, double low, double high, double *out,
-                 struct err *err) {
+int field_number(const struct fields *f, const char *key, bool required, double low, double high, double *out, struct err *err) {
     const struct json *v = member(f, key);
     if (!v && !required) return 0;
     double value = json_as_number(v, NAN);

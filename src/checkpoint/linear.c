@@ -25,7 +25,8 @@ static const struct tensor *find_part(const struct checkpoint *c, const char *we
     return n > 0 && (size_t)n < sizeof name.text ? checkpoint_find(c, name.text) : NULL;
 }
 
-static int need_part(const struct checkpoint *c, const struct tensor *w, const char *suffix, const struct tensor **out, struct err *err) {
+static int need_part(const struct checkpoint *c, const struct tensor *w, const char *suffix, const struct tensor **out,
+                     struct err *err) {
     *out = find_part(c, w->name, suffix);
     if (*out) return 0;
     return err_set(err, ERR_MISSING, "%s: tensor %s: expected beside it %s%s, found none", w->file, w->name, w->name, suffix);
@@ -58,13 +59,14 @@ static float element(const struct tensor *t, int64_t i) {
 /* All elements of a float tensor as fp32, each finite and, if asked, above zero. */
 static int floats(struct checkpoint *c, const struct tensor *t, bool positive, const float **out, struct err *err) {
     if (!is_float(t->dtype))
-        return err_set(err, ERR_FORMAT, "%s: tensor %s: dtype: expected F32, F16 or BF16, found %s", t->file, t->name, dtype_name(t->dtype));
+        return err_set(err, ERR_FORMAT, "%s: tensor %s: dtype: expected F32, F16 or BF16, found %s", t->file, t->name,
+                       dtype_name(t->dtype));
     int64_t count = element_count(t);
     for (int64_t i = 0; i < count; i++) {
         float f = element(t, i);
         if (!isfinite(f) || (positive && f <= 0))
-            return err_set(err, ERR_FORMAT, "%s: tensor %s: element %" PRId64 ": expected a finite value%s, found %g", t->file, t->name, i,
-                           positive ? " above 0" : "", (double)f);
+            return err_set(err, ERR_FORMAT, "%s: tensor %s: element %" PRId64 ": expected a finite value%s, found %g", t->file,
+                           t->name, i, positive ? " above 0" : "", (double)f);
     }
     if (t->dtype == DTYPE_F32) {
         *out = aligned_data(c, t);
@@ -91,7 +93,8 @@ static int read_fp8(struct checkpoint *c, const struct tensor *t, struct linear_
     int64_t rows = (w->out + FP8_BLOCK - 1) / FP8_BLOCK, columns = (w->in + FP8_BLOCK - 1) / FP8_BLOCK;
     char shape[200];
     if (scale->rank != 2 || scale->shape[0] != rows || scale->shape[1] != columns)
-        return err_set(err, ERR_FORMAT, "%s: tensor %s: shape: expected [%" PRId64 ", %" PRId64 "] (one factor for 128 x 128 weights), found %s",
+        return err_set(err, ERR_FORMAT,
+                       "%s: tensor %s: shape: expected [%" PRId64 ", %" PRId64 "] (one factor for 128 x 128 weights), found %s",
                        scale->file, scale->name, rows, columns, tensor_shape_text(scale, shape, sizeof shape));
     w->storage = STORAGE_FP8_BLOCK;
     w->rounding = DTYPE_F32;
@@ -99,7 +102,8 @@ static int read_fp8(struct checkpoint *c, const struct tensor *t, struct linear_
     return floats(c, scale, true, &w->scale, err);
 }
 
-static int state_error(const struct tensor *state, const char *field, const char *expected, const struct json *found, struct err *err) {
+static int state_error(const struct tensor *state, const char *field, const char *expected, const struct json *found,
+                       struct err *err) {
     char text[64];
     return err_set(err, ERR_FORMAT, "%s: tensor %s: %s: expected %s, found %s", state->file, state->name, field, expected,
                    field_describe(found, text, sizeof text));
@@ -110,15 +114,17 @@ static bool block_size_ok(int64_t n) { return n >= 16 && n <= 65536 && (n & (n -
 /* The JSON that bitsandbytes stores beside the codes: block sizes, target dtype and logical shape. */
 static int read_nf4_state(const struct tensor *state, bool nested, struct linear_weight *w, struct err *err) {
     if (state->dtype != DTYPE_U8 || state->bytes > NF4_STATE_LIMIT)
-        return err_set(err, ERR_FORMAT, "%s: tensor %s: expected at most %d bytes of U8, found %zu bytes of %s", state->file, state->name,
-                       NF4_STATE_LIMIT, state->bytes, dtype_name(state->dtype));
+        return err_set(err, ERR_FORMAT, "%s: tensor %s: expected at most %d bytes of U8, found %zu bytes of %s", state->file,
+                       state->name, NF4_STATE_LIMIT, state->bytes, dtype_name(state->dtype));
     struct arena arena = {0};
     const struct json *s = json_parse(state->data, state->bytes, state->name, &arena, err);
     int code = s ? 0 : err_context(err, "%s", state->file);
     const struct json *type = json_get(s, "quant_type"), *size = json_get(s, "blocksize"), *dtype = json_get(s, "dtype"),
-                      *shape = json_get(s, "shape"), *inner = json_get(s, "nested_blocksize"), *offset = json_get(s, "nested_offset");
+                      *shape = json_get(s, "shape"), *inner = json_get(s, "nested_blocksize"),
+                      *offset = json_get(s, "nested_offset");
     if (!code && strcmp(json_as_string(type, ""), "nf4") != 0) code = state_error(state, "quant_type", "\"nf4\"", type, err);
-    if (!code && !block_size_ok(json_as_integer(size, 0))) code = state_error(state, "blocksize", "a power of two from 16 to 65536", size, err);
+    if (!code && !block_size_ok(json_as_integer(size, 0)))
+        code = state_error(state, "blocksize", "a power of two from 16 to 65536", size, err);
     if (!code) {
         const char *d = json_as_string(dtype, "");
         if (strcmp(d, "bfloat16") == 0) w->rounding = DTYPE_BF16;
@@ -131,13 +137,15 @@ static int read_nf4_state(const struct tensor *state, bool nested, struct linear
         char expected[64], found[64];
         snprintf(expected, sizeof expected, "[%" PRId64 ", %" PRId64 "]", w->out, w->in);
         if (shape && shape->type == JSON_ARRAY && shape->count == 2)
-            snprintf(found, sizeof found, "[%" PRId64 ", %" PRId64 "]", json_as_integer(shape->items[0], -1), json_as_integer(shape->items[1], -1));
+            snprintf(found, sizeof found, "[%" PRId64 ", %" PRId64 "]", json_as_integer(shape->items[0], -1),
+                     json_as_integer(shape->items[1], -1));
         else snprintf(found, sizeof found, "%s", "another rank");
         code = err_set(err, ERR_FORMAT, "%s: tensor %s: shape: expected %s, found %s", state->file, state->name, expected, found);
     }
     if (!code && nested && !block_size_ok(json_as_integer(inner, 0)))
         code = state_error(state, "nested_blocksize", "a power of two from 16 to 65536", inner, err);
-    if (!code && nested && !isfinite(json_as_number(offset, NAN))) code = state_error(state, "nested_offset", "a finite number", offset, err);
+    if (!code && nested && !isfinite(json_as_number(offset, NAN)))
+        code = state_error(state, "nested_offset", "a finite number", offset, err);
     if (!code) {
         w->block_size = (int)json_as_integer(size, 0);
         w->nested_block = nested ? (int)json_as_integer(inner, 0) : 0;
@@ -148,7 +156,8 @@ static int read_nf4_state(const struct tensor *state, bool nested, struct linear
     return code;
 }
 
-static int read_nf4(struct checkpoint *c, const struct tensor *t, const struct tensor *state, struct linear_weight *w, struct err *err) {
+static int read_nf4(struct checkpoint *c, const struct tensor *t, const struct tensor *state, struct linear_weight *w,
+                    struct err *err) {
     const struct tensor *absmax, *map, *inner = NULL, *inner_map = NULL;
     int code = need_part(c, t, ".absmax", &absmax, err);
     if (!code) code = need_part(c, t, ".quant_map", &map, err);
@@ -162,7 +171,8 @@ static int read_nf4(struct checkpoint *c, const struct tensor *t, const struct t
     w->data = t->data;
     int64_t n = w->out * w->in, blocks = (n + w->block_size - 1) / w->block_size;
     if ((code = check_part(t, DTYPE_U8, (n + 1) / 2, err)) || (code = check_part(map, DTYPE_F32, 16, err)) ||
-        (code = check_part(absmax, nested ? DTYPE_U8 : DTYPE_F32, blocks, err)) || (code = floats(c, map, false, &w->quant_map, err)))
+        (code = check_part(absmax, nested ? DTYPE_U8 : DTYPE_F32, blocks, err)) ||
+        (code = floats(c, map, false, &w->quant_map, err)))
         return code;
     if (!nested) return floats(c, absmax, false, &w->absmax_f32, err);
     w->absmax_u8 = absmax->data;
@@ -186,8 +196,8 @@ static int check_shape(const struct tensor *t, int64_t out, int64_t in, struct e
     /* Rank 2 and up only, so that a vector of out * in elements does not pass as a matrix; the product cannot
      * overflow, since the file holds that many elements. */
     if (t->rank >= 2 && t->shape[0] == out && element_count(t) == out * in) return 0;
-    return err_set(err, ERR_FORMAT, "%s: tensor %s: shape: expected [%" PRId64 ", %" PRId64 "], found %s", t->file, t->name, out, in,
-                   tensor_shape_text(t, shape, sizeof shape));
+    return err_set(err, ERR_FORMAT, "%s: tensor %s: shape: expected [%" PRId64 ", %" PRId64 "], found %s", t->file, t->name, out,
+                   in, tensor_shape_text(t, shape, sizeof shape));
 }
 
 int checkpoint_linear(struct checkpoint *c, const char *name, int64_t out, int64_t in, bool bias, struct linear_weight *w,
@@ -209,14 +219,16 @@ int checkpoint_linear(struct checkpoint *c, const char *name, int64_t out, int64
         code = read_nf4(c, t, state, w, err);
     } else if ((code = check_shape(t, out, in, err)) != 0) {
         if (find_part(c, t->name, ".quant_state.bitsandbytes__fp4"))
-            code = err_set(err, ERR_FORMAT, "%s: tensor %s: expected NF4, found bitsandbytes FP4, which is not supported", t->file, t->name);
+            code = err_set(err, ERR_FORMAT, "%s: tensor %s: expected NF4, found bitsandbytes FP4, which is not supported",
+                           t->file, t->name);
     } else if (t->dtype == DTYPE_F8_E4M3) {
         code = read_fp8(c, t, w, err);
     } else if (is_float(t->dtype)) {
         code = read_dense(c, t, w, err);
     } else {
-        code = err_set(err, ERR_FORMAT, "%s: tensor %s: dtype: expected BF16, F16, F32, F8_E4M3 or NF4 with its quant_state, found %s",
-                       t->file, t->name, dtype_name(t->dtype));
+        code = err_set(err, ERR_FORMAT,
+                       "%s: tensor %s: dtype: expected BF16, F16, F32, F8_E4M3 or NF4 with its quant_state, found %s", t->file,
+                       t->name, dtype_name(t->dtype));
     }
     if (!code && bias) {
         struct name bias_name;
@@ -231,8 +243,8 @@ int checkpoint_vector(struct checkpoint *c, const char *name, int64_t count, con
     char shape[200];
     if (!t) return err_set(err, ERR_MISSING, "%s: tensor %s: expected, found none", c->folder, name);
     if (!is_float(t->dtype) || element_count(t) != count)
-        return err_set(err, ERR_FORMAT, "%s: tensor %s: expected %" PRId64 " elements of BF16, F16 or F32, found %s of %s", t->file, name,
-                       count, tensor_shape_text(t, shape, sizeof shape), dtype_name(t->dtype));
+        return err_set(err, ERR_FORMAT, "%s: tensor %s: expected %" PRId64 " elements of BF16, F16 or F32, found %s of %s",
+                       t->file, name, count, tensor_shape_text(t, shape, sizeof shape), dtype_name(t->dtype));
     return floats(c, t, false, out, err);
 }
 
@@ -275,7 +287,8 @@ void linear_weight_rows_f32(const struct linear_weight *w, int64_t row0, int64_t
     case STORAGE_FP8_BLOCK:
         for (int64_t r = row0; r < row1; r++)
             for (int64_t k = 0; k < w->in; k++)
-                *out++ = e4m3_to_f32(((const uint8_t *)w->data)[r * w->in + k]) * w->scale[r / FP8_BLOCK * columns + k / FP8_BLOCK];
+                *out++ =
+                    e4m3_to_f32(((const uint8_t *)w->data)[r * w->in + k]) * w->scale[r / FP8_BLOCK * columns + k / FP8_BLOCK];
         break;
     case STORAGE_NF4: nf4_rows(w, row0, row1, out); break;
     }
@@ -292,6 +305,7 @@ size_t linear_weight_bytes(const struct linear_weight *w) {
     case STORAGE_NF4: break;
     }
     size_t blocks = (n + (size_t)w->block_size - 1) / (size_t)w->block_size;
-    size_t scales = w->absmax_f32 ? blocks * 4 : blocks + (blocks + (size_t)w->nested_block - 1) / (size_t)w->nested_block * 4 + 1024;
+    size_t scales =
+        w->absmax_f32 ? blocks * 4 : blocks + (blocks + (size_t)w->nested_block - 1) / (size_t)w->nested_block * 4 + 1024;
     return (n + 1) / 2 + scales + 64 + bias;
 }

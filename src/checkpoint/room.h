@@ -11,8 +11,8 @@ struct checkpoint {
     size_t file_count;
     const struct tensor **tensors; /* of all files, ordered by name */
     size_t tensor_count;
-    struct arena arena;   /* names, lists, small converted vectors */
-    void **copies;        /* malloc'ed: aligned copies and converted vectors too large for the arena */
+    struct arena arena; /* names, lists, small converted vectors */
+    void **copies;      /* malloc'ed: aligned copies and converted vectors too large for the arena */
     size_t copy_count, copy_cap;
     uint8_t identity[16];
 };

@@ -19,8 +19,8 @@ static const struct {
     const char *name;
     uint8_t bytes;
 } dtypes[] = {
-    [DTYPE_F32] = {"F32", 4}, [DTYPE_F16] = {"F16", 2}, [DTYPE_BF16] = {"BF16", 2}, [DTYPE_F8_E4M3] = {"F8_E4M3", 1},
-    [DTYPE_U8] = {"U8", 1},   [DTYPE_I8] = {"I8", 1},   [DTYPE_I32] = {"I32", 4},   [DTYPE_I64] = {"I64", 8},
+    [DTYPE_F32] = {"F32", 4}, [DTYPE_F16] = {"F16", 2},   [DTYPE_BF16] = {"BF16", 2}, [DTYPE_F8_E4M3] = {"F8_E4M3", 1},
+    [DTYPE_U8] = {"U8", 1},   [DTYPE_I8] = {"I8", 1},     [DTYPE_I32] = {"I32", 4},   [DTYPE_I64] = {"I64", 8},
     [DTYPE_F64] = {"F64", 8}, [DTYPE_BOOL] = {"BOOL", 1},
 };
 enum { DTYPE_COUNT = sizeof dtypes / sizeof *dtypes };
@@ -63,8 +63,8 @@ struct reader {
 static int refuse(struct reader *r, const char *field, const char *expected, const char *found) {
     r->failed = true;
     const char *name = r->now.tensor.name;
-    err_set(r->err, ERR_FORMAT, "%s: header%s%.200s%s%s: expected %s, found %s", r->path, name ? ": tensor " : "", name ? name : "",
-            *field ? ": " : "", field, expected, found);
+    err_set(r->err, ERR_FORMAT, "%s: header%s%.200s%s%s: expected %s, found %s", r->path, name ? ": tensor " : "",
+            name ? name : "", *field ? ": " : "", field, expected, found);
     return 0;
 }
 
@@ -159,7 +159,8 @@ static int on_string(void *ctx, const unsigned char *text, size_t len) {
     if (r->skip || r->place == PLACE_METADATA || (r->place == PLACE_ENTRY && r->field == FIELD_UNKNOWN)) return 1;
     if (r->place != PLACE_ENTRY || r->field != FIELD_DTYPE) return refuse(r, "", "another type", "a string");
     for (int d = 0; d < DTYPE_COUNT; d++)
-        if (strlen(dtypes[d].name) == len && memcmp(dtypes[d].name, text, len) == 0) return r->now.tensor.dtype = (enum dtype)d, 1;
+        if (strlen(dtypes[d].name) == len && memcmp(dtypes[d].name, text, len) == 0)
+            return r->now.tensor.dtype = (enum dtype)d, 1;
     char found[32];
     snprintf(found, sizeof found, "\"%.*s\"", (int)(len < 24 ? len : 24), (const char *)text);
     return refuse(r, "dtype", "one of F32 F16 BF16 F8_E4M3 U8 I8 I32 I64 F64 BOOL", found);
@@ -190,7 +191,8 @@ static int on_key(void *ctx, const unsigned char *text, size_t len) {
         return r->metadata_seen = r->metadata_next = true, 1;
     }
     for (size_t i = 0; i < len; i++)
-        if (text[i] < 0x20 || text[i] == 0x7F) return refuse(r, "", "tensor names without control characters", "one that has them");
+        if (text[i] < 0x20 || text[i] == 0x7F)
+            return refuse(r, "", "tensor names without control characters", "one that has them");
     r->now = (struct entry){.tensor.file = r->path};
     r->now.tensor.name = arena_string(r->arena, (const char *)text, len);
     return r->now.tensor.name ? 1 : out_of_memory(r);
@@ -198,9 +200,15 @@ static int on_key(void *ctx, const unsigned char *text, size_t len) {
 
 static int read_header(struct reader *r, const unsigned char *text, size_t len) {
     static const yajl_callbacks callbacks = {
-        .yajl_null = on_other,         .yajl_boolean = on_bool,         .yajl_number = on_number,
-        .yajl_string = on_string,      .yajl_start_map = on_start_map,  .yajl_map_key = on_key,
-        .yajl_end_map = on_end_map,    .yajl_start_array = on_start_array, .yajl_end_array = on_end_array,
+        .yajl_null = on_other,
+        .yajl_boolean = on_bool,
+        .yajl_number = on_number,
+        .yajl_string = on_string,
+        .yajl_start_map = on_start_map,
+        .yajl_map_key = on_key,
+        .yajl_end_map = on_end_map,
+        .yajl_start_array = on_start_array,
+        .yajl_end_array = on_end_array,
     };
     yajl_handle handle = yajl_alloc(&callbacks, NULL, r);
     if (!handle) return err_set(r->err, ERR_MEMORY, "%s: out of memory", r->path);
@@ -228,7 +236,9 @@ static int by_offset(const void *a, const void *b) {
     return (x->end > y->end) - (x->end < y->end);
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const struct tensor *)a)->name, ((const struct tensor *)b)->name); }
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const struct tensor *)a)->name, ((const struct tensor *)b)->name);
+}
 
 static int check_size(const struct entry *e, const char *path, struct err *err) {
     const struct tensor *t = &e->tensor;
@@ -241,7 +251,8 @@ static int check_size(const struct entry *e, const char *path, struct err *err) 
         return err_set(err, ERR_FORMAT, "%s: tensor %.200s: shape: expected at most 2^64 bytes, found %s of %s", path, t->name,
                        tensor_shape_text(t, shape, sizeof shape), dtype_name(t->dtype));
     if (e->end < e->begin || e->end - e->begin != bytes)
-        return err_set(err, ERR_FORMAT, "%s: tensor %.200s: data_offsets: expected %" PRIu64 " bytes (%s %s), found [%" PRIu64 ", %" PRIu64 ")",
+        return err_set(err, ERR_FORMAT,
+                       "%s: tensor %.200s: data_offsets: expected %" PRIu64 " bytes (%s %s), found [%" PRIu64 ", %" PRIu64 ")",
                        path, t->name, bytes, dtype_name(t->dtype), tensor_shape_text(t, shape, sizeof shape), e->begin, e->end);
     return 0;
 }
@@ -255,15 +266,19 @@ static int check_layout(struct reader *r, uint64_t data_bytes) {
         int code = check_size(e, r->path, r->err);
         if (code) return code;
         if (e->begin != at)
-            return err_set(r->err, ERR_FORMAT, "%s: tensor %.200s: data_offsets: expected begin %" PRIu64 " (no gap, no overlap), found %" PRIu64,
+            return err_set(r->err, ERR_FORMAT,
+                           "%s: tensor %.200s: data_offsets: expected begin %" PRIu64 " (no gap, no overlap), found %" PRIu64,
                            r->path, e->tensor.name, at, e->begin);
         if (e->end > data_bytes)
-            return err_set(r->err, ERR_FORMAT, "%s: tensor %.200s: data_offsets: expected an end within the %" PRIu64 " data bytes of the file, found %" PRIu64
-                           " (is the file cut short?)", r->path, e->tensor.name, data_bytes, e->end);
+            return err_set(r->err, ERR_FORMAT,
+                           "%s: tensor %.200s: data_offsets: expected an end within the %" PRIu64
+                           " data bytes of the file, found %" PRIu64 " (is the file cut short?)",
+                           r->path, e->tensor.name, data_bytes, e->end);
         at = e->end;
     }
     if (at != data_bytes)
-        return err_set(r->err, ERR_FORMAT, "%s: data: expected %" PRIu64 " bytes after the header, found %" PRIu64, r->path, at, data_bytes);
+        return err_set(r->err, ERR_FORMAT, "%s: data: expected %" PRIu64 " bytes after the header, found %" PRIu64, r->path, at,
+                       data_bytes);
     return 0;
 }
 
@@ -274,8 +289,10 @@ static int parse(struct reader *r, const uint8_t *data, size_t bytes, struct saf
     if (n < 2 || n > SAFETENSORS_HEADER_LIMIT)
         return err_set(r->err, ERR_FORMAT, "%s: header length: expected 2 to 100000000, found %" PRIu64, r->path, n);
     if (n > bytes - 8)
-        return err_set(r->err, ERR_FORMAT, "%s: header length: expected at most the %zu bytes that follow, found %" PRIu64, r->path, bytes - 8, n);
-    if (data[8] != '{') return err_set(r->err, ERR_FORMAT, "%s: header: expected '{' at byte 8, found byte 0x%02x", r->path, data[8]);
+        return err_set(r->err, ERR_FORMAT, "%s: header length: expected at most the %zu bytes that follow, found %" PRIu64,
+                       r->path, bytes - 8, n);
+    if (data[8] != '{')
+        return err_set(r->err, ERR_FORMAT, "%s: header: expected '{' at byte 8, found byte 0x%02x", r->path, data[8]);
     int code = read_header(r, data + 8, n);
     if (!code) code = check_layout(r, bytes - 8 - n);
     if (code) return code;
@@ -290,7 +307,8 @@ static int parse(struct reader *r, const uint8_t *data, size_t bytes, struct saf
     qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
     for (size_t i = 1; i < s->count; i++)
         if (strcmp(s->tensors[i - 1].name, s->tensors[i].name) == 0)
-            return err_set(r->err, ERR_FORMAT, "%s: header: expected unique names, found tensor %.200s twice", r->path, s->tensors[i].name);
+            return err_set(r->err, ERR_FORMAT, "%s: header: expected unique names, found tensor %.200s twice", r->path,
+                           s->tensors[i].name);
     return 0;
 }
 

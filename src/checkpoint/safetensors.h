@@ -11,7 +11,7 @@ enum { SAFETENSORS_HEADER_LIMIT = 100000000 };
 
 struct safetensors {
     struct file_map map;
-    struct arena arena; /* names and the tensor array */
+    struct arena arena;     /* names and the tensor array */
     struct tensor *tensors; /* ordered by name */
     size_t count;
 };

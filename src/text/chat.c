@@ -53,7 +53,8 @@ static void say(struct writer *w, const char *text) { buf_str(&w->run, text); }
 
 /* Text in which some marks count as tokens. */
 static void marked(struct writer *w, const char *text, size_t n) {
-    static const char *const marks[] = {"<tool_call>", "</tool_call>", "<think>", "</think>", "<tool_response>", "</tool_response>"};
+    static const char *const marks[] = {"<tool_call>", "</tool_call>",    "<think>",
+                                        "</think>",    "<tool_response>", "</tool_response>"};
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         if (text[i] != '<') continue;
@@ -73,9 +74,11 @@ static void marked(struct writer *w, const char *text, size_t n) {
 static void pads(struct writer *w, const char *token, int64_t count) {
     int32_t id = tokenizer_added_id(w->t, token);
     if (id < 0) {
-        w->code = err_set(w->err, ERR_MISSING, "chat: expected the token %s in the vocabulary for an image or video, found none", token);
+        w->code = err_set(w->err, ERR_MISSING, "chat: expected the token %s in the vocabulary for an image or video, found none",
+                          token);
     } else if (count < 1 || count > MAX_PADS) {
-        w->code = err_set(w->err, ERR_ARGUMENT, "chat: expected 1 to %d tokens for an image or video group, found %" PRId64, MAX_PADS, count);
+        w->code = err_set(w->err, ERR_ARGUMENT, "chat: expected 1 to %d tokens for an image or video group, found %" PRId64,
+                          MAX_PADS, count);
     } else {
         control(w, "<|vision_start|>");
         add_ids(w, id, count);
@@ -149,7 +152,8 @@ static void write_assistant(struct writer *w, const struct chat_message *m, bool
         if (m->parts[i].kind == CHAT_TEXT) buf_append(&flat, m->parts[i].text, m->parts[i].text_len);
         else w->code = err_set(w->err, ERR_ARGUMENT, "chat: expected text in an assistant message, found an image or video");
     }
-    struct slice content = {flat.data ? flat.data : "", flat.len}, reasoning = {m->reasoning ? m->reasoning : "", m->reasoning ? strlen(m->reasoning) : 0};
+    struct slice content = {flat.data ? flat.data : "", flat.len},
+                 reasoning = {m->reasoning ? m->reasoning : "", m->reasoning ? strlen(m->reasoning) : 0};
     if (flat.failed) w->code = err_set(w->err, ERR_MEMORY, "chat: out of memory");
     if (w->options->format == CHAT_THINKING) {
         if (!m->reasoning) reasoning = split_reasoning(&content);
@@ -185,20 +189,24 @@ static void write_tools(struct writer *w, const struct chat_message *system) {
     struct arena arena = {0};
     const struct json *tools = json_parse(w->options->tools_json, strlen(w->options->tools_json), "tools", &arena, w->err);
     if (!tools) w->code = ERR_FORMAT;
-    else if (tools->type != JSON_ARRAY) w->code = err_set(w->err, ERR_FORMAT, "tools: expected a JSON array of function signatures, found another value");
+    else if (tools->type != JSON_ARRAY)
+        w->code = err_set(w->err, ERR_FORMAT, "tools: expected a JSON array of function signatures, found another value");
     open_turn(w, "system");
     if (system) {
         write_content(w, system);
         say(w, "\n\n");
     }
-    say(w, "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within "
+    say(w, "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function "
+           "signatures within "
            "<tools></tools> XML tags:\n<tools>");
     for (uint32_t i = 0; !w->code && i < tools->count; i++) {
         say(w, "\n");
         python_json(&w->run, tools->items[i]);
     }
-    static const char after[] = "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-                                "<tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>";
+    static const char after[] =
+        "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+        "<tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": "
+        "<args-json-object>}\n</tool_call>";
     marked(w, after, sizeof after - 1);
     close_turn(w);
     arena_free(&arena);
@@ -209,8 +217,9 @@ static bool is_tool_response(const struct chat_message *m) {
     static const char open[] = "<tool_response>", close[] = "</tool_response>";
     if (m->part_count == 0) return false;
     const struct chat_part *first = &m->parts[0], *last = &m->parts[m->part_count - 1];
-    return first->kind == CHAT_TEXT && last->kind == CHAT_TEXT && first->text_len >= sizeof open - 1 && last->text_len >= sizeof close - 1 &&
-           memcmp(first->text, open, sizeof open - 1) == 0 && memcmp(last->text + last->text_len - (sizeof close - 1), close, sizeof close - 1) == 0;
+    return first->kind == CHAT_TEXT && last->kind == CHAT_TEXT && first->text_len >= sizeof open - 1 &&
+           last->text_len >= sizeof close - 1 && memcmp(first->text, open, sizeof open - 1) == 0 &&
+           memcmp(last->text + last->text_len - (sizeof close - 1), close, sizeof close - 1) == 0;
 }
 
 static int last_query(const struct chat_message *messages, int count) {
@@ -238,7 +247,8 @@ static void write_message(struct writer *w, const struct chat_message *messages,
     bool thinking = w->options->format == CHAT_THINKING;
     switch (m->role) {
     case CHAT_SYSTEM:
-        if (i == 0 ? w->options->tools_json != NULL : !thinking) return; /* in the tools turn already; the Instruct template drops it */
+        if (i == 0 ? w->options->tools_json != NULL : !thinking)
+            return; /* in the tools turn already; the Instruct template drops it */
         open_turn(w, "system");
         write_content(w, m);
         close_turn(w);
@@ -286,7 +296,8 @@ static int judge(const char *template, const char *path, enum chat_format *out, 
     const char *tail = NULL;
     for (const char *p = template; (p = strstr(p, "add_generation_prompt")) != NULL; p++) tail = p;
     if (!tail || !strstr(template, "<|im_start|>"))
-        return err_set(err, ERR_FORMAT, "%s: expected a chat template with <|im_start|> turns and add_generation_prompt, found another one", path);
+        return err_set(err, ERR_FORMAT,
+                       "%s: expected a chat template with <|im_start|> turns and add_generation_prompt, found another one", path);
     *out = CHAT_INSTRUCT;
     for (const char *p = tail; (p = strstr(p, "<think>")) != NULL; p++) {
         const char *close = strstr(p, "</think>"), *end = strpbrk(p, "'\"");
@@ -316,7 +327,8 @@ int chat_detect_format(const char *folder, enum chat_format *out, struct err *er
     for (int i = 0; i < 3; i++) {
         char path[PATH_MAX];
         int n = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        if (n < 0 || (size_t)n >= sizeof path) return err_set(err, ERR_ARGUMENT, "model folder: path longer than %d bytes", PATH_MAX);
+        if (n < 0 || (size_t)n >= sizeof path)
+            return err_set(err, ERR_ARGUMENT, "model folder: path longer than %d bytes", PATH_MAX);
         if (!file_exists(path)) continue;
         bool found = true;
         int code;
@@ -330,5 +342,7 @@ int chat_detect_format(const char *folder, enum chat_format *out, struct err *er
         }
         if (code || found) return code;
     }
-    return err_set(err, ERR_MISSING, "%s: expected a chat template in chat_template.jinja, chat_template.json or tokenizer_config.json, found none", folder);
+    return err_set(err, ERR_MISSING,
+                   "%s: expected a chat template in chat_template.jinja, chat_template.json or tokenizer_config.json, found none",
+                   folder);
 }

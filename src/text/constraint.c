@@ -96,7 +96,8 @@ static bool compute_mask(const struct grammar *g, const struct config *c, uint32
     int64_t room = config_string_room(g, c);
     if (room >= 0) {
         memcpy(bits, trie->easy_mask, mask_words(g) * sizeof *bits);
-        for (size_t i = 0; i < trie->easy_count && trie->easy[i].characters > room; i++) bits[trie->easy[i].id / 32] &= ~(1u << (trie->easy[i].id % 32));
+        for (size_t i = 0; i < trie->easy_count && trie->easy[i].characters > room; i++)
+            bits[trie->easy[i].id / 32] &= ~(1u << (trie->easy[i].id % 32));
     }
     struct walk w = {.g = g, .bits = bits};
     w.levels = calloc((size_t)trie->longest + 2, sizeof *w.levels);

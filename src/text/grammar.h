@@ -22,11 +22,11 @@ struct text_slice {
 
 struct node {
     enum node_kind kind;
-    uint32_t count;              /* literals; members of an object; branches of anyOf */
+    uint32_t count;                 /* literals; members of an object; branches of anyOf */
     const struct text_slice *texts; /* LITERALS: ordered, distinct. OBJECT: `{"a":`, `,"b":` ..., and one more, the end */
-    const uint32_t *children;    /* OBJECT: values. ARRAY: one, the items. ANY: branches */
-    int64_t low, high;           /* STRING: length in characters. INTEGER: value. ARRAY: items. high INT64_MAX: no limit */
-    uint32_t width;              /* most configurations that entering this node can make */
+    const uint32_t *children;       /* OBJECT: values. ARRAY: one, the items. ANY: branches */
+    int64_t low, high;              /* STRING: length in characters. INTEGER: value. ARRAY: items. high INT64_MAX: no limit */
+    uint32_t width;                 /* most configurations that entering this node can make */
 };
 
 struct frame {

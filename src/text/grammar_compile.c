@@ -69,7 +69,8 @@ static bool has_type(const struct json *v, const char *type) {
     case JSON_NULL: return strcmp(type, "null") == 0;
     case JSON_BOOL: return strcmp(type, "boolean") == 0;
     case JSON_STRING: return strcmp(type, "string") == 0;
-    case JSON_NUMBER: return strcmp(type, "number") == 0 || (strcmp(type, "integer") == 0 && (v->is_integer || v->number == floor(v->number)));
+    case JSON_NUMBER:
+        return strcmp(type, "number") == 0 || (strcmp(type, "integer") == 0 && (v->is_integer || v->number == floor(v->number)));
     default: return false;
     }
 }
@@ -80,9 +81,11 @@ static uint32_t compile_literals(struct compiler *c, struct json *const *values,
     if (!texts) return no_memory(c);
     struct buf b = {0};
     for (uint32_t i = 0; i < count && !c->code; i++) {
-        if (values[i]->type == JSON_ARRAY || values[i]->type == JSON_OBJECT) fail(c, "enum and const of scalars", "an array or object");
+        if (values[i]->type == JSON_ARRAY || values[i]->type == JSON_OBJECT)
+            fail(c, "enum and const of scalars", "an array or object");
         else if (type && !has_type(values[i], type)) fail(c, "enum and const values of the stated type", "another one");
-        else if (values[i]->type == JSON_NUMBER && !values[i]->is_integer && !isfinite(values[i]->number)) fail(c, "finite numbers", "one beyond the range of doubles");
+        else if (values[i]->type == JSON_NUMBER && !values[i]->is_integer && !isfinite(values[i]->number))
+            fail(c, "finite numbers", "one beyond the range of doubles");
         else python_json(&b, values[i]), texts[i] = keep(c, &b);
     }
     buf_free(&b);
@@ -105,14 +108,15 @@ static uint32_t compile_words(struct compiler *c, const char *one, const char *t
 /* ---- the other types ---------------------------------------------------------------------------------------------------- */
 
 /* low and high of a pair of keywords, within [least, most]. */
-static void read_range(struct compiler *c, const struct json *s, const char *low_key, const char *high_key, int64_t least, int64_t most, int64_t *low,
-                       int64_t *high) {
+static void read_range(struct compiler *c, const struct json *s, const char *low_key, const char *high_key, int64_t least,
+                       int64_t most, int64_t *low, int64_t *high) {
     const struct json *l = json_get(s, low_key), *h = json_get(s, high_key);
     char expected[120];
     snprintf(expected, sizeof expected, "%s <= %s, integers within %" PRId64 " and %" PRId64, low_key, high_key, least, most);
     if (l) *low = json_as_integer(l, INT64_MIN);
     if (h) *high = json_as_integer(h, INT64_MIN);
-    if ((l && (*low == INT64_MIN || *low < least || *low > most)) || (h && (*high == INT64_MIN || *high < least || *high > most)) || *low > *high)
+    if ((l && (*low == INT64_MIN || *low < least || *low > most)) ||
+        (h && (*high == INT64_MIN || *high < least || *high > most)) || *low > *high)
         fail(c, expected, "an impossible range");
 }
 
@@ -127,12 +131,14 @@ static uint32_t compile_child(struct compiler *c, const struct json *s, const ch
 }
 
 static uint32_t compile_object(struct compiler *c, const struct json *s) {
-    const struct json *properties = json_get(s, "properties"), *required = json_get(s, "required"), *more = json_get(s, "additionalProperties");
+    const struct json *properties = json_get(s, "properties"), *required = json_get(s, "required"),
+                      *more = json_get(s, "additionalProperties");
     if (more && more->type != JSON_BOOL) return fail(c, "additionalProperties true or false", "a schema");
     if (properties && properties->type != JSON_OBJECT) return fail(c, "properties as an object", "another value");
     if (required && required->type != JSON_ARRAY) return fail(c, "required as a list", "another value");
     for (uint32_t i = 0; required && i < required->count; i++)
-        if (!json_get(properties, json_as_string(required->items[i], ""))) return fail(c, "required names among the properties", json_as_string(required->items[i], "no string"));
+        if (!json_get(properties, json_as_string(required->items[i], "")))
+            return fail(c, "required names among the properties", json_as_string(required->items[i], "no string"));
     uint32_t count = properties ? properties->count : 0, *children = arena_array(&c->g->arena, count + 1, sizeof *children);
     struct text_slice *texts = arena_array(&c->g->arena, count + 1, sizeof *texts);
     if (!children || !texts) return no_memory(c);
@@ -181,7 +187,8 @@ static uint32_t compile_any(struct compiler *c, const struct json *list) {
 
 /* Refuses every keyword that is neither implemented for this type nor a mere annotation. */
 static void check_keywords(struct compiler *c, const struct json *s, const char *const *allowed) {
-    static const char *const annotations[] = {"title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly", NULL};
+    static const char *const annotations[] = {"title",    "description", "default",  "examples",  "$schema", "$id",
+                                              "$comment", "deprecated",  "readOnly", "writeOnly", NULL};
     for (uint32_t i = 0; i < s->count && !c->code; i++) {
         bool known = false;
         for (const char *const *k = annotations; *k; k++) known |= strcmp(*k, s->members[i].key) == 0;
@@ -191,12 +198,15 @@ static void check_keywords(struct compiler *c, const struct json *s, const char 
 }
 
 static uint32_t compile_typed(struct compiler *c, const struct json *s, const char *type) {
-    static const char *const object[] = {"type", "properties", "required", "additionalProperties", NULL}, *const array[] = {"type", "items", "minItems", "maxItems", NULL},
-                             *const string[] = {"type", "minLength", "maxLength", NULL}, *const integer[] = {"type", "minimum", "maximum", NULL}, *const plain[] = {"type", NULL};
+    static const char *const object[] = {"type", "properties", "required", "additionalProperties", NULL},
+                             *const array[] = {"type", "items", "minItems", "maxItems", NULL},
+                             *const string[] = {"type", "minLength", "maxLength", NULL},
+                             *const integer[] = {"type", "minimum", "maximum", NULL}, *const plain[] = {"type", NULL};
     static const struct {
         const char *name;
         const char *const *keywords;
-    } types[] = {{"object", object}, {"array", array}, {"string", string}, {"integer", integer}, {"number", plain}, {"boolean", plain}, {"null", plain}};
+    } types[] = {{"object", object}, {"array", array},   {"string", string}, {"integer", integer},
+                 {"number", plain},  {"boolean", plain}, {"null", plain}};
     int which = -1;
     for (int i = 0; i < 7; i++)
         if (strcmp(type, types[i].name) == 0) which = i;
@@ -222,11 +232,13 @@ static uint32_t compile_typed(struct compiler *c, const struct json *s, const ch
 }
 
 static uint32_t compile_schema(struct compiler *c, const struct json *s) {
-    static const char *const with_enum[] = {"type", "enum", NULL}, *const with_const[] = {"type", "const", NULL}, *const with_any[] = {"anyOf", NULL};
+    static const char *const with_enum[] = {"type", "enum", NULL}, *const with_const[] = {"type", "const", NULL},
+                             *const with_any[] = {"anyOf", NULL};
     if (c->code) return 0;
     if (!s || s->type != JSON_OBJECT) return fail(c, "a schema (an object)", "another value");
     if (c->depth == GRAMMAR_MAX_DEPTH) return fail(c, "nesting to 16 levels", "more");
-    const struct json *type = json_get(s, "type"), *list = json_get(s, "enum"), *value = json_get(s, "const"), *any = json_get(s, "anyOf");
+    const struct json *type = json_get(s, "type"), *list = json_get(s, "enum"), *value = json_get(s, "const"),
+                      *any = json_get(s, "anyOf");
     if (type && type->type != JSON_STRING) return fail(c, "type as one name", "a list or another value (use anyOf)");
     if (!type && !list && !value && !any) {
         check_keywords(c, s, with_any);
@@ -236,7 +248,8 @@ static uint32_t compile_schema(struct compiler *c, const struct json *s) {
     uint32_t node;
     if (list) {
         check_keywords(c, s, with_enum);
-        node = list->type == JSON_ARRAY ? compile_literals(c, list->items, list->count, json_as_string(type, NULL)) : fail(c, "enum as a list", "another value");
+        node = list->type == JSON_ARRAY ? compile_literals(c, list->items, list->count, json_as_string(type, NULL))
+                                        : fail(c, "enum as a list", "another value");
     } else if (value) {
         check_keywords(c, s, with_const);
         struct json *one = (struct json *)value;

@@ -223,7 +223,8 @@ void config_step(const struct grammar *g, const struct config *from, uint8_t byt
                 if (n->high > 0) f->step = ARRAY_ITEM, enter(g, &c, n->children[0], out);
                 return;
             }
-            if (f->step == ARRAY_AFTER && byte == ',' && f->a < n->high) return f->step = ARRAY_ITEM, enter(g, &c, n->children[0], out);
+            if (f->step == ARRAY_AFTER && byte == ',' && f->a < n->high)
+                return f->step = ARRAY_ITEM, enter(g, &c, n->children[0], out);
             if (byte == ']' && (f->step == ARRAY_EMPTY || (f->step == ARRAY_AFTER && f->a >= n->low))) outcome = COMPLETE;
             break;
         case NODE_ANY: break; /* never on the stack */

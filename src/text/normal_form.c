@@ -15,11 +15,12 @@
 static const struct {
     uint32_t first, last;
 } inert[] = {
-    {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},   {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},   {0x0EBA, 0x0EBA}, {0x11A7, 0x11A7},
-    {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
-    {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11930, 0x11930},
-    {0x11935, 0x11935}, {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
-    {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F},
+    {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},   {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},
+    {0x0EBA, 0x0EBA},   {0x11A7, 0x11A7},   {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},
+    {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070},
+    {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11930, 0x11930}, {0x11935, 0x11935}, {0x11938, 0x11938},
+    {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99},
+    {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F},
     {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
 };
 
@@ -38,11 +39,11 @@ static bool is_inert(uint32_t c) {
  * point against utf8proc's own NFC by tests/test_text_tokenizer.c. */
 static bool surely_nfc(uint32_t c) {
     if (c < 0x0300) return true;
-    if (c >= 0x4E00 && c <= 0x9FFF) return true; /* CJK unified ideographs */
-    if (c >= 0x3041 && c <= 0x3096) return true; /* Hiragana without the combining sound marks */
-    if (c >= 0x30A1 && c <= 0x30FF) return true; /* Katakana */
-    if (c >= 0xAC00 && c <= 0xD7A3) return true; /* Hangul syllables (a following jamo is outside these ranges) */
-    if (c >= 0x0400 && c <= 0x0482) return true; /* Cyrillic letters */
+    if (c >= 0x4E00 && c <= 0x9FFF) return true;        /* CJK unified ideographs */
+    if (c >= 0x3041 && c <= 0x3096) return true;        /* Hiragana without the combining sound marks */
+    if (c >= 0x30A1 && c <= 0x30FF) return true;        /* Katakana */
+    if (c >= 0xAC00 && c <= 0xD7A3) return true;        /* Hangul syllables (a following jamo is outside these ranges) */
+    if (c >= 0x0400 && c <= 0x0482) return true;        /* Cyrillic letters */
     if (c >= 0x1100 && c <= 0x11FF) return c == 0x11A7; /* jamo are joined by arithmetic, not by the tables asked below */
     const utf8proc_property_t *p = utf8proc_get_property((utf8proc_int32_t)c);
     bool decomposes = p->decomp_seqindex != UINT16_MAX && p->decomp_type == 0;
@@ -92,8 +93,8 @@ char *text_nfc(const char *text, size_t n, size_t *length) {
         if (previous < kept || is_inert(utf8_decode(text + previous, utf8_length(text + previous, n - previous)))) previous = i;
         buf_append(&out, text + kept, previous - kept);
         utf8proc_uint8_t *part = NULL;
-        utf8proc_ssize_t bytes = utf8proc_map((const utf8proc_uint8_t *)text + previous, (utf8proc_ssize_t)(end - previous), &part,
-                                              UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        utf8proc_ssize_t bytes = utf8proc_map((const utf8proc_uint8_t *)text + previous, (utf8proc_ssize_t)(end - previous),
+                                              &part, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         if (bytes < 0) out.failed = true;
         else buf_append(&out, part, (size_t)bytes);
         free(part);

@@ -29,7 +29,8 @@ static void translate(const char *regex, size_t n, struct buf *out) {
 }
 
 int split_add(struct tokenizer *t, const char *regex, size_t n, const char *path, struct err *err) {
-    if (t->split_count == MAX_SPLITS) return err_set(err, ERR_FORMAT, "%s: pre_tokenizer: expected at most %d splits, found more", path, MAX_SPLITS);
+    if (t->split_count == MAX_SPLITS)
+        return err_set(err, ERR_FORMAT, "%s: pre_tokenizer: expected at most %d splits, found more", path, MAX_SPLITS);
     struct buf pattern = {0};
     translate(regex, n, &pattern);
     if (pattern.failed || !pattern.data) {
@@ -43,7 +44,9 @@ int split_add(struct tokenizer *t, const char *regex, size_t n, const char *path
     if (!code) {
         char why[120];
         pcre2_get_error_message(number, (PCRE2_UCHAR *)why, sizeof why);
-        return err_set(err, ERR_FORMAT, "%s: pre_tokenizer: expected a regular expression, found one that fails near character %zu: %s", path, (size_t)offset, why);
+        return err_set(err, ERR_FORMAT,
+                       "%s: pre_tokenizer: expected a regular expression, found one that fails near character %zu: %s", path,
+                       (size_t)offset, why);
     }
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* without it pcre2_match interprets: slower, same result */
     t->splits[t->split_count++] = code;
@@ -55,7 +58,7 @@ int split_add(struct tokenizer *t, const char *regex, size_t n, const char *path
 enum { MEMORY_SLOTS = 4096, MEMORY_LONGEST = 16, MEMORY_IDS = 5, MEMORY_FROM_BYTES = 2048 };
 
 struct seen {
-    uint64_t low, high; /* the bytes */
+    uint64_t low, high;   /* the bytes */
     uint8_t bytes, count; /* bytes 0: empty */
     int32_t ids[MEMORY_IDS];
 };
@@ -106,7 +109,8 @@ static int encode_level(struct run *r, int level, const char *text, size_t n) {
         int found = find_next(r, level, text, n, from);
         if (found == PCRE2_ERROR_NOMATCH) break;
         if (found < 0)
-            return err_set(r->err, ERR_LIMIT, "tokenizer: the split pattern gave up at byte %zu of %zu (PCRE2 error %d)", from, n, found);
+            return err_set(r->err, ERR_LIMIT, "tokenizer: the split pattern gave up at byte %zu of %zu (PCRE2 error %d)", from, n,
+                           found);
         const PCRE2_SIZE *span = pcre2_get_ovector_pointer(r->match);
         size_t begin = span[0], end = span[1];
         if (end <= begin) { /* an empty match cuts nothing */

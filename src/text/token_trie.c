@@ -28,7 +28,8 @@ static int by_bytes(const void *a, const void *b) {
 
 static int by_characters(const void *a, const void *b) {
     const struct easy_token *x = a, *y = b;
-    return x->characters != y->characters ? (y->characters > x->characters) - (y->characters < x->characters) : (x->id > y->id) - (x->id < y->id);
+    return x->characters != y->characters ? (y->characters > x->characters) - (y->characters < x->characters)
+                                          : (x->id > y->id) - (x->id < y->id);
 }
 
 /* Number of characters, or -1 when the token is not easy. */
@@ -55,7 +56,9 @@ static bool build(struct trie *trie, const struct entry *entries, size_t count, 
     for (size_t i = 0; i < count; i++) {
         uint32_t common = 0;
         if (i)
-            while (common < entries[i - 1].len && common < entries[i].len && entries[i - 1].bytes[common] == entries[i].bytes[common]) common++;
+            while (common < entries[i - 1].len && common < entries[i].len &&
+                   entries[i - 1].bytes[common] == entries[i].bytes[common])
+                common++;
         while (depth > common) trie->nodes[open[--depth]].skip = n;
         for (uint32_t k = common; k < entries[i].len; k++) {
             open[depth++] = n;
@@ -82,7 +85,8 @@ static struct token_trie *trie_new(const struct vocabulary *v) {
     size_t count = 0, hard = 0;
     for (int32_t id = 0; id < v->count; id++) {
         const struct piece *p = &v->pieces[id];
-        if (p->flags != PIECE_PRESENT || p->len == 0 || p->len > TRIE_LONGEST) continue; /* added tokens never belong into a document */
+        if (p->flags != PIECE_PRESENT || p->len == 0 || p->len > TRIE_LONGEST)
+            continue; /* added tokens never belong into a document */
         entries[count++] = (struct entry){head_of(piece_bytes(v, id), p->len), piece_bytes(v, id), p->len, id};
         if ((int)p->len > t->longest) t->longest = (int)p->len;
     }

@@ -28,9 +28,9 @@ struct easy_token {
 };
 
 struct token_trie {
-    struct trie all, hard;    /* hard: the tokens that are not easy */
-    uint32_t *easy_mask;      /* one bit per token */
-    struct easy_token *easy;  /* ordered by characters, most first */
+    struct trie all, hard;   /* hard: the tokens that are not easy */
+    uint32_t *easy_mask;     /* one bit per token */
+    struct easy_token *easy; /* ordered by characters, most first */
     size_t easy_count;
     int32_t vocab;
     int longest; /* bytes of the longest token */

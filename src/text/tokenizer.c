@@ -48,7 +48,8 @@ int tokenizer_open(const char *folder, struct tokenizer **out, struct err *err) 
     struct file_map map;
     int code = file_map_open(path, &map, err);
     if (code) return code;
-    if (map.bytes > FILE_LIMIT) code = err_set(err, ERR_LIMIT, "%s: expected at most %d bytes, found %zu", path, FILE_LIMIT, map.bytes);
+    if (map.bytes > FILE_LIMIT)
+        code = err_set(err, ERR_LIMIT, "%s: expected at most %d bytes, found %zu", path, FILE_LIMIT, map.bytes);
     else code = tokenizer_parse(map.data ? map.data : "", map.bytes, path, out, err);
     file_map_close(&map);
     return code;
@@ -68,7 +69,8 @@ void tokenizer_close(struct tokenizer *t) {
 }
 
 /* Text without added tokens, in its normal form. */
-static int encode_normal(const struct tokenizer *t, const char *text, size_t n, bool parse_special, struct token_list *out, struct err *err) {
+static int encode_normal(const struct tokenizer *t, const char *text, size_t n, bool parse_special, struct token_list *out,
+                         struct err *err) {
     if (!parse_special || t->normalized.count == 0) return split_encode(t, text, n, out, err);
     for (size_t at = 0; at < n;) {
         const struct added_token *token;
@@ -81,8 +83,8 @@ static int encode_normal(const struct tokenizer *t, const char *text, size_t n, 
     return 0;
 }
 
-static int encode_text(const struct tokenizer *t, const char *text, size_t n, bool parse_special, enum text_form form, struct token_list *out,
-                       struct err *err) {
+static int encode_text(const struct tokenizer *t, const char *text, size_t n, bool parse_special, enum text_form form,
+                       struct token_list *out, struct err *err) {
     if (n == 0) return 0;
     if (!t->nfc || form == TEXT_NFC) return encode_normal(t, text, n, parse_special, out, err);
     size_t length;
@@ -93,11 +95,13 @@ static int encode_text(const struct tokenizer *t, const char *text, size_t n, bo
     return code;
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool parse_special, struct token_list *out, struct err *err) {
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool parse_special, struct token_list *out,
+                     struct err *err) {
     enum text_form form;
     size_t valid = text_check(text, n, &form);
     if (valid != n)
-        return err_set(err, ERR_ARGUMENT, "text: expected UTF-8, found byte 0x%02x at offset %zu of %zu", (unsigned char)text[valid], valid, n);
+        return err_set(err, ERR_ARGUMENT, "text: expected UTF-8, found byte 0x%02x at offset %zu of %zu",
+                       (unsigned char)text[valid], valid, n);
     size_t before = out->count;
     int code = 0;
     for (size_t at = 0; at < n && !code;) {
@@ -117,7 +121,9 @@ const char *tokenizer_piece(const struct tokenizer *t, int32_t id, size_t *len) 
     return piece_bytes(&t->v, id);
 }
 
-static bool has_flag(const struct tokenizer *t, int32_t id, uint32_t flag) { return id >= 0 && id < t->v.count && t->v.pieces[id].flags & flag; }
+static bool has_flag(const struct tokenizer *t, int32_t id, uint32_t flag) {
+    return id >= 0 && id < t->v.count && t->v.pieces[id].flags & flag;
+}
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id) { return has_flag(t, id, PIECE_SPECIAL); }
 bool tokenizer_is_added(const struct tokenizer *t, int32_t id) { return has_flag(t, id, PIECE_ADDED); }
 int32_t tokenizer_vocab(const struct tokenizer *t) { return t->v.count; }
@@ -134,11 +140,14 @@ int32_t tokenizer_added_id(const struct tokenizer *t, const char *text) {
     return -1;
 }
 
-int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct buf *out, struct err *err) {
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct buf *out,
+                     struct err *err) {
     for (size_t i = 0; i < n; i++) {
         size_t len;
         const char *piece = tokenizer_piece(t, ids[i], &len);
-        if (!piece) return err_set(err, ERR_ARGUMENT, "token %zu: expected an id below %d that has a token, found %d", i, t->v.count, ids[i]);
+        if (!piece)
+            return err_set(err, ERR_ARGUMENT, "token %zu: expected an id below %d that has a token, found %d", i, t->v.count,
+                           ids[i]);
         if (!(skip_special && tokenizer_is_special(t, ids[i]))) buf_append(out, piece, len);
     }
     return out->failed ? err_set(err, ERR_MEMORY, "tokenizer: out of memory for %zu tokens", n) : 0;

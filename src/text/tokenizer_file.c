@@ -27,13 +27,14 @@ struct reading {
     struct tokenizer *t;
     const char *path, *start;
     struct err *err;
-    char *scratch; /* 2 * PIECE_LIMIT */
+    char *scratch;                /* 2 * PIECE_LIMIT */
     struct json_scan late_merges; /* a merge list that came before the vocabulary */
     bool vocab_read;
 };
 
 static int malformed(const struct reading *r, const struct json_scan *s, const char *where, const char *expected) {
-    return err_set(r->err, ERR_FORMAT, "%s: %s: expected %s at byte %td, found something else", r->path, where, expected, s->at - r->start);
+    return err_set(r->err, ERR_FORMAT, "%s: %s: expected %s at byte %td, found something else", r->path, where, expected,
+                   s->at - r->start);
 }
 
 /* Cuts an object into its members. Unknown ones are checked to be JSON and otherwise ignored; a known one may occur once. */
@@ -52,7 +53,8 @@ static int cut_object(struct reading *r, struct json_scan *s, const char *where,
         struct member *known = NULL;
         for (int i = 0; i < count; i++)
             if (strlen(members[i].name) == n && memcmp(members[i].name, name, n) == 0) known = &members[i];
-        if (known && known->value.at) return err_set(r->err, ERR_FORMAT, "%s: %s: expected %s once, found it twice", r->path, where, known->name);
+        if (known && known->value.at)
+            return err_set(r->err, ERR_FORMAT, "%s: %s: expected %s once, found it twice", r->path, where, known->name);
         if (known && known->read) {
             known->value = value;
             int code = known->read(r, s);
@@ -92,33 +94,44 @@ static int read_vocab(struct reading *r, struct json_scan *s) {
         size_t n, space;
         bool byte_level;
         int32_t id;
-        if (!scan_piece(s, r->scratch, PIECE_LIMIT, &n, &byte_level, false, &space)) return malformed(r, s, "model.vocab", "a string of at most 65536 bytes in UTF-8");
-        if (!scan_char(s, ':') || !scan_integer(s, &id) || id >= VOCABULARY_MAX_ID) return malformed(r, s, "model.vocab", "':' and an id below 4194304");
+        if (!scan_piece(s, r->scratch, PIECE_LIMIT, &n, &byte_level, false, &space))
+            return malformed(r, s, "model.vocab", "a string of at most 65536 bytes in UTF-8");
+        if (!scan_char(s, ':') || !scan_integer(s, &id) || id >= VOCABULARY_MAX_ID)
+            return malformed(r, s, "model.vocab", "':' and an id below 4194304");
         code = vocabulary_add(&r->t->v, id, r->scratch, n, byte_level ? 0 : PIECE_VERBATIM);
-        if (code == ERR_FORMAT) return err_set(r->err, code, "%s: model.vocab: expected unique ids, found %" PRId32 " a second time before byte %td", r->path, id, s->at - r->start);
+        if (code == ERR_FORMAT)
+            return err_set(r->err, code, "%s: model.vocab: expected unique ids, found %" PRId32 " a second time before byte %td",
+                           r->path, id, s->at - r->start);
         if (code) return err_set(r->err, code, "%s: model.vocab: out of memory at id %" PRId32, r->path, id);
     } while (scan_char(s, ','));
     if (!scan_char(s, '}')) return malformed(r, s, "model.vocab", "',' or '}'");
     int32_t twice = -1;
     code = vocabulary_index(&r->t->v, &twice);
-    if (code == ERR_FORMAT) return err_set(r->err, code, "%s: model.vocab: expected unique pieces, found that of id %" PRId32 " twice", r->path, twice);
+    if (code == ERR_FORMAT)
+        return err_set(r->err, code, "%s: model.vocab: expected unique pieces, found that of id %" PRId32 " twice", r->path,
+                       twice);
     return code ? err_set(r->err, code, "%s: out of memory", r->path) : 0;
 }
 
 /* "a b" or ["a", "b"]: the bytes of both in scratch, *middle bytes belong to a. */
 static bool read_pair(struct json_scan *s, char *scratch, size_t *middle, size_t *n) {
     bool byte_level;
-    if (scan_peek(s) == '"') return scan_piece(s, scratch, 2 * PIECE_LIMIT, n, &byte_level, true, middle) && byte_level && *middle != SIZE_MAX;
+    if (scan_peek(s) == '"')
+        return scan_piece(s, scratch, 2 * PIECE_LIMIT, n, &byte_level, true, middle) && byte_level && *middle != SIZE_MAX;
     size_t space, right;
-    if (!scan_char(s, '[') || !scan_piece(s, scratch, PIECE_LIMIT, middle, &byte_level, false, &space) || !byte_level) return false;
-    if (!scan_char(s, ',') || !scan_piece(s, scratch + *middle, PIECE_LIMIT, &right, &byte_level, false, &space) || !byte_level) return false;
+    if (!scan_char(s, '[') || !scan_piece(s, scratch, PIECE_LIMIT, middle, &byte_level, false, &space) || !byte_level)
+        return false;
+    if (!scan_char(s, ',') || !scan_piece(s, scratch + *middle, PIECE_LIMIT, &right, &byte_level, false, &space) || !byte_level)
+        return false;
     *n = *middle + right;
     return scan_char(s, ']');
 }
 
 /* Files list merges in the order of their results' ids: looking at that id first saves most searches. */
 static int32_t result_of_merge(const struct vocabulary *v, const char *bytes, size_t n, int32_t guess) {
-    if (guess < v->count && v->pieces[guess].flags == PIECE_PRESENT && v->pieces[guess].len == n && memcmp(piece_bytes(v, guess), bytes, n) == 0) return guess;
+    if (guess < v->count && v->pieces[guess].flags == PIECE_PRESENT && v->pieces[guess].len == n &&
+        memcmp(piece_bytes(v, guess), bytes, n) == 0)
+        return guess;
     return vocabulary_find(v, bytes, n);
 }
 
@@ -137,11 +150,13 @@ static int scan_merges(struct reading *r, struct json_scan *s, struct merge_list
     if (scan_char(s, ']')) return 0;
     do {
         size_t middle, n;
-        if (!read_pair(s, r->scratch, &middle, &n)) return malformed(r, s, "model.merges", "\"a b\" or [\"a\", \"b\"] of byte-level pieces");
+        if (!read_pair(s, r->scratch, &middle, &n))
+            return malformed(r, s, "model.merges", "\"a b\" or [\"a\", \"b\"] of byte-level pieces");
         struct sides sides = {(uint32_t)list->bytes.len, (uint32_t)middle, (uint32_t)n};
         buf_append(&list->bytes, r->scratch, n);
         buf_append(&list->sides, &sides, sizeof sides);
-        if (list->bytes.failed || list->sides.failed || list->bytes.len > UINT32_MAX / 2) return err_set(r->err, ERR_MEMORY, "%s: model.merges: out of memory", r->path);
+        if (list->bytes.failed || list->sides.failed || list->bytes.len > UINT32_MAX / 2)
+            return err_set(r->err, ERR_MEMORY, "%s: model.merges: out of memory", r->path);
     } while (scan_char(s, ','));
     return scan_char(s, ']') ? 0 : malformed(r, s, "model.merges", "',' or ']'");
 }
@@ -159,11 +174,15 @@ static int resolve_merges(struct reading *r, struct merge_list *list, size_t cou
             vocabulary_prefetch(v, list->bytes.data + later->offset + later->middle, later->n - later->middle);
         }
         const char *bytes = list->bytes.data + sides[i].offset;
-        struct merge m = {vocabulary_find(v, bytes, sides[i].middle), vocabulary_find(v, bytes + sides[i].middle, sides[i].n - sides[i].middle),
+        struct merge m = {vocabulary_find(v, bytes, sides[i].middle),
+                          vocabulary_find(v, bytes + sides[i].middle, sides[i].n - sides[i].middle),
                           result_of_merge(v, bytes, sides[i].n, last + 1)};
         if (m.left < 0 || m.right < 0 || m.merged < 0)
-            return err_set(r->err, ERR_FORMAT, "%s: model.merges[%zu]: expected pieces of the vocabulary, found %s that is not in it", r->path, i,
-                           m.left < 0 ? "a left side" : m.right < 0 ? "a right side" : "a result");
+            return err_set(r->err, ERR_FORMAT,
+                           "%s: model.merges[%zu]: expected pieces of the vocabulary, found %s that is not in it", r->path, i,
+                           m.left < 0    ? "a left side"
+                           : m.right < 0 ? "a right side"
+                                         : "a result");
         list->merges[i] = m;
         last = m.merged;
     }
@@ -178,11 +197,13 @@ static int read_merges(struct reading *r, struct json_scan *s) {
     struct merge_list list = {0};
     int code = scan_merges(r, s, &list);
     size_t count = list.sides.len / sizeof(struct sides), twice = 0;
-    if (!code && !(list.merges = malloc((count + 1) * sizeof *list.merges))) code = err_set(r->err, ERR_MEMORY, "%s: out of memory", r->path);
+    if (!code && !(list.merges = malloc((count + 1) * sizeof *list.merges)))
+        code = err_set(r->err, ERR_MEMORY, "%s: out of memory", r->path);
     if (!code) code = resolve_merges(r, &list, count);
     if (!code) {
         code = vocabulary_add_merges(&r->t->v, list.merges, count, &twice);
-        if (code == ERR_FORMAT) err_set(r->err, code, "%s: model.merges[%zu]: expected each pair once, found one twice", r->path, twice);
+        if (code == ERR_FORMAT)
+            err_set(r->err, code, "%s: model.merges[%zu]: expected each pair once, found one twice", r->path, twice);
         else if (code) err_set(r->err, code, "%s: model.merges: out of memory", r->path);
     }
     buf_free(&list.bytes);
@@ -193,18 +214,25 @@ static int read_merges(struct reading *r, struct json_scan *s) {
 
 static int refuse(const struct reading *r, const char *field, const char *expected, const struct json *found) {
     return err_set(r->err, ERR_FORMAT, "%s: %s: expected %s, found %.80s", r->path, field, expected,
-                   !found ? "nothing" : found->type == JSON_STRING ? found->string : found->type == JSON_BOOL ? (found->boolean ? "true" : "false") : "another value");
+                   !found                       ? "nothing"
+                   : found->type == JSON_STRING ? found->string
+                   : found->type == JSON_BOOL   ? (found->boolean ? "true" : "false")
+                                                : "another value");
 }
 
 static bool empty(const struct json *v) { return !v || v->type == JSON_NULL || (v->type == JSON_STRING && v->count == 0); }
 
 static int read_model(struct reading *r, struct json_scan *s) {
     enum { TYPE, VOCAB, MERGES, DROPOUT, UNKNOWN, PREFIX, SUFFIX, FALLBACK, IGNORE, COUNT };
-    struct member m[COUNT] = {[TYPE] = {.name = "type"}, [VOCAB] = {.name = "vocab", .read = read_vocab},
+    struct member m[COUNT] = {[TYPE] = {.name = "type"},
+                              [VOCAB] = {.name = "vocab", .read = read_vocab},
                               [MERGES] = {.name = "merges", .read = read_merges},
-                              [DROPOUT] = {.name = "dropout"}, [UNKNOWN] = {.name = "unk_token"},
-                              [PREFIX] = {.name = "continuing_subword_prefix"}, [SUFFIX] = {.name = "end_of_word_suffix"},
-                              [FALLBACK] = {.name = "byte_fallback"}, [IGNORE] = {.name = "ignore_merges"}};
+                              [DROPOUT] = {.name = "dropout"},
+                              [UNKNOWN] = {.name = "unk_token"},
+                              [PREFIX] = {.name = "continuing_subword_prefix"},
+                              [SUFFIX] = {.name = "end_of_word_suffix"},
+                              [FALLBACK] = {.name = "byte_fallback"},
+                              [IGNORE] = {.name = "ignore_merges"}};
     int code = cut_object(r, s, "model", m, COUNT);
     const struct json *v[COUNT] = {0};
     for (int i = 0; i < COUNT && !code; i++)
@@ -227,9 +255,11 @@ static int read_normalizer(const struct reading *r, const struct json *v) {
     if (!v) return 0;
     if (strcmp(type_of(v), "NFC") == 0) return r->t->nfc = true, 0;
     const struct json *list = json_get(v, "normalizers");
-    if (strcmp(type_of(v), "Sequence") != 0 || !list || list->type != JSON_ARRAY) return refuse(r, "normalizer", "NFC or null", json_get(v, "type"));
+    if (strcmp(type_of(v), "Sequence") != 0 || !list || list->type != JSON_ARRAY)
+        return refuse(r, "normalizer", "NFC or null", json_get(v, "type"));
     for (uint32_t i = 0; i < list->count; i++) {
-        if (strcmp(type_of(list->items[i]), "NFC") != 0) return refuse(r, "normalizer", "NFC or null", json_get(list->items[i], "type"));
+        if (strcmp(type_of(list->items[i]), "NFC") != 0)
+            return refuse(r, "normalizer", "NFC or null", json_get(list->items[i], "type"));
         r->t->nfc = true;
     }
     return 0;
@@ -240,13 +270,16 @@ static const char gpt2_split[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?
 
 static int read_split(const struct reading *r, const struct json *v) {
     const struct json *pattern = json_get(v, "pattern"), *regex = json_get(pattern, "Regex"), *text = json_get(pattern, "String");
-    if (strcmp(json_as_string(json_get(v, "behavior"), ""), "Isolated") != 0) return refuse(r, "pre_tokenizer.behavior", "Isolated", json_get(v, "behavior"));
+    if (strcmp(json_as_string(json_get(v, "behavior"), ""), "Isolated") != 0)
+        return refuse(r, "pre_tokenizer.behavior", "Isolated", json_get(v, "behavior"));
     if (json_as_bool(json_get(v, "invert"), false)) return refuse(r, "pre_tokenizer.invert", "false", json_get(v, "invert"));
     if (regex && regex->type == JSON_STRING) return split_add(r->t, regex->string, regex->count, r->path, r->err);
-    if (!text || text->type != JSON_STRING || strstr(text->string, "\\E")) return refuse(r, "pre_tokenizer.pattern", "Regex or String", pattern);
+    if (!text || text->type != JSON_STRING || strstr(text->string, "\\E"))
+        return refuse(r, "pre_tokenizer.pattern", "Regex or String", pattern);
     struct buf quoted = {0};
     buf_printf(&quoted, "\\Q%s\\E", text->string);
-    int code = quoted.failed ? err_set(r->err, ERR_MEMORY, "%s: out of memory", r->path) : split_add(r->t, quoted.data, quoted.len, r->path, r->err);
+    int code = quoted.failed ? err_set(r->err, ERR_MEMORY, "%s: out of memory", r->path)
+                             : split_add(r->t, quoted.data, quoted.len, r->path, r->err);
     buf_free(&quoted);
     return code;
 }
@@ -254,7 +287,8 @@ static int read_split(const struct reading *r, const struct json *v) {
 static int read_pre_tokenizer(const struct reading *r, const struct json *v, bool *byte_level) {
     if (strcmp(type_of(v), "Split") == 0) return read_split(r, v);
     if (strcmp(type_of(v), "ByteLevel") != 0) return refuse(r, "pre_tokenizer", "Split or ByteLevel", json_get(v, "type"));
-    if (json_as_bool(json_get(v, "add_prefix_space"), true)) return refuse(r, "pre_tokenizer.add_prefix_space", "false", json_get(v, "add_prefix_space"));
+    if (json_as_bool(json_get(v, "add_prefix_space"), true))
+        return refuse(r, "pre_tokenizer.add_prefix_space", "false", json_get(v, "add_prefix_space"));
     if (*byte_level) return refuse(r, "pre_tokenizer", "one ByteLevel", json_get(v, "type"));
     *byte_level = true;
     if (!json_as_bool(json_get(v, "use_regex"), true)) return 0;
@@ -283,9 +317,11 @@ static int read_pre_tokenizers(const struct reading *r, const struct json *v) {
 static int check_post_processor(const struct reading *r, const struct json *v) {
     if (!v || strcmp(type_of(v), "ByteLevel") == 0) return 0;
     const struct json *list = json_get(v, "processors");
-    if (strcmp(type_of(v), "Sequence") != 0 || !list || list->type != JSON_ARRAY) return refuse(r, "post_processor", "ByteLevel or null", json_get(v, "type"));
+    if (strcmp(type_of(v), "Sequence") != 0 || !list || list->type != JSON_ARRAY)
+        return refuse(r, "post_processor", "ByteLevel or null", json_get(v, "type"));
     for (uint32_t i = 0; i < list->count; i++)
-        if (strcmp(type_of(list->items[i]), "ByteLevel") != 0) return refuse(r, "post_processor", "ByteLevel or null", json_get(list->items[i], "type"));
+        if (strcmp(type_of(list->items[i]), "ByteLevel") != 0)
+            return refuse(r, "post_processor", "ByteLevel or null", json_get(list->items[i], "type"));
     return 0;
 }
 
@@ -294,8 +330,9 @@ int tokenizer_read(struct tokenizer *t, const char *json, size_t n, const char *
     struct reading r = {.t = t, .path = path, .start = json, .err = err ? err : &local, .scratch = malloc(2 * PIECE_LIMIT)};
     if (!r.scratch) return err_set(err, ERR_MEMORY, "%s: out of memory", path);
     enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, COUNT };
-    struct member m[COUNT] = {[ADDED] = {.name = "added_tokens"}, [NORMALIZER] = {.name = "normalizer"}, [PRE] = {.name = "pre_tokenizer"},
-                              [POST] = {.name = "post_processor"}, [DECODER] = {.name = "decoder"}, [MODEL] = {.name = "model", .read = read_model}};
+    struct member m[COUNT] = {[ADDED] = {.name = "added_tokens"}, [NORMALIZER] = {.name = "normalizer"},
+                              [PRE] = {.name = "pre_tokenizer"},  [POST] = {.name = "post_processor"},
+                              [DECODER] = {.name = "decoder"},    [MODEL] = {.name = "model", .read = read_model}};
     struct json_scan s = {json, json + n};
     int code = cut_object(&r, &s, "document", m, COUNT);
     if (!code && scan_peek(&s)) code = malformed(&r, &s, "document", "the end");
@@ -304,11 +341,14 @@ int tokenizer_read(struct tokenizer *t, const char *json, size_t n, const char *
     if (!code) code = read_normalizer(&r, v[NORMALIZER]);
     if (!code) code = read_pre_tokenizers(&r, v[PRE]);
     if (!code) code = check_post_processor(&r, v[POST]);
-    if (!code && v[DECODER] && strcmp(type_of(v[DECODER]), "ByteLevel") != 0) code = refuse(&r, "decoder", "ByteLevel", json_get(v[DECODER], "type"));
+    if (!code && v[DECODER] && strcmp(type_of(v[DECODER]), "ByteLevel") != 0)
+        code = refuse(&r, "decoder", "ByteLevel", json_get(v[DECODER], "type"));
     if (!code && !m[MODEL].value.at) code = refuse(&r, "model", "an object", NULL);
     int missing = -1;
     if (!code && (code = vocabulary_finish(&t->v, &missing)) != 0) {
-        if (missing >= 0) err_set(r.err, code, "%s: model.vocab: expected a piece for each of the 256 bytes, found none for byte 0x%02x", path, missing);
+        if (missing >= 0)
+            err_set(r.err, code, "%s: model.vocab: expected a piece for each of the 256 bytes, found none for byte 0x%02x", path,
+                    missing);
         else err_set(r.err, code, "%s: out of memory", path);
     }
     if (!code) code = added_tokens_read(t, v[ADDED], path, r.err);
