@@ -113,6 +113,7 @@ static void *worker_main(void *argument) {
         s = atomic_load(&p->state); /* after announcing the sleep: the caller publishes first and then looks for sleepers */
         if (!may_enter(s, served) && !atomic_load(&p->stop)) futex_wait(&p->state, s);
         atomic_fetch_sub(&p->sleepers, 1);
+        spin_until = clock_seconds() + spin_seconds; /* too late for the region that woke it, perhaps, but ready for the next */
     }
 }
 
