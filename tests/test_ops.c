@@ -1,5 +1,9 @@
 /* Every variant of the CPU operations against the plain C reference, at real and odd shapes, with poisoned outputs, and the
  * property on which prompt reuse rests: a row is the same bit for bit whatever it is computed with. */
+#include <zlib.h>
+
+#include "base/buf.h"
+#include "base/file.h"
 #include "ops_data.h"
 #include "test.h"
 
@@ -199,6 +203,68 @@ static void test_unusual_nf4(void **state) {
         check_linear(ops, &m, 7, 0, 20, PRECISION_BF16);
         matrix_free(&m);
     }
+}
+
+/* ---- FP8 with quantised activations, against our own torch twin (tools/make_fp8_twin.py) ------------------------------------ */
+
+static uint32_t twin_noise(uint32_t i, uint32_t seed) {
+    uint32_t v = i * 2654435761u + seed * 40503u;
+    v ^= v >> 15;
+    v *= 0x2c1b3c6du;
+    return v ^ v >> 12;
+}
+
+static uint8_t e4m3_byte(float f) {
+    for (int i = 0; i < 256; i++)
+        if ((i & 0x7f) != 0x7f && f32_to_bits(e4m3_to_f32((uint8_t)i)) == f32_to_bits(f)) return (uint8_t)i;
+    return 0x7f;
+}
+
+static void test_fp8_twin(void **state) {
+    (void)state;
+    struct buf text = {0};
+    struct err err = {0};
+    if (file_read("tests/golden/ops/fp8_twin.txt", 1 << 20, &text, &err)) fail_msg("%s", err.message);
+    char *at = strchr(text.data, '\n') + 1;
+    int cases = 0, rows, n, out, used;
+    unsigned seed, q_crc, s_crc;
+    while (sscanf(at, "%d %d %d %u %x %x%n", &rows, &n, &out, &seed, &q_crc, &s_crc, &used) == 6) {
+        at += used;
+        int groups = (n + 127) / 128, blocks = (out + 127) / 128;
+        float *want = malloc((size_t)(rows * out) * 4), *scale = malloc((size_t)(blocks * groups) * 4), *y = malloc((size_t)(rows * out) * 4);
+        for (int i = 0; i < rows * out; i++) want[i] = strtof(at, &at);
+        uint16_t *x = malloc((size_t)(rows * n) * 2), *q = malloc((size_t)(rows * n) * 2);
+        uint8_t *w = malloc((size_t)(out * n)), *bytes = malloc((size_t)(rows * n));
+        for (int i = 0; i < rows * n; i++) {
+            float f = ((float)(twin_noise((uint32_t)i, seed) & 0xffff) - 32768) / 8192 * (i % 37 ? 1.0f : 50.0f);
+            x[i] = f32_to_bf16(n > 128 && i < 128 ? 0 : f);
+        }
+        for (int i = 0; i < out * n; i++) {
+            w[i] = (uint8_t)twin_noise((uint32_t)i, seed + 100);
+            if ((w[i] & 0x7f) == 0x7f) w[i] ^= 1;
+        }
+        for (int i = 0; i < blocks * groups; i++) scale[i] = (float)(twin_noise((uint32_t)i, seed + 200) % 1000 + 1) / 65536;
+        struct linear_weight m = {.storage = STORAGE_FP8_BLOCK, .out = out, .in = n, .data = w, .scale = scale, .rounding = DTYPE_F32};
+        float *factors = malloc((size_t)(rows * groups) * 4);
+        void *scratch = cache_lines(cpu_ops_scratch_bytes(n, 128, 0));
+        EACH_VARIANT(ops) {
+            for (int r = 0; r < rows; r++) ops->quantise_e4m3(q + r * n, factors + r * groups, x + r * n, n);
+            for (int i = 0; i < rows * n; i++) bytes[i] = e4m3_byte(bf16_to_f32(q[i]));
+            assert_int_equal(crc32(0, bytes, (uInt)(rows * n)), q_crc);
+            assert_int_equal(crc32(0, (void *)factors, (uInt)(rows * groups * 4)), s_crc);
+            ops->linear(y, out, factors, q, n, rows, &m, 0, out, PRECISION_FP8_E4M3, scratch);
+            double most = 0, worst = 0;
+            for (int i = 0; i < rows * out; i++) {
+                most = fmax(most, fabs((double)want[i]));
+                worst = fmax(worst, fabs((double)y[i] - want[i]));
+            }
+            if (!(worst <= 2e-6 * most)) fail_msg("%s: case %d: error %g of %g", ops->name, cases, worst, most);
+        }
+        free(want), free(scale), free(y), free(x), free(q), free(w), free(bytes), free(factors), free(scratch);
+        cases++;
+    }
+    buf_free(&text);
+    assert_int_equal(cases, 5);
 }
 
 /* ---- element by element -------------------------------------------------------------------------------------------------- */
@@ -411,7 +477,7 @@ int main(void) {
         cmocka_unit_test(test_select),      cmocka_unit_test(test_linear),        cmocka_unit_test(test_linear_wide),
         cmocka_unit_test(test_weights_exact), cmocka_unit_test(test_unusual_nf4), cmocka_unit_test(test_round_bf16),
         cmocka_unit_test(test_quantise_e4m3), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attend),
-        cmocka_unit_test(test_attend_full),
+        cmocka_unit_test(test_attend_full), cmocka_unit_test(test_fp8_twin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
