@@ -26,7 +26,10 @@ static void rate(const struct vocabulary *v, struct symbol *s, int32_t next) {
 /* Merges within s[0..n); returns how many symbols are left. */
 static int merge_short(const struct vocabulary *v, const unsigned char *bytes, int n, struct symbol *s) {
     for (int i = 0; i < n; i++) s[i].id = v->byte_ids[bytes[i]];
-    for (int i = 0; i + 1 < n; i++) rate(v, &s[i], s[i + 1].id);
+    for (int i = 0; i + 1 < n; i++) {
+        const struct byte_pair *p = &v->byte_pairs[bytes[i] << 8 | bytes[i + 1]];
+        s[i].merged = p->merged, s[i].rank = p->rank; /* rank of none: all bits set, NO_RANK */
+    }
     s[n - 1].rank = NO_RANK;
     for (;;) {
         uint32_t best = NO_RANK;

@@ -100,6 +100,14 @@ int vocabulary_add_merges(struct vocabulary *v, const struct merge *merges, size
             if (v->pairs[at].left == m->left && v->pairs[at].right == m->right) return *twice = i, ERR_FORMAT;
         v->pairs[at] = (struct pair){m->left, m->right, m->merged, (uint32_t)i};
     }
+    v->byte_pairs = table_new(65536 * sizeof *v->byte_pairs);
+    if (!v->byte_pairs) return ERR_MEMORY;
+    for (size_t i = 0; i < count; i++) {
+        const struct piece *left = &v->pieces[merges[i].left], *right = &v->pieces[merges[i].right];
+        if (v->pieces[merges[i].merged].len != 2 || left->len != 1 || right->len != 1) continue;
+        unsigned a = (unsigned char)v->pool.data[left->offset], b = (unsigned char)v->pool.data[right->offset];
+        v->byte_pairs[a << 8 | b] = (struct byte_pair){merges[i].merged, (uint32_t)i};
+    }
     return 0;
 }
 
@@ -119,6 +127,7 @@ void vocabulary_free(struct vocabulary *v) {
     free(v->pieces);
     free(v->slots);
     free(v->pairs);
+    free(v->byte_pairs);
     free((void *)v->whole);
     *v = (struct vocabulary){0};
 }

@@ -27,6 +27,11 @@ struct pair { /* left < 0: free */
     uint32_t rank;
 };
 
+struct byte_pair { /* merged < 0: none */
+    int32_t merged;
+    uint32_t rank;
+};
+
 struct vocabulary {
     struct buf pool;
     struct piece *pieces; /* (count) */
@@ -35,6 +40,7 @@ struct vocabulary {
     uint32_t slot_mask;
     struct pair *pairs;
     uint32_t pair_mask;
+    struct byte_pair *byte_pairs; /* [left byte << 8 | right byte]: the merges of two bytes again, for the start of a fragment */
     int32_t byte_ids[256];
     bool ignore_merges;
     _Atomic uint8_t *whole; /* by id: 0 not known yet, 1 merging its bytes gives the piece itself, 2 it does not */
