@@ -29,10 +29,10 @@ struct task {
     uint16_t *rows;      /* scratch: (CUT, TILE, 32), or for decoding (vectors, rows, 32) */
     __m512 *sums;        /* scratch: (CUT_ROWS / TILE, BLOCK / 4, TILE, 4) */
     uint8_t *tables;     /* scratch: FP8, (in / 128, 256) */
-    float *absmax;       /* scratch: NF4, (4, in / 64); by_rows: (in) */
+    float *absmax;       /* scratch: NF4, (4 * in / 64 + 65, rounded up); by_rows: (in) */
     int64_t tables_row;  /* block row that the tables are for, -1: none */
-    float *absmax_table; /* scratch: nested NF4, (256) */
-    int64_t absmax_group; /* that absmax_table is for, -1: none */
+    uint8_t *planes;     /* scratch: nested NF4, (4, 256) */
+    bool planes_made;
 };
 
 static inline __mmask32 mask32(int64_t left) { return left >= 32 ? ~0u : left <= 0 ? 0 : (1u << left) - 1; }
@@ -125,32 +125,62 @@ static inline __m512i fp8_load(const struct task *t, int64_t o, int64_t v) {
     return left >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((1ull << left) - 1, p);
 }
 
-/* absmax of the 64-element pieces of row o. Nested ones come from a table of the 256 values that a code can mean in the present
- * group (product then sum, as the checkpoint room does). Block sizes are powers of two (the checkpoint room checks). */
-static void nf4_absmax(struct task *t, float *to, int64_t o) {
+/* The 256 values of nested_map as four planes of bytes, for vpermi2b. Once a task. */
+static void nf4_planes(struct task *t) {
+    t->planes_made = true;
+    for (int i = 0; i < 256; i += 16) {
+        __m512i v = _mm512_castps_si512(_mm512_loadu_ps(t->w->nested_map + i));
+        for (int b = 0; b < 4; b++) _mm_store_si128((__m128i *)(t->planes + b * 256 + i), _mm512_cvtepi32_epi8(_mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * b))));
+    }
+}
+
+/* nested_map of 64 codes, as 64 floats in order: per byte two look-ups of 128, then the bytes interleaved. The codes are permuted first,
+ * because interleaving stays within 128 bits. */
+static inline void nf4_look_up(const struct task *t, __m512 out[4], __m512i codes) {
+    const __m512i turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i c = _mm512_permutexvar_epi32(turn, codes), plane[4];
+    __mmask64 upper = _mm512_movepi8_mask(c);
+    for (int b = 0; b < 4; b++) {
+        const uint8_t *p = t->planes + b * 256;
+        __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(p), c, _mm512_load_si512(p + 64));
+        plane[b] = _mm512_mask_mov_epi8(low, upper, _mm512_permutex2var_epi8(_mm512_load_si512(p + 128), c, _mm512_load_si512(p + 192)));
+    }
+    __m512i a = _mm512_unpacklo_epi8(plane[0], plane[1]), b = _mm512_unpacklo_epi8(plane[2], plane[3]);
+    __m512i d = _mm512_unpackhi_epi8(plane[0], plane[1]), e = _mm512_unpackhi_epi8(plane[2], plane[3]);
+    out[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(a, b));
+    out[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(a, b));
+    out[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(d, e));
+    out[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(d, e));
+}
+
+/* absmax of the 64-element pieces of rows [o, o + count): row[i] points to those of row o + i, one more may be read. Nested ones are
+ * product then sum, as in the checkpoint room. Block sizes are powers of two (the checkpoint room checks). */
+static void nf4_absmax(struct task *t, const float *row[PANEL], int64_t o, int count) {
     const struct linear_weight *w = t->w;
-    int64_t pieces = t->in / 64, first = o * pieces;
+    int64_t pieces = t->in / 64, first = o * pieces, last = first + count * pieces, start = first & ~(int64_t)63;
     int shift = __builtin_ctz((unsigned)w->block_size) - 6;
-    if (pieces & 1) to[pieces] = 0; /* the codes beyond the row become 0 */
+    float *to = t->absmax - start; /* indexed by piece of the whole matrix */
     if (w->absmax_f32) {
-        for (int64_t k = 0; k < pieces; k++) to[k] = w->absmax_f32[(first + k) >> shift];
-        return;
-    }
-    int group_shift = shift + __builtin_ctz((unsigned)w->nested_block);
-    for (int64_t k = 0; k < pieces;) {
-        int64_t group = (first + k) >> group_shift, end = ((group + 1) << group_shift) - first;
-        if (group != t->absmax_group) {
-            t->absmax_group = group;
-            __m512 factor = _mm512_set1_ps(w->nested_absmax[group]), offset = _mm512_set1_ps(w->nested_offset);
-            for (int i = 0; i < 256; i += 16)
-                _mm512_store_ps(t->absmax_table + i, _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(w->nested_map + i), factor), offset));
+        for (int64_t k = first; k < last; k++) to[k] = w->absmax_f32[k >> shift];
+    } else if (shift || w->nested_block < 64) {
+        int group = shift + __builtin_ctz((unsigned)w->nested_block);
+        for (int64_t k = first; k < last; k++) {
+            float product = w->nested_map[w->absmax_u8[k >> shift]] * w->nested_absmax[k >> group];
+            to[k] = product + w->nested_offset;
         }
-        if (end > pieces) end = pieces;
-        if (shift == 0)
-            for (; k < end; k++) to[k] = t->absmax_table[w->absmax_u8[first + k]];
-        else
-            for (; k < end; k++) to[k] = t->absmax_table[w->absmax_u8[(first + k) >> shift]];
+    } else { /* 64 at a time, of one group each */
+        int group = __builtin_ctz((unsigned)w->nested_block);
+        if (!t->planes_made) nf4_planes(t);
+        __m512 offset = _mm512_set1_ps(w->nested_offset), value[4];
+        for (int64_t k = start; k < last; k += 64) {
+            __mmask64 m = last - k >= 64 ? ~0ull : (1ull << (last - k)) - 1;
+            __m512 factor = _mm512_set1_ps(w->nested_absmax[k >> group]);
+            nf4_look_up(t, value, _mm512_maskz_loadu_epi8(m, w->absmax_u8 + k));
+            for (int i = 0; i < 4; i++) _mm512_store_ps(to + k + 16 * i, _mm512_add_ps(_mm512_mul_ps(value[i], factor), offset));
+        }
     }
+    to[last] = 0;
+    for (int i = 0; i < PANEL; i++) row[i] = to + first + (i < count ? i : 0) * pieces;
 }
 struct four {
     __m512i a, b, c, d;
@@ -160,8 +190,10 @@ static inline __attribute__((always_inline)) struct four nf4_expand(__m512i code
     const __m512i nibbles = _mm512_set1_epi8(15), second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(16), 1);
     /* (codes & 15) | 16 in the upper half, whose words belong to the second block; vpermw looks at 5 bits of a word */
     __m512i odd = _mm512_ternarylogic_epi32(codes, nibbles, second, 0xea), even = _mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), nibbles, second, 0xea);
+    /* vpmaddubsw by (0, 1) takes the high byte of a word; a shift would compete with the look-ups for their ports */
+    const __m512i high = _mm512_set1_epi16(0x0100);
     return (struct four){_mm512_permutexvar_epi16(even, table), _mm512_permutexvar_epi16(odd, table),
-                         _mm512_permutexvar_epi16(_mm512_srli_epi16(even, 8), table), _mm512_permutexvar_epi16(_mm512_srli_epi16(odd, 8), table)};
+                         _mm512_permutexvar_epi16(_mm512_maddubs_epi16(even, high), table), _mm512_permutexvar_epi16(_mm512_maddubs_epi16(odd, high), table)};
 }
 static inline __m512i nf4_load(const struct task *t, int64_t o, int64_t v) {
     const uint8_t *p = (const uint8_t *)t->w->data + (o * t->in + v * 32) / 2;
@@ -250,14 +282,10 @@ static inline __attribute__((always_inline)) void decode_nf4(struct task *t, flo
     const uint8_t *w[PANEL];
     const float *absmax[PANEL];
     const uint16_t *x = t->rows;
-    int64_t pieces = (t->in / 64 + 1) & ~(int64_t)1, whole = t->in / 128, ahead = bytes_ahead(t->in / 2);
-    for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * pieces, o + i);
+    int64_t whole = t->in / 128, ahead = bytes_ahead(t->in / 2);
+    nf4_absmax(t, absmax, o, count);
     EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
-    EACH(i, PANEL) {
-        int row = i < count ? i : 0;
-        w[i] = (const uint8_t *)t->w->data + (o + row) * t->in / 2;
-        absmax[i] = t->absmax + row * pieces;
-    }
+    EACH(i, PANEL) w[i] = (const uint8_t *)t->w->data + (o + (i < count ? i : 0)) * t->in / 2;
     for (int64_t g = 0; g < whole; g++, x += 128 * rows)
         EACH(i, PANEL) {
             _mm_prefetch((const char *)w[i] + g * 64 + ahead, _MM_HINT_T1);
@@ -297,8 +325,8 @@ static void decode(struct task *t, float *y, int64_t ldy, const uint16_t *x, int
 /* Vectors [v0, v1) of outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
 static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count, int64_t v0, int64_t v1) {
     const struct linear_weight *w = t->w;
-    if (t->order == ORDER_NF4)
-        for (int i = 0; i < count; i++) nf4_absmax(t, t->absmax + i * ((t->in / 64 + 1) & ~(int64_t)1), o + i);
+    const float *absmax[PANEL];
+    if (t->order == ORDER_NF4) nf4_absmax(t, absmax, o, count);
     for (int i = 0; i < PANEL; i++, to += 32) {
         int64_t row = o + (i < count ? i : 0);
         uint16_t *at = to;
@@ -310,10 +338,9 @@ static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count, int
                 _mm512_store_si512(at + PANEL * 32, m.b);
             }
         } else if (t->order == ORDER_NF4) {
-            const float *absmax = t->absmax + (i < count ? i : 0) * ((t->in / 64 + 1) & ~(int64_t)1);
             __m512 map = _mm512_loadu_ps(w->quant_map);
             for (int64_t v = v0; v < v1; v += 4, at += 4 * PANEL * 32) {
-                struct four m = nf4_expand(nf4_load(t, row, v), map, absmax + v / 2);
+                struct four m = nf4_expand(nf4_load(t, row, v), map, absmax[i] + v / 2);
                 _mm512_store_si512(at, m.a);
                 _mm512_store_si512(at + PANEL * 32, m.b);
                 _mm512_store_si512(at + 2 * PANEL * 32, m.c);
@@ -408,7 +435,7 @@ static void prefill(struct task *t, float *y, int64_t ldy, const uint16_t *x, in
 
 /* The scratch, cut up: everything starts on a cache line. */
 static void task_new(struct task *t, const struct linear_weight *w, void *scratch) {
-    *t = (struct task){.w = w, .in = w->in, .tables_row = -1, .absmax_group = -1};
+    *t = (struct task){.w = w, .in = w->in, .tables_row = -1};
     bool nf4 = w->storage == STORAGE_NF4 && w->in % 64 == 0 && w->block_size % 64 == 0 && w->rounding == DTYPE_BF16;
     t->order = w->storage == STORAGE_FP8_BLOCK ? ORDER_FP8 : nf4 ? ORDER_NF4 : ORDER_PLAIN;
     t->by_rows = w->storage == STORAGE_NF4 && !nf4;
@@ -417,10 +444,10 @@ static void task_new(struct task *t, const struct linear_weight *w, void *scratc
     uint8_t *at = scratch;
     t->tables = at;
     at += (w->in + 127) / 128 * 256;
-    t->absmax_table = (float *)at;
-    at += 256 * 4;
+    t->planes = at;
+    at += 4 * 256;
     t->absmax = (float *)at;
-    at += (w->in * 4 + 63) / 64 * 64 + 256; /* (4, in / 64) or (in) */
+    at += (w->in * 4 + 63) / 64 * 64 + 1024;
     t->sums = (__m512 *)at;
     at += t->vectors > CUT ? CUT_ROWS * BLOCK * 64 : 0;
     t->rows = (uint16_t *)at;
