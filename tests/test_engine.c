@@ -42,6 +42,7 @@ static void reuse_changes_nothing(void **state) {
         struct qvl_result again = generate(s, greedy16);
         assert_int_equal(again.cached_tokens, again.prompt_tokens - 1);
         assert_true(again.image_seconds == 0);
+        assert_true(again.prefill_seconds == 0 && again.prefill_seconds < first.prefill_seconds); /* not even a forward pass */
         assert_int_equal(m->kv.miss_tokens - forwards, 1);
         same_tokens(&first, &again);
         kv_forget(&m->kv);
@@ -211,6 +212,82 @@ static void small_budget(void **state) {
     qvl_unload(big);
     golden_close(&g[0]);
     golden_close(&g[1]);
+}
+
+/* Prompts with random common beginnings, cut anywhere, from several threads on few pages: pages are shared, copied and dropped in
+ * every order, and each answer equals that of a model which has seen nothing. */
+enum { RANDOM_PROMPTS = 60, RANDOM_THREADS = 3 };
+struct random_prompt {
+    int32_t ids[300];
+    size_t count;
+    struct qvl_result alone;
+};
+struct random_player {
+    struct qvl_model *m;
+    struct random_prompt *prompts;
+    uint32_t state;
+    pthread_t thread;
+};
+
+static uint32_t random_next(uint32_t *state) { return (*state = *state * 1664525u + 1013904223u) >> 8; }
+
+static struct qvl_result answer_ids(struct qvl_model *m, const struct random_prompt *p) {
+    struct err err = {0};
+    struct qvl_session *s;
+    assert_int_equal(qvl_session_new(m, &s, &err), 0);
+    if (qvl_session_raw_ids(s, p->ids, p->count, &err)) fail_msg("%s", err.message);
+    struct qvl_result r = generate(s, (struct qvl_generate){.sampling.greedy = true, .max_tokens = 1 + (int)(p->count % 7), .no_append = true});
+    qvl_session_free(s);
+    return r;
+}
+
+static void *play_random(void *context) {
+    struct random_player *p = context;
+    for (int i = 0; i < 2 * RANDOM_PROMPTS; i++) {
+        const struct random_prompt *q = &p->prompts[random_next(&p->state) % RANDOM_PROMPTS];
+        struct qvl_result r = answer_ids(p->m, q);
+        same_tokens(&q->alone, &r);
+        qvl_result_free(&r);
+    }
+    return NULL;
+}
+
+static void random_reuse(void **state) {
+    (void)state;
+    static struct random_prompt prompts[RANDOM_PROMPTS];
+    struct random_player players[RANDOM_THREADS];
+    uint32_t seed = 7;
+    struct qvl_model *fresh = golden_model("tiny-c", &small);
+    for (int i = 0; i < RANDOM_PROMPTS; i++) {
+        struct random_prompt *p = &prompts[i];
+        size_t keep = 0;
+        if (i > 0) { /* begin like an earlier one */
+            const struct random_prompt *old = &prompts[random_next(&seed) % (uint32_t)i];
+            keep = random_next(&seed) % (uint32_t)(old->count + 1);
+            memcpy(p->ids, old->ids, keep * sizeof *p->ids);
+        }
+        p->count = keep + 1 + random_next(&seed) % 90;
+        if (p->count > 300) p->count = 300;
+        for (size_t k = keep; k < p->count; k++) p->ids[k] = (int32_t)(random_next(&seed) % 320);
+        kv_forget(&fresh->kv);
+        p->alone = answer_ids(fresh, p);
+    }
+    struct qvl_options o = small;
+    o.kv_bytes = fresh->backend->page_bytes(fresh->device) * 40; /* three prompts of 10 pages, copies, and little else */
+    struct qvl_model *m = golden_model("tiny-c", &o);
+    for (int i = 0; i < RANDOM_THREADS; i++) {
+        players[i] = (struct random_player){.m = m, .prompts = prompts, .state = (uint32_t)i + 1};
+        assert_int_equal(pthread_create(&players[i].thread, NULL, play_random, &players[i]), 0);
+    }
+    for (int i = 0; i < RANDOM_THREADS; i++) pthread_join(players[i].thread, NULL);
+    fprintf(stderr, "  %lld tokens from the cache, %lld computed, %lld entries dropped\n", (long long)m->kv.hit_tokens,
+            (long long)m->kv.miss_tokens, (long long)m->kv.evicted);
+    assert_true(m->kv.hit_tokens > 0 && m->kv.evicted > 0);
+    kv_forget(&m->kv);
+    assert_int_equal(m->kv.pages_used, 0); /* every reference was given back */
+    for (int i = 0; i < RANDOM_PROMPTS; i++) qvl_result_free(&prompts[i].alone);
+    qvl_unload(m);
+    qvl_unload(fresh);
 }
 
 static const char *const schema = "{\"type\":\"object\",\"properties\":{\"action\":{\"enum\":[\"north\",\"south\",\"attack\",\"wait\"]}},"
@@ -421,7 +498,7 @@ static void embeddings(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reuse_changes_nothing), cmocka_unit_test(turns_equal_one_prompt), cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(batching_changes_nothing), cmocka_unit_test(small_budget), cmocka_unit_test(constrained),
+        cmocka_unit_test(batching_changes_nothing), cmocka_unit_test(small_budget), cmocka_unit_test(random_reuse), cmocka_unit_test(constrained),
         cmocka_unit_test(sampling), cmocka_unit_test(streaming_and_stopping), cmocka_unit_test(think_budget),
         cmocka_unit_test(embeddings),
     };
