@@ -184,6 +184,36 @@ static void simd_rotate(float *x, const float *c, const float *s, int head_dim) 
 
 enum { SIMD_ROWS = 3, SIMD_OUTS = 4, SIMD_BLOCK_BYTES = 512 << 10 };
 
+/* 8 e4m3 values: the bits moved into place are the value times 2^-120, subnormals included; code 0x7f is NaN. */
+static inline __m256 simd_e4m3(const uint8_t *p) {
+    __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)), low = _mm256_and_si256(b, _mm256_set1_epi32(0x7f));
+    __m256 v = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(low, 20)), _mm256_set1_ps(0x1p120f));
+    __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi32(low, _mm256_set1_epi32(0x7f)), _mm256_set1_epi32(0x7fc00000));
+    __m256i sign = _mm256_slli_epi32(_mm256_andnot_si256(_mm256_set1_epi32(0x7f), b), 24);
+    return _mm256_or_ps(v, _mm256_castsi256_ps(_mm256_or_si256(nan, sign)));
+}
+
+/* One NF4 block: its 16 rounded values, then look-ups of 8 codes at a time (4 bytes, even elements in the high nibbles). */
+static void simd_nf4_block(float *to, const uint8_t *codes, const struct linear_weight *w, int64_t b) {
+    float absmax, value[16];
+    if (w->absmax_f32) {
+        absmax = w->absmax_f32[b];
+    } else {
+        float product = w->nested_map[w->absmax_u8[b]] * w->nested_absmax[b / w->nested_block];
+        absmax = product + w->nested_offset;
+    }
+    for (int c = 0; c < 16; c += W) v_store(value + c, v_round(v_load(w->quant_map + c) * absmax));
+    __m256 low = _mm256_loadu_ps(value), high = _mm256_loadu_ps(value + 8);
+    const __m256i shift = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
+    for (int k = 0; k < w->block_size; k += 8) {
+        int32_t four;
+        memcpy(&four, codes + k / 2, 4);
+        __m256i index = _mm256_srlv_epi32(_mm256_set1_epi32(four), shift); /* the look-up uses 3 bits, bit 3 selects */
+        __m256 l = _mm256_permutevar8x32_ps(low, index), h = _mm256_permutevar8x32_ps(high, index);
+        _mm256_storeu_ps(to + k, _mm256_blendv_ps(l, h, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28))));
+    }
+}
+
 /* Row `o` of w as fp32, rounded to bf16 if asked, zero-padded to a multiple of W. */
 static void simd_expand(float *to, const struct linear_weight *w, int64_t o, bool bf16) {
     int64_t n = w->in, i = 0;
@@ -191,30 +221,15 @@ static void simd_expand(float *to, const struct linear_weight *w, int64_t o, boo
     if (w->storage == STORAGE_BF16) {
         for (; i + W <= n; i += W) v_store(to + i, v_from_bf16(half + i));
         for (; i < n; i++) to[i] = bf16_to_f32(half[i]);
-    } else if (w->storage == STORAGE_NF4 && w->rounding == DTYPE_BF16 && w->block_size % 2 == 0 && n % w->block_size == 0) {
+    } else if (w->storage == STORAGE_NF4 && w->rounding == DTYPE_BF16 && w->block_size % 8 == 0 && n % w->block_size == 0) {
         const uint8_t *codes = (const uint8_t *)w->data + o * n / 2;
-        for (; i < n; i += w->block_size) { /* 16 rounded values, then look-ups */
-            int64_t b = (o * n + i) / w->block_size;
-            float absmax, value[16];
-            if (w->absmax_f32) absmax = w->absmax_f32[b];
-            else {
-                float product = w->nested_map[w->absmax_u8[b]] * w->nested_absmax[b / w->nested_block];
-                absmax = product + w->nested_offset;
-            }
-            for (int c = 0; c < 16; c += W) v_store(value + c, v_round(v_load(w->quant_map + c) * absmax));
-            for (int k = 0; k < w->block_size; k += 2) {
-                uint8_t pair = codes[(i + k) / 2];
-                to[i + k] = value[pair >> 4];
-                to[i + k + 1] = value[pair & 15];
-            }
-        }
+        for (; i < n; i += w->block_size) simd_nf4_block(to + i, codes + i / 2, w, (o * n + i) / w->block_size);
         bf16 = false;
     } else if (w->storage == STORAGE_FP8_BLOCK) {
-        float value[256];
         const uint8_t *codes = (const uint8_t *)w->data + o * n;
         const float *factor = w->scale + o / 128 * ((n + 127) / 128);
-        for (int c = 0; c < 256; c++) value[c] = e4m3_to_f32((uint8_t)c);
-        for (; i < n; i++) to[i] = value[codes[i]] * factor[i / 128];
+        for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, _mm256_mul_ps(simd_e4m3(codes + i), _mm256_set1_ps(factor[i / 128])));
+        for (; i < n; i++) to[i] = e4m3_to_f32(codes[i]) * factor[i / 128];
     } else {
         linear_weight_rows_f32(w, o, o + 1, to);
     }
@@ -223,20 +238,61 @@ static void simd_expand(float *to, const struct linear_weight *w, int64_t o, boo
         for (i = 0; i < n; i += W) v_store(to + i, v_round(v_load(to + i)));
 }
 
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* Up to 3 rows times 4 outputs: 12 accumulators, 3 rows, one vector of weights in 16 registers. */
 static inline __attribute__((always_inline)) void simd_tile(float *y, int64_t ldy, const float *x, const float *w, int64_t padded, const int rows,
                                                             const float *bias, int count) {
     vf s[SIMD_ROWS][SIMD_OUTS];
-    _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) _Pragma("GCC unroll 8") for (int i = 0; i < SIMD_OUTS; i++) s[r][i] = v_all(0);
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int i = 0; i < SIMD_OUTS; i++) s[r][i] = v_all(0);
     for (int64_t k = 0; k < padded; k += W) {
-        vf m[SIMD_OUTS];
-        _Pragma("GCC unroll 8") for (int i = 0; i < SIMD_OUTS; i++) m[i] = v_load(w + i * padded + k);
-        _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) {
-            vf a = v_load(x + r * padded + k);
-            _Pragma("GCC unroll 8") for (int i = 0; i < SIMD_OUTS; i++) s[r][i] = V_FMA(a, m[i], s[r][i]);
+        vf a[SIMD_ROWS];
+        UNROLL for (int r = 0; r < rows; r++) a[r] = v_load(x + r * padded + k);
+        UNROLL for (int i = 0; i < SIMD_OUTS; i++) {
+            vf m = v_load(w + i * padded + k);
+            UNROLL for (int r = 0; r < rows; r++) s[r][i] = V_FMA(a[r], m, s[r][i]);
         }
     }
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < count; i++) y[r * ldy + i] = v_sum(s[r][i]) + (bias ? bias[i] : 0.0f);
+}
+
+/* One row times outputs [o0, o1) of a bf16 matrix as it is stored: what simd_tile would give, without the detour through memory. */
+static void simd_stream_bf16(float *y, const float *x, const struct linear_weight *w, int64_t o0, int64_t o1) {
+    int64_t whole = w->in / W * W, rest = w->in - whole;
+    for (int64_t o = o0; o < o1; o += SIMD_OUTS) {
+        int count = o1 - o < SIMD_OUTS ? (int)(o1 - o) : SIMD_OUTS;
+        const uint16_t *m[SIMD_OUTS];
+        vf s[SIMD_OUTS];
+        UNROLL for (int i = 0; i < SIMD_OUTS; i++) {
+            s[i] = v_all(0);
+            m[i] = (const uint16_t *)w->data + (o + (i < count ? i : 0)) * w->in;
+        }
+        for (int64_t k = 0; k < whole; k += W) {
+            vf a = v_load(x + k);
+            UNROLL for (int i = 0; i < SIMD_OUTS; i++) s[i] = V_FMA(a, v_from_bf16(m[i] + k), s[i]);
+        }
+        for (int i = 0; i < count; i++) {
+            if (rest) {
+                uint16_t last[W] = {0};
+                memcpy(last, m[i] + whole, (size_t)rest * 2);
+                s[i] = V_FMA(v_load(x + whole), v_from_bf16(last), s[i]);
+            }
+            y[o + i] = v_sum(s[i]) + (w->bias ? w->bias[o + i] : 0.0f);
+        }
+    }
+}
+
+/* One row as fp32, zero-padded. */
+static void simd_row(float *to, const float *x, const uint16_t *xb, int64_t n, int64_t padded, bool bf16) {
+    int64_t i = 0;
+    if (bf16) {
+        for (; i + W <= n; i += W) v_store(to + i, v_from_bf16(xb + i));
+        for (; i < n; i++) to[i] = bf16_to_f32(xb[i]);
+    } else {
+        memcpy(to, x, (size_t)n * 4);
+    }
+    for (i = n; i < padded; i++) to[i] = 0;
 }
 
 static void simd_linear_f32(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows, const struct linear_weight *w,
@@ -245,19 +301,20 @@ static void simd_linear_f32(float *y, int64_t ldy, const float *x, const uint16_
     if (block < SIMD_OUTS) block = SIMD_OUTS;
     if (block > 64) block = 64;
     float *xs = scratch, *ws = xs + SIMD_ROWS * padded;
+    if (w->storage == STORAGE_BF16 && rows <= 2) {
+        for (int r = 0; r < rows; r++) {
+            simd_row(xs, bf16 ? NULL : x + r * ldx, bf16 ? xb + r * ldx : NULL, w->in, padded, bf16);
+            simd_stream_bf16(y + r * ldy, xs, w, o0, o1);
+        }
+        return;
+    }
     for (int64_t b = o0; b < o1; b += block) {
         int64_t end = b + block < o1 ? b + block : o1, whole = (end - b + SIMD_OUTS - 1) / SIMD_OUTS * SIMD_OUTS;
         for (int64_t o = b; o < end; o++) simd_expand(ws + (o - b) * padded, w, o, bf16);
         for (int64_t o = end - b; o < whole; o++) memset(ws + o * padded, 0, (size_t)padded * 4);
         for (int r = 0; r < rows; r += SIMD_ROWS) {
             int n = rows - r < SIMD_ROWS ? rows - r : SIMD_ROWS;
-            for (int k = 0; k < n; k++) {
-                float *to = xs + k * padded;
-                if (bf16)
-                    for (int64_t i = 0; i < w->in; i++) to[i] = bf16_to_f32(xb[(r + k) * ldx + i]);
-                else memcpy(to, x + (r + k) * ldx, (size_t)w->in * 4);
-                for (int64_t i = w->in; i < padded; i++) to[i] = 0;
-            }
+            for (int k = 0; k < n; k++) simd_row(xs + k * padded, bf16 ? NULL : x + (r + k) * ldx, bf16 ? xb + (r + k) * ldx : NULL, w->in, padded, bf16);
             for (int64_t o = b; o < end; o += SIMD_OUTS) {
                 int count = end - o < SIMD_OUTS ? (int)(end - o) : SIMD_OUTS;
                 const float *bias = w->bias ? w->bias + o : NULL, *ww = ws + (o - b) * padded;
@@ -274,20 +331,20 @@ static void simd_linear_f32(float *y, int64_t ldy, const float *x, const uint16_
 static void simd_linear_e4m3(float *y, int64_t ldy, const float *factors, const uint16_t *q, int64_t ldx, int rows, const struct linear_weight *w,
                              int64_t o0, int64_t o1, void *scratch) {
     int64_t groups = (w->in + 127) / 128, padded = groups * 128;
-    float *xs = scratch, *ws = xs + SIMD_ROWS * padded, value[256];
-    for (int c = 0; c < 256; c++) value[c] = e4m3_to_f32((uint8_t)c);
+    float *xs = scratch, *ws = xs + SIMD_ROWS * padded;
     enum { OUTS = 16 };
     for (int64_t b = o0; b < o1; b += OUTS) {
         int64_t end = b + OUTS < o1 ? b + OUTS : o1;
         for (int64_t o = b; o < end; o++) {
             const uint8_t *codes = (const uint8_t *)w->data + o * w->in;
             float *to = ws + (o - b) * padded;
-            for (int64_t i = 0; i < w->in; i++) to[i] = value[codes[i]];
-            for (int64_t i = w->in; i < padded; i++) to[i] = 0;
+            int64_t i = 0;
+            for (; i + 8 <= w->in; i += 8) _mm256_storeu_ps(to + i, simd_e4m3(codes + i));
+            for (; i < w->in; i++) to[i] = e4m3_to_f32(codes[i]);
+            for (; i < padded; i++) to[i] = 0;
         }
         for (int r = 0; r < rows; r++) {
-            for (int64_t i = 0; i < w->in; i++) xs[i] = bf16_to_f32(q[r * ldx + i]);
-            for (int64_t i = w->in; i < padded; i++) xs[i] = 0;
+            simd_row(xs, NULL, q + r * ldx, w->in, padded, true);
             for (int64_t o = b; o < end; o++) {
                 const float *ww = ws + (o - b) * padded, *scale = w->scale + o / 128 * groups, *factor = factors + r * groups;
                 vf sum = v_all(0);
@@ -304,13 +361,13 @@ static void simd_linear_e4m3(float *y, int64_t ldy, const float *factors, const 
 
 /* ---- attention in fp32: blocks of KV_PAGE_TOKENS positions, running maximum and sum ------------------------------------------ */
 
-struct simd_row { /* one query row in progress */
+struct simd_query { /* one query row in progress */
     float most, total;
     float *sum; /* (head_dim padded to W) */
 };
 
 /* `count` positions of a block: keys and values are rows of head_dim elements, fp32 or bf16. */
-static void simd_block(struct simd_row *s, const float *q, int head_dim, float scale, const void *keys, const void *values, int64_t stride,
+static void simd_block(struct simd_query *s, const float *q, int head_dim, float scale, const void *keys, const void *values, int64_t stride,
                        bool bf16, int count) {
     float p[KV_PAGE_TOKENS];
     int whole = head_dim / W * W, rest = head_dim - whole;
@@ -356,9 +413,9 @@ static void simd_block(struct simd_row *s, const float *q, int head_dim, float s
     }
 }
 
-static float *simd_row_new(struct simd_row *s, float *scratch, const float *q, int head_dim, bool bf16) {
+static float *simd_query_new(struct simd_query *s, float *scratch, const float *q, int head_dim, bool bf16) {
     int padded = (head_dim + W - 1) / W * W;
-    *s = (struct simd_row){-INFINITY, 0, scratch + padded};
+    *s = (struct simd_query){-INFINITY, 0, scratch + padded};
     for (int d = 0; d < padded; d++) {
         scratch[d] = d >= head_dim ? 0 : bf16 ? bf16_to_f32(f32_to_bf16(q[d])) : q[d];
         s->sum[d] = 0;
@@ -371,8 +428,8 @@ static void simd_attend(float *out, const float *q, int q_heads, const struct kv
     bool bf16 = kv->precision != PRECISION_F32;
     float scale = (float)(1.0 / sqrt(n));
     for (int h = kv0 * group; h < kv1 * group; h++) {
-        struct simd_row s;
-        const float *qs = simd_row_new(&s, scratch, q + (int64_t)h * n, n, bf16);
+        struct simd_query s;
+        const float *qs = simd_query_new(&s, scratch, q + (int64_t)h * n, n, bf16);
         int64_t head = (int64_t)(h / group) * KV_PAGE_TOKENS * n;
         for (int64_t at = 0; at < length; at += KV_PAGE_TOKENS) {
             const char *page = kv->pages[at / KV_PAGE_TOKENS];
@@ -401,8 +458,8 @@ static void simd_attend_full(float *out, int64_t ldo, const float *q, const floa
             values[(int64_t)p * head_dim + d] = bf16 ? bf16_to_f32(f32_to_bf16(b)) : b;
         }
     for (int r = r0; r < r1; r++) {
-        struct simd_row s;
-        const float *qs = simd_row_new(&s, row, q + r * ld + at, head_dim, bf16);
+        struct simd_query s;
+        const float *qs = simd_query_new(&s, row, q + r * ld + at, head_dim, bf16);
         for (int p = 0; p < n; p += KV_PAGE_TOKENS)
             simd_block(&s, qs, head_dim, scale, keys + (int64_t)p * head_dim, values + (int64_t)p * head_dim, head_dim, false,
                        n - p < KV_PAGE_TOKENS ? n - p : KV_PAGE_TOKENS);
