@@ -236,7 +236,7 @@ static void pages(void **state) {
     for (size_t i = 0; i < n; i++) in[i] = (uint8_t)(i * 7 + (i >> 8));
     int32_t a = backend_cpu.page_alloc(m), b = backend_cpu.page_alloc(m);
     assert_int_equal(backend_cpu.page_import(m, a, in, &err), 0);
-    assert_int_equal(backend_cpu.page_copy(m, b, a, &err), 0);
+    assert_int_equal(backend_cpu.page_copy(m, b, a, KV_PAGE_TOKENS, &err), 0);
     backend_cpu.page_free(m, a);
     assert_int_equal(backend_cpu.page_export(m, b, out, &err), 0);
     assert_memory_equal(in, out, n);

@@ -72,7 +72,8 @@ struct backend {
 
     int32_t (*page_alloc)(struct backend_model *m); /* page number, or -1 when the budget or the memory is used up */
     void (*page_free)(struct backend_model *m, int32_t page);
-    int (*page_copy)(struct backend_model *m, int32_t to, int32_t from, struct err *err);
+    /* Copies the first `tokens` slots of every layer; the others of `from` may be written meanwhile. */
+    int (*page_copy)(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err);
     size_t (*page_bytes)(const struct backend_model *m);
     int (*page_export)(struct backend_model *m, int32_t page, void *out, struct err *err);
     int (*page_import)(struct backend_model *m, int32_t page, const void *in, struct err *err);

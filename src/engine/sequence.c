@@ -130,7 +130,8 @@ static int make_room(struct sequence *s, int64_t upto, struct err *err) {
     int32_t used = kv->pages_used, limit = kv->page_limit;
     pthread_mutex_unlock(&s->m->lock);
     if (copy_from >= 0) {
-        if (s->computed % PAGE && !r) r = s->m->backend->page_copy(s->m->device, s->pages[first], copy_from, err) ? -2 : 0;
+        int tokens = (int)(s->computed % PAGE);
+        if (tokens && !r) r = s->m->backend->page_copy(s->m->device, s->pages[first], copy_from, tokens, err) ? -2 : 0;
         pthread_mutex_lock(&s->m->lock);
         kv_page_drop(kv, copy_from);
         pthread_mutex_unlock(&s->m->lock);

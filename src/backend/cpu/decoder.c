@@ -284,7 +284,7 @@ static int check_span(const struct backend_model *m, const struct span *s, struc
         return err_set(err, ERR_ARGUMENT, "forward: a span up to token %lld needs %lld pages, found %d",
                        (long long)(s->first + s->count), (long long)need, s->page_count);
     for (int i = 0; i < s->page_count; i++)
-        if (s->pages[i] < 0 || s->pages[i] >= m->kv.used_high)
+        if (s->pages[i] < 0 || s->pages[i] >= kv_pages_high(&m->kv))
             return err_set(err, ERR_ARGUMENT, "forward: KV page %d does not exist", s->pages[i]);
     for (int i = 0; i < s->count; i++)
         if (s->ids[i] < 0 || s->ids[i] >= t->vocab)

@@ -45,22 +45,29 @@ int32_t cpu_page_alloc(struct backend_model *m) {
     /* Positions not yet written may be read (and discarded) by a blocked kernel: let them hold numbers. */
     memset(page, 0, kv->page_bytes);
     kv->pages[kv->used_high] = page;
-    return kv->used_high++;
+    __atomic_store_n(&kv->used_high, kv->used_high + 1, __ATOMIC_RELEASE);
+    return kv->used_high - 1;
 }
 
 void cpu_page_free(struct backend_model *m, int32_t page) { m->kv.free_list[m->kv.free_count++] = page; }
 
 static int page_check(const struct backend_model *m, int32_t page, struct err *err) {
-    if (page < 0 || page >= m->kv.used_high)
-        return err_set(err, ERR_ARGUMENT, "KV page %d does not exist (%d pages in use)", page, m->kv.used_high);
+    if (page < 0 || page >= kv_pages_high(&m->kv))
+        return err_set(err, ERR_ARGUMENT, "KV page %d does not exist (%d pages in use)", page, kv_pages_high(&m->kv));
     return 0;
 }
 
-int cpu_page_copy(struct backend_model *m, int32_t to, int32_t from, struct err *err) {
+int cpu_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err) {
+    const struct text_config *t = &m->config.text;
     int r = page_check(m, to, err);
     if (!r) r = page_check(m, from, err);
-    if (!r) memcpy(m->kv.pages[to], m->kv.pages[from], m->kv.page_bytes);
-    return r;
+    if (r) return r;
+    if (tokens < 0 || tokens > KV_PAGE_TOKENS) return err_set(err, ERR_ARGUMENT, "copy of %d tokens of a KV page of %d", tokens, KV_PAGE_TOKENS);
+    size_t heads = 2 * (size_t)t->layers * (size_t)t->kv_heads, whole = m->kv.page_bytes / heads; /* of one head's 32 slots */
+    char *out = m->kv.pages[to];
+    const char *in = m->kv.pages[from];
+    for (size_t h = 0; h < heads; h++) memcpy(out + h * whole, in + h * whole, whole / KV_PAGE_TOKENS * (size_t)tokens);
+    return 0;
 }
 
 size_t cpu_page_bytes(const struct backend_model *m) { return m->kv.page_bytes; }

@@ -43,6 +43,9 @@ struct kv_pages {
     int64_t layer_stride;  /* elements of one layer within a page: K then V */
 };
 
+/* Pages are taken while a pass runs on others. */
+static inline int32_t kv_pages_high(const struct kv_pages *kv) { return __atomic_load_n(&kv->used_high, __ATOMIC_ACQUIRE); }
+
 /* Called with each stage's result, for tests: rows x cols floats. */
 typedef void cpu_tap(void *user, const char *stage, const float *values, int64_t rows, int64_t cols);
 
@@ -125,7 +128,7 @@ int kv_pages_init(struct backend_model *m, size_t budget, struct err *err);
 void kv_pages_free(struct kv_pages *kv);
 int32_t cpu_page_alloc(struct backend_model *m);
 void cpu_page_free(struct backend_model *m, int32_t page);
-int cpu_page_copy(struct backend_model *m, int32_t to, int32_t from, struct err *err);
+int cpu_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err);
 size_t cpu_page_bytes(const struct backend_model *m);
 int cpu_page_export(struct backend_model *m, int32_t page, void *out, struct err *err);
 int cpu_page_import(struct backend_model *m, int32_t page, const void *in, struct err *err);
