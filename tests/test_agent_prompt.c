@@ -143,24 +143,21 @@ static void only_fitting_actions_are_offered(void **state) {
 
 static void the_explorer_leaves_by_the_exit(void **state) {
     (void)state;
-    struct explorer x;
     const char *why = NULL;
     make_world();
-    explorer_reset(&x);
     assert_true(tile_is_frontier(&seen.now, 10, 5));
     assert_false(tile_is_frontier(&seen.now, 9, 5));
-    assert_int_equal(explorer_step(&x, &seen.now, &seen, false, &why), 2);
+    assert_int_equal(explore_step(&seen.now, &seen, false, &why), 2);
     assert_string_equal(why, "exploring");
     seen.now.stairs = (struct point){6, 3};
     seen.now.tiles[3][6].flags |= TILE_STAIRS;
-    assert_int_equal(explorer_step(&x, &seen.now, &seen, false, &why), 4);
+    assert_int_equal(explore_step(&seen.now, &seen, false, &why), 4);
     seen.now.team[0].at = seen.now.stairs;
-    assert_true(explorer_step(&x, &seen.now, &seen, false, &why) >= 0); /* off them again */
+    assert_true(explore_step(&seen.now, &seen, false, &why) >= 0); /* off them again */
     /* Stairs seen across unknown ground: the frontier, not a wait. */
     make_world();
     seen.now.stairs = (struct point){20, 20};
-    explorer_reset(&x);
-    assert_int_equal(explorer_step(&x, &seen.now, &seen, false, &why), 2);
+    assert_int_equal(explore_step(&seen.now, &seen, false, &why), 2);
 }
 
 static void the_oracle_heals_eats_and_fights(void **state) {

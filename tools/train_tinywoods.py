@@ -46,7 +46,7 @@ class Games:
         self.by_fd = {}
         for k in range(count):
             job = subprocess.Popen([agent, "env", "--frames", path, "--slot", str(k), "--seed", str(FIRST_SEED + k), "--stride", str(count),
-                                    "--max-decisions", str(max_decisions)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+                                    "--max-decisions", str(max_decisions)], preexec_fn=lambda: os.nice(10), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
             os.set_blocking(job.stdout.fileno(), False)
             self.jobs.append(job)
             self.by_fd[job.stdout.fileno()] = k
@@ -134,6 +134,7 @@ def main():
     p.add_argument("--games", type=int, default=240)
     p.add_argument("--teach", type=float, default=50, help="seconds in which only the oracle plays")
     p.add_argument("--batch", type=int, default=512)
+    p.add_argument("--steps-per-round", type=int, default=2, help="training steps between two moves of the games")
     p.add_argument("--rate", type=float, default=1.2e-3)
     p.add_argument("--length", type=int, default=224, help="tokens of the longest conversation")
     p.add_argument("--capacity", type=int, default=400_000, help="situations kept on the GPU, 115 KB each")
@@ -201,15 +202,16 @@ def main():
             share = (time.time() - begun) / (deadline - begun)
             for group in optimizer.param_groups:
                 group["lr"] = args.rate * min(1.0, (steps + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * min(1.0, share))))
-            loss, plain, hit = step_of(*samples.batch(args.batch))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(live, 1.0)
-            optimizer.step()
-            steps += 1
-            with torch.no_grad():
-                torch._foreach_lerp_(averaged, live, 1 - min(0.999, steps / (steps + 50)))
-            if steps % 25 == 0:
+            for _ in range(args.steps_per_round):
+                loss, plain, hit = step_of(*samples.batch(args.batch))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(live, 1.0)
+                optimizer.step()
+                steps += 1
+                with torch.no_grad():
+                    torch._foreach_lerp_(averaged, live, 1 - min(0.999, steps / (steps + 50)))
+            if steps % 20 < args.steps_per_round:
                 shown.append(plain), right.append(hit)
         games.collect(0 if steps else 50)
         for k, r in games.ended:

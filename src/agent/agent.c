@@ -105,8 +105,6 @@ void agent_free(struct agent *a) {
 static int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
     struct hands *h = &a->hands;
     hands_begin(h);
-    oracle_reset(a->oracle);
-    oracle_reset(a->omniscient);
     world_seen_reset(&a->seen);
     prompt_forget(&a->memory);
     memset(&a->step, 0, sizeof a->step);

@@ -65,9 +65,8 @@ enum { ACTION_WALK = 0, ACTION_HIT = 8, ACTION_USE_MOVE = 16, ACTION_EAT, ACTION
 extern const char *const action_name[ACTION_COUNT]; /* walk/hit + direction 0..7 as in world.h */
 int action_by_name(const char *name); /* -1 unknown */
 
-struct oracle; /* keeps its goal between steps (hysteresis), nothing else */
+struct oracle; /* remembers nothing between steps */
 struct oracle *oracle_new(bool omniscient);
-void oracle_reset(struct oracle *o);
 void oracle_free(struct oracle *o);
 /* The fair oracle reads seen only; the omniscient one reads world too. Always returns an action fit for the scene. */
 int oracle_decide(struct oracle *o, const struct world *world, const struct world_seen *seen, const char **reason);

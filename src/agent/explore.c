@@ -1,11 +1,8 @@
 #include "agent/explore.h"
 
 #include <limits.h>
-#include <stdlib.h>
 
-enum { KEEP_MARGIN = 2, ITEM_DETOUR = 4, FAR = 0xFFFF };
-
-void explorer_reset(struct explorer *x) { *x = (struct explorer){.floor_serial = -1}; }
+enum { ITEM_DETOUR = 4, FAR = 0xFFFF };
 
 static bool open_tile(const struct world *w, int x, int y) {
     const struct tile *t = &w->tiles[y][x];
@@ -55,28 +52,17 @@ static int step_to(const struct world *w, struct point from, struct point goal, 
 
 static bool on_map(struct point p) { return p.x >= 0 && p.y >= 0 && p.x < MAP_WIDTH && p.y < MAP_HEIGHT; }
 
-/* Steps to a tile, and the bird's way from there to the stairs when these were seen across unknown ground. */
-static int cost_of(const struct world *w, const struct distance_field *from, int x, int y) {
-    int steps = from->steps[y][x], dx = abs(w->stairs.x - x), dy = abs(w->stairs.y - y);
-    return steps == FAR || !on_map(w->stairs) ? steps : steps + (dx > dy ? dx : dy);
-}
-
-/* The nearest tile where the map ends; the one chosen before is kept while it is not much farther. */
-static bool find_frontier(struct explorer *x, const struct world *w, const struct distance_field *from, struct point *out) {
+/* The nearest tile where the map ends. Nothing is remembered from step to step: a model can learn the choice from the picture alone,
+ * and a step towards the nearest one leaves it the nearest. */
+static bool find_frontier(const struct world *w, const struct distance_field *from, struct point *out) {
     int best = FAR;
     for (int ty = 1; ty < MAP_HEIGHT - 1; ty++) {
         for (int tx = 1; tx < MAP_WIDTH - 1; tx++) {
-            int cost = cost_of(w, from, tx, ty);
-            if (from->steps[ty][tx] && cost < best && tile_is_frontier(w, tx, ty)) best = cost, *out = (struct point){(int16_t)tx, (int16_t)ty};
+            int steps = from->steps[ty][tx];
+            if (steps && steps < best && tile_is_frontier(w, tx, ty)) best = steps, *out = (struct point){(int16_t)tx, (int16_t)ty};
         }
     }
-    if (best == FAR) return x->has_goal = false;
-    if (x->has_goal && tile_is_frontier(w, x->goal.x, x->goal.y)) {
-        int kept = cost_of(w, from, x->goal.x, x->goal.y);
-        if (from->steps[x->goal.y][x->goal.x] && kept != FAR && kept <= best + KEEP_MARGIN) *out = x->goal;
-    }
-    x->goal = *out;
-    return x->has_goal = true;
+    return best != FAR;
 }
 
 /* Everything is explored: where nobody has been for longest. */
@@ -119,8 +105,8 @@ static int step_aside(const struct world *w, const struct monster *l) {
 }
 
 /* What to walk to; false: nothing can be reached. */
-static bool find_goal(struct explorer *x, const struct world *w, const struct world_seen *seen, bool all, struct distance_field *from,
-                      struct point *goal, bool *avoid_traps, const char **why) {
+static bool find_goal(const struct world *w, const struct world_seen *seen, bool all, struct distance_field *from, struct point *goal,
+                      bool *avoid_traps, const char **why) {
     struct point at = world_leader(w)->at;
     bool stairs = on_map(w->stairs);
     for (int pass = 0; pass < 4; pass++) { /* the stairs around traps, over traps, then the same for the unknown */
@@ -128,22 +114,21 @@ static bool find_goal(struct explorer *x, const struct world *w, const struct wo
         distances_from(w, at, *avoid_traps, from);
         if (pass < 2) {
             if (stairs && from->steps[w->stairs.y][w->stairs.x] != FAR) return *goal = w->stairs, *why = "to the stairs", true;
-        } else if (!all && find_frontier(x, w, from, goal)) {
-            return *why = stairs ? "exploring towards the stairs" : "exploring", true;
+        } else if (!all && find_frontier(w, from, goal)) {
+            return *why = "exploring", true;
         }
     }
     return *why = "searching again", find_least_visited(w, seen, from, goal);
 }
 
-int explorer_step(struct explorer *x, const struct world *w, const struct world_seen *seen, bool all, const char **reason) {
+int explore_step(const struct world *w, const struct world_seen *seen, bool all, const char **reason) {
     const struct monster *l = world_leader(w);
     const char *unused, **why = reason ? reason : &unused;
     struct distance_field from;
     struct point goal, item;
     bool avoid_traps;
-    if (x->floor_serial != seen->floor_serial) x->has_goal = false, x->floor_serial = seen->floor_serial;
     if (same(l->at, w->stairs)) return *why = "off the stairs, to step on them again", step_aside(w, l);
-    if (!find_goal(x, w, seen, all, &from, &goal, &avoid_traps, why)) return *why = "there is no way to go", step_aside(w, l);
+    if (!find_goal(w, seen, all, &from, &goal, &avoid_traps, why)) return *why = "there is no way to go", step_aside(w, l);
     if (!all && find_item(w, &from, goal, avoid_traps, &item)) goal = item, *why = "fetching what lies there";
     return step_to(w, l->at, goal, l->facing, avoid_traps);
 }

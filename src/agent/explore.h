@@ -4,14 +4,8 @@
 
 #include "agent/scene.h"
 
-struct explorer {
-    bool has_goal;
-    struct point goal; /* a frontier tile, kept while it is one and not much farther than the nearest */
-    int floor_serial;
-};
-void explorer_reset(struct explorer *x);
 /* Direction of the next step, -1 none. w: what is known (all of the floor when `all`). */
-int explorer_step(struct explorer *x, const struct world *w, const struct world_seen *seen, bool all, const char **reason);
+int explore_step(const struct world *w, const struct world_seen *seen, bool all, const char **reason);
 /* A tile on which the map ends: revealed, open, and beside it one that is not revealed. */
 bool tile_is_frontier(const struct world *w, int x, int y);
 

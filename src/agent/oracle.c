@@ -1,6 +1,5 @@
 /* The teachers. The fair oracle reads only what a player could know and is kept simple on purpose: a model has to learn it from the
- * picture and a few words, so each rule depends on things that are there to see, and what it remembers (one goal) is only used to
- * break near-ties, so that it doesn't turn back halfway. The omniscient oracle plays by the same rules on the whole floor. */
+ * picture and a few words, so each rule depends on things that are there to see, and it remembers nothing from step to step. The omniscient oracle plays by the same rules on the whole floor. */
 #include "agent/explore.h"
 #include "agent/hands.h"
 
@@ -10,16 +9,14 @@ enum { HEAL_PERCENT = 35, HEAL_PERCENT_FOE = 50, EAT_BELLY = 12, THROW_PERCENT =
 
 struct oracle {
     bool omniscient;
-    struct explorer explorer;
 };
 
 struct oracle *oracle_new(bool omniscient) {
     struct oracle *o = calloc(1, sizeof *o);
-    if (o) o->omniscient = omniscient, oracle_reset(o);
+    if (o) o->omniscient = omniscient;
     return o;
 }
 
-void oracle_reset(struct oracle *o) { explorer_reset(&o->explorer); }
 void oracle_free(struct oracle *o) { free(o); }
 
 static int act(int action, const char *why, const char **reason) {
@@ -52,7 +49,7 @@ static int decide_field(struct oracle *o, const struct world *w, const struct wo
     if (hp < THROW_PERCENT && bag_find(w, ITEM_USE_THROW) >= 0 && foe_in_line(w, THROW_MIN, THROW_MAX) >= 0) {
         return act(ACTION_THROW, "hp is low and a foe stands in line", reason);
     }
-    int d = explorer_step(&o->explorer, w, seen, o->omniscient, reason);
+    int d = explore_step(w, seen, o->omniscient, reason);
     return d >= 0 ? ACTION_WALK + d : act(ACTION_WAIT, "there is no way to go", reason);
 }
 

@@ -1,6 +1,6 @@
 /* video_map.c: the minimap in the top right corner, two pixels for each map tile of the left 28 columns. It shows what the
- * player has been shown: revealed floor, the stairs and items on it, and the foes that can be seen from where the
- * leader stands (same room, or within two tiles). Nothing blinks. */
+ * player has been shown: revealed floor, orange where it ends and the unknown begins, the stairs and items on it, and the foes
+ * that can be seen from where the leader stands (same room, or within two tiles). Nothing blinks. */
 #include "video_parts.h"
 
 enum { MAP_X = 180, MAP_Y = 12, COLUMNS = 28, NEAR = 2 };
@@ -62,17 +62,25 @@ static u32 key_of(const struct dungeon *d, const struct entity *from)
 static union { u32 words[MAP_H][8]; u8 bytes[MAP_H][32]; } lines HEAP_BSS;
 static u32 known_rooms;
 
+static IWRAM_CODE u8 ground_ink(const struct dungeon *d, int x, int y)
+{
+    const struct tile *tile = &d->tiles[y][x];
+
+    if (!(tile->visibility & SEEN_REVEALED) || (tile->terrain & TERRAIN_KIND) == TERRAIN_WALL)
+        return 0;
+    /* The border of the map is wall: every floor tile has four neighbours inside it. */
+    if (!(tile[1].visibility & tile[-1].visibility & tile[MAP_W].visibility & tile[-MAP_W].visibility & SEEN_REVEALED))
+        return INK_ORANGE * 0x11;
+    return (tile->room == ROOM_NONE ? INK_MAP_PATH : INK_MAP_ROOM) * 0x11;
+}
+
 static IWRAM_CODE void ground_read(const struct dungeon *d, int x0, int y0, int x1, int y1)
 {
     x0 = x0 < 0 ? 0 : x0, y0 = y0 < 0 ? 0 : y0;
     x1 = x1 > COLUMNS - 1 ? COLUMNS - 1 : x1, y1 = y1 > MAP_H - 1 ? MAP_H - 1 : y1;
     for (int y = y0; y <= y1; y++)
-        for (int x = x0; x <= x1; x++) {
-            const struct tile *tile = &d->tiles[y][x];
-
-            lines.bytes[y][x + 2] = !(tile->visibility & SEEN_REVEALED) || (tile->terrain & TERRAIN_KIND) == TERRAIN_WALL ? 0
-                                  : tile->room == ROOM_NONE ? INK_MAP_PATH * 0x11 : INK_MAP_ROOM * 0x11;
-        }
+        for (int x = x0; x <= x1; x++)
+            lines.bytes[y][x + 2] = ground_ink(d, x, y);
 }
 
 static IWRAM_CODE void ground_show(void)    /* the map starts in the middle of a hardware tile: eight tiles a row */
@@ -125,6 +133,10 @@ void map_draw(struct dungeon *d, int shown)
         return;
     fill_box(FILL_MAP, MAP_X, MAP_Y, 2 * COLUMNS, 2 * MAP_H);
     ground(d, from, !on);
+    for (int y = 1; y < MAP_H - 1; y++)
+        for (int x = 1; x < COLUMNS; x++)
+            if (lines.bytes[y][x + 2] == INK_ORANGE * 0x11)
+                dot(x, y, 4, INK_ORANGE);
     on = 1;
     drawn_key = key;
     if (revealed(d, d->stairs_x, d->stairs_y))
