@@ -70,7 +70,8 @@ struct qvl_info {
 void qvl_model_info(const struct qvl_model *model, struct qvl_info *out);
 
 /* Ids of text; returns a malloc'ed array. special: parse control tokens in the text. */
-int qvl_tokenize(struct qvl_model *model, const char *text, size_t n, bool special, int32_t **ids, size_t *count, struct err *err);
+int qvl_tokenize(struct qvl_model *model, const char *text, size_t n, bool special, int32_t **ids, size_t *count,
+                 struct err *err);
 /* malloc'ed NUL-terminated text. */
 int qvl_detokenize(struct qvl_model *model, const int32_t *ids, size_t count, char **text, struct err *err);
 
@@ -157,8 +158,8 @@ void qvl_result_free(struct qvl_result *r);
 /* Log-probability of each token of the session given those before it (the first has none), with the top k alternatives. */
 int qvl_score(struct qvl_session *s, int top_k, struct qvl_token **tokens, size_t *count, struct err *err);
 
-/* Last hidden state as an embedding (hidden floats, malloc'ed): of the last token; the mean over the image tokens; of the last end
- * token (the generation prompt left out); of the token before the last </think>. */
+/* Last hidden state as an embedding (hidden floats, malloc'ed): of the last token; the mean over the image tokens; of the last
+ * end token (the generation prompt left out); of the token before the last </think>. */
 enum qvl_embedding { QVL_EMBED_LAST, QVL_EMBED_IMAGE, QVL_EMBED_EOS, QVL_EMBED_THOUGHT };
 int qvl_embed(struct qvl_session *s, enum qvl_embedding kind, float **out, int *size, struct err *err);
 

@@ -1,5 +1,5 @@
-/* The engine's own promises: the same answer with and without reuse, at any number of threads and sequences; what is cached; constrained
- * answers; sampling; stop strings; refusals in sentences. */
+/* The engine's own promises: the same answer with and without reuse, at any number of threads and sequences; what is cached;
+ * constrained answers; sampling; stop strings; refusals in sentences. */
 #include <pthread.h>
 
 #include "base/utf8.h"
@@ -236,7 +236,8 @@ static struct qvl_result answer_ids(struct qvl_model *m, const struct random_pro
     struct qvl_session *s;
     assert_int_equal(qvl_session_new(m, &s, &err), 0);
     if (qvl_session_raw_ids(s, p->ids, p->count, &err)) fail_msg("%s", err.message);
-    struct qvl_result r = generate(s, (struct qvl_generate){.sampling.greedy = true, .max_tokens = 1 + (int)(p->count % 7), .no_append = true});
+    struct qvl_result r =
+        generate(s, (struct qvl_generate){.sampling.greedy = true, .max_tokens = 1 + (int)(p->count % 7), .no_append = true});
     qvl_session_free(s);
     return r;
 }
@@ -290,8 +291,9 @@ static void random_reuse(void **state) {
     qvl_unload(fresh);
 }
 
-static const char *const schema = "{\"type\":\"object\",\"properties\":{\"action\":{\"enum\":[\"north\",\"south\",\"attack\",\"wait\"]}},"
-                                  "\"required\":[\"action\"],\"additionalProperties\":false}";
+static const char *const schema =
+    "{\"type\":\"object\",\"properties\":{\"action\":{\"enum\":[\"north\",\"south\",\"attack\",\"wait\"]}},"
+    "\"required\":[\"action\"],\"additionalProperties\":false}";
 
 static void constrained(void **state) {
     (void)state;
@@ -497,9 +499,16 @@ static void embeddings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reuse_changes_nothing), cmocka_unit_test(turns_equal_one_prompt), cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(batching_changes_nothing), cmocka_unit_test(small_budget), cmocka_unit_test(random_reuse), cmocka_unit_test(constrained),
-        cmocka_unit_test(sampling), cmocka_unit_test(streaming_and_stopping), cmocka_unit_test(think_budget),
+        cmocka_unit_test(reuse_changes_nothing),
+        cmocka_unit_test(turns_equal_one_prompt),
+        cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(batching_changes_nothing),
+        cmocka_unit_test(small_budget),
+        cmocka_unit_test(random_reuse),
+        cmocka_unit_test(constrained),
+        cmocka_unit_test(sampling),
+        cmocka_unit_test(streaming_and_stopping),
+        cmocka_unit_test(think_budget),
         cmocka_unit_test(embeddings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

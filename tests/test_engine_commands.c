@@ -7,7 +7,8 @@
 #include "golden_session.h"
 
 /* Runs a command with standard output and error in files and input from text; returns its status. */
-static int run(int (*command)(int, char **), const char *const *words, const char *input, struct buf *out, struct buf *complaints) {
+static int run(int (*command)(int, char **), const char *const *words, const char *input, struct buf *out,
+               struct buf *complaints) {
     char in_path[] = "/tmp/qvl-in-XXXXXX", out_path[] = "/tmp/qvl-out-XXXXXX", err_path[] = "/tmp/qvl-err-XXXXXX";
     int fds[3] = {mkstemp(in_path), mkstemp(out_path), mkstemp(err_path)}, saved[3];
     char *argv[32];
@@ -98,7 +99,8 @@ static void score_prints_json(void **state) {
 static void chat_answers(void **state) {
     (void)state;
     struct buf out = {0}, complaints = {0};
-    const char *words[] = {"chat", "--model", "tests/golden/tiny-a", "--greedy", "--max-tokens", "8", "--kv-mib", "8", "What do you see?", NULL};
+    const char *words[] = {"chat",     "--model", "tests/golden/tiny-a", "--greedy", "--max-tokens", "8",
+                           "--kv-mib", "8",       "What do you see?",    NULL};
     assert_int_equal(run(cmd_chat, words, NULL, &out, &complaints), 0);
     assert_true(out.len > 1);
     assert_non_null(strstr(complaints.data, "memory plan (estimate)"));
@@ -108,7 +110,8 @@ static void chat_answers(void **state) {
     buf_append(&first, out.data, out.len);
     /* A conversation: the first answer is the same; a mistake is said and the next line is read. */
     const char *talk[] = {"chat", "--model", "tests/golden/tiny-a", "--greedy", "--quiet", "--max-tokens", "8", NULL};
-    int status = run(cmd_chat, talk, "What do you see?\n/image /no/such/file\nand now?\n/clear\nWhat do you see?\n/quit\n", &out, &complaints);
+    int status = run(cmd_chat, talk, "What do you see?\n/image /no/such/file\nand now?\n/clear\nWhat do you see?\n/quit\n", &out,
+                     &complaints);
     assert_int_equal(status, 1); /* not a terminal: a failure shows in the status */
     assert_non_null(strstr(complaints.data, "/no/such/file"));
     assert_true(out.len > 2 * first.len);
@@ -146,6 +149,7 @@ static void wrong_usage(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(score_prints_json), cmocka_unit_test(chat_answers), cmocka_unit_test(wrong_usage)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(score_prints_json), cmocka_unit_test(chat_answers),
+                                       cmocka_unit_test(wrong_usage)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,6 +111,7 @@ static void unload_frees(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(least_recently_used), cmocka_unit_test(shared_loads), cmocka_unit_test(unload_frees)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(least_recently_used), cmocka_unit_test(shared_loads),
+                                       cmocka_unit_test(unload_frees)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

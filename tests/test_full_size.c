@@ -1,6 +1,6 @@
-/* Real shapes on the CPU, with random weights (make test-all only): checkpoints of tools/make_checkpoint.py load, see a picture, answer under
- * a schema, and stay within the memory plan that was printed before. The figures are of this machine at this moment. PMD_PYTHON names a
- * Python with numpy (default python3); PMD_FULL_SIZE_DIR the folder for up to 8 GB of files (default /tmp). */
+/* Real shapes on the CPU, with random weights (make test-all only): checkpoints of tools/make_checkpoint.py load, see a picture,
+ * answer under a schema, and stay within the memory plan that was printed before. The figures are of this machine at this moment.
+ * PMD_PYTHON names a Python with numpy (default python3); PMD_FULL_SIZE_DIR the folder for up to 8 GB of files (default /tmp). */
 #include <math.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -49,9 +49,11 @@ static int run_model(const char *folder) {
         sane = sane && (r.tokens[i].forced || (isfinite(r.tokens[i].logprob) && r.tokens[i].logprob <= 0));
     qvl_model_info(m, &info);
     double rate = r.decode_seconds > 0 ? (double)(r.token_count - 1) / r.decode_seconds : 0;
-    fprintf(stderr, "  %s: loaded in %.2f s, %lld prompt tokens in %.1f s (picture %.1f s), %.2f tok/s = %.2f GB/s; peak %.0f MiB of a plan of %.0f MiB\n",
-            info.storage, info.load_seconds, (long long)r.prompt_tokens, r.first_token_seconds, r.image_seconds, rate,
-            rate * (double)info.decode_bytes / 1e9, (double)resident_peak() / 1048576, (double)plan.total_bytes / 1048576);
+    fprintf(
+        stderr,
+        "  %s: loaded in %.2f s, %lld prompt tokens in %.1f s (picture %.1f s), %.2f tok/s = %.2f GB/s; peak %.0f MiB of a plan of %.0f MiB\n",
+        info.storage, info.load_seconds, (long long)r.prompt_tokens, r.first_token_seconds, r.image_seconds, rate,
+        rate * (double)info.decode_bytes / 1e9, (double)resident_peak() / 1048576, (double)plan.total_bytes / 1048576);
     bool within = resident_peak() <= plan.total_bytes;
     qvl_result_free(&r);
     qvl_session_free(s);
@@ -69,7 +71,8 @@ static void full_size(const char *size, const char *format, size_t bytes) {
     if (statvfs(where, &disk) || (size_t)disk.f_bavail * disk.f_frsize < bytes + ((size_t)1 << 30))
         skip_because("%s has less than %zu MB free", where, (bytes >> 20) + 1024);
     snprintf(folder, sizeof folder, "%s/qvl-full-%d-%s-%s", where, (int)getpid(), size, format);
-    snprintf(command, sizeof command, "%s tools/make_checkpoint.py %s --size %s --format %s >/dev/null", python, folder, size, format);
+    snprintf(command, sizeof command, "%s tools/make_checkpoint.py %s --size %s --format %s >/dev/null", python, folder, size,
+             format);
     int made = system(command), status = 1;
     if (made == 0) {
         fflush(NULL);

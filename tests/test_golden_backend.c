@@ -1,5 +1,5 @@
-/* The CPU backend against Hugging Face transformers, stage by stage, on the small checkpoints of tests/golden: fp32 products within
- * 1e-4 of the reference's fp32 run; bf16 products no further from it than the reference's own bf16 run. */
+/* The CPU backend against Hugging Face transformers, stage by stage, on the small checkpoints of tests/golden: fp32 products
+ * within 1e-4 of the reference's fp32 run; bf16 products no further from it than the reference's own bf16 run. */
 #include "backend/cpu/model.h"
 #include "golden.h"
 
@@ -77,7 +77,8 @@ struct prompt {
     const float *level[1 + CONFIG_MAX_DEEPSTACK];
 };
 
-static void make_prompt(struct backend_model *m, const struct golden *g, const struct vision_features *f, int images, struct prompt *p) {
+static void make_prompt(struct backend_model *m, const struct golden *g, const struct vision_features *f, int images,
+                        struct prompt *p) {
     const struct tensor *ids = golden_need(g, "input_ids");
     p->n = (int)ids->shape[0];
     p->ids = ids->data;
@@ -200,8 +201,8 @@ static void check_e4m3(const char *name, const char *cpu, bool f32) {
     run_prompt(m, &p, 7, again);
     assert_memory_equal(logits, again, n * sizeof *logits);
     double ours = relative_distance(logits, twin->data, n), effect = relative_distance(plain->data, twin->data, n);
-    fprintf(stderr, "  tiny-fp8 %-6s %-10s e4m3 activations, else %s: logits %.2e from the twin; quantising moves them %.2e\n", name,
-            m->ops->name, f32 ? "fp32" : "bf16", ours, effect);
+    fprintf(stderr, "  tiny-fp8 %-6s %-10s e4m3 activations, else %s: logits %.2e from the twin; quantising moves them %.2e\n",
+            name, m->ops->name, f32 ? "fp32" : "bf16", ours, effect);
     assert_true(ours < (f32 ? 1e-4 : 1.5 * effect));
     free(logits);
     free(again);
@@ -259,8 +260,9 @@ static void bf16_avx512(void **state) { (void)state; check_all(false, "avx512");
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fp32_reference), cmocka_unit_test(bf16_reference), cmocka_unit_test(fp32_best),
-        cmocka_unit_test(bf16_best),      cmocka_unit_test(bf16_avx2),      cmocka_unit_test(bf16_avx512),    cmocka_unit_test(fp8_activations), cmocka_unit_test(pages),
+        cmocka_unit_test(fp32_reference),  cmocka_unit_test(bf16_reference), cmocka_unit_test(fp32_best),
+        cmocka_unit_test(bf16_best),       cmocka_unit_test(bf16_avx2),      cmocka_unit_test(bf16_avx512),
+        cmocka_unit_test(fp8_activations), cmocka_unit_test(pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,7 +44,8 @@ static void check_pixels(const struct golden *g, const struct qvl_session *s) {
             assert_int_equal(v->grid_w, thw[2]);
             for (int64_t n = 0; n < p.count * p.width; n++)
                 if (lrintf(p.values[n] * 127.5f + 127.5f) != want[n])
-                    fail_msg("%s: pixel value %lld is %.3f, expected %d", g->path, (long long)n, (double)(p.values[n] * 127.5f + 127.5f), want[n]);
+                    fail_msg("%s: pixel value %lld is %.3f, expected %d", g->path, (long long)n,
+                             (double)(p.values[n] * 127.5f + 127.5f), want[n]);
             want += p.count * p.width;
             thw += 3;
             patches_free(&p);

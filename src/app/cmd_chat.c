@@ -1,5 +1,5 @@
-/* pmd-agent chat: one question with pictures, or a conversation. The answer goes to standard output as it comes, figures and thoughts
- * to standard error. */
+/* pmd-agent chat: one question with pictures, or a conversation. The answer goes to standard output as it comes, figures and
+ * thoughts to standard error. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,7 +93,8 @@ static int parse_options(int argc, char **argv, struct options *o) {
             o->images[o->image_count++] = v;
         } else if ((r = option_value("chat", "--stop", argc, argv, &i, &v))) {
             if (r < 0) return -1;
-            if (o->generate.stop_count == MAX_STOPS) return fprintf(stderr, "pmd-agent chat: at most %d stop texts\n", MAX_STOPS), -1;
+            if (o->generate.stop_count == MAX_STOPS)
+                return fprintf(stderr, "pmd-agent chat: at most %d stop texts\n", MAX_STOPS), -1;
             o->stops[o->generate.stop_count++] = v;
         } else if ((r = option_value("chat", "--system", argc, argv, &i, &v))) {
             if (r < 0) return -1;
@@ -135,9 +136,11 @@ static void print_figures(const struct qvl_model *m, const struct qvl_result *r,
     if (r->token_count > 1 && r->decode_seconds > 0) {
         double rate = (double)(r->token_count - 1) / r->decode_seconds, gbs = rate * (double)info.decode_bytes / 1e9;
         fprintf(stderr, "; %zu tokens, %.1f tok/s = %.2f GB/s", r->token_count, rate, gbs);
-        if (bandwidth > 0) fprintf(stderr, " of %.2f GB/s read bandwidth measured here (%.0f %%)", bandwidth / 1e9, 100e9 * gbs / bandwidth);
+        if (bandwidth > 0)
+            fprintf(stderr, " of %.2f GB/s read bandwidth measured here (%.0f %%)", bandwidth / 1e9, 100e9 * gbs / bandwidth);
     }
-    fprintf(stderr, "; memory %.1f MiB + %.1f MiB mapped]\n", (double)info.memory_bytes / 1048576.0, (double)info.weight_bytes / 1048576.0);
+    fprintf(stderr, "; memory %.1f MiB + %.1f MiB mapped]\n", (double)info.memory_bytes / 1048576.0,
+            (double)info.weight_bytes / 1048576.0);
 }
 
 struct attached {
@@ -158,12 +161,13 @@ static void detach(struct attached *a) {
     a->count = 0;
 }
 
-static int ask(struct qvl_session *s, const struct qvl_model *m, struct options *o, struct attached *a, const char *text, double bandwidth,
-               struct err *err) {
+static int ask(struct qvl_session *s, const struct qvl_model *m, struct options *o, struct attached *a, const char *text,
+               double bandwidth, struct err *err) {
     struct qvl_part parts[MAX_IMAGES + 1] = {0};
     struct printer printer = {0};
     struct qvl_result result;
-    for (int i = 0; i < a->count; i++) parts[i] = (struct qvl_part){.encoded = a->files[i].data, .encoded_bytes = a->files[i].len};
+    for (int i = 0; i < a->count; i++)
+        parts[i] = (struct qvl_part){.encoded = a->files[i].data, .encoded_bytes = a->files[i].len};
     parts[a->count].text = text;
     int r = qvl_session_message(s, QVL_USER, parts, a->count + 1, err);
     detach(a);
@@ -240,8 +244,8 @@ int cmd_chat(int argc, char **argv) {
     if (!o.quiet) {
         struct qvl_info info;
         qvl_model_info(m, &info);
-        fprintf(stderr, "loaded in %.2f s: %s, %.1f M parameters, %s on %s (%s)\n", info.load_seconds, info.folder, (double)info.parameters / 1e6,
-                info.storage, info.device, info.kernels);
+        fprintf(stderr, "loaded in %.2f s: %s, %.1f M parameters, %s on %s (%s)\n", info.load_seconds, info.folder,
+                (double)info.parameters / 1e6, info.storage, info.device, info.kernels);
     }
     signal(SIGINT, on_interrupt);
     r = run(m, &o, &err);

@@ -64,9 +64,12 @@ int model_options_take(struct model_options *o, const char *command, int argc, c
 static void print_plan(const struct qvl_plan *p) {
     const double mib = 1024.0 * 1024.0;
     if (p->total_bytes == 0) return;
-    fprintf(stderr, "memory plan (estimate): weights %.1f MiB mapped + keys and values %.1f MiB + working memory %.1f MiB; %.0f MiB available; "
-            "context %lld tokens at %zu bytes\n", (double)p->weight_bytes / mib, (double)p->kv_bytes / mib, (double)p->work_bytes / mib,
-            (double)p->available_bytes / mib, (long long)p->context, p->kv_bytes_per_token);
+    fprintf(
+        stderr,
+        "memory plan (estimate): weights %.1f MiB mapped + keys and values %.1f MiB + working memory %.1f MiB; %.0f MiB available; "
+        "context %lld tokens at %zu bytes\n",
+        (double)p->weight_bytes / mib, (double)p->kv_bytes / mib, (double)p->work_bytes / mib, (double)p->available_bytes / mib,
+        (long long)p->context, p->kv_bytes_per_token);
 }
 
 int model_options_open(struct model_options *o, const char *command, bool quiet, struct qvl_model **out) {

@@ -45,7 +45,8 @@ static int find_grid(struct qvl_model *m, struct visual *v, struct err *err) {
     return 0;
 }
 
-int visual_new(struct qvl_model *m, struct image *frames, int count, bool video, double fps, struct visual **out, struct err *err) {
+int visual_new(struct qvl_model *m, struct image *frames, int count, bool video, double fps, struct visual **out,
+               struct err *err) {
     *out = NULL;
     struct visual *v = calloc(1, sizeof *v);
     struct image *copy = calloc((size_t)count, sizeof *copy);
@@ -131,7 +132,8 @@ static int encode(struct qvl_model *m, const struct visual *v, struct vision_fea
     return r;
 }
 
-int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds, struct err *err) {
+int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds,
+                 struct err *err) {
     pthread_mutex_lock(&m->lock);
     struct feature_entry *e = find(&m->features, v->hash);
     if (e) {

@@ -22,7 +22,8 @@ struct visual {
 };
 
 /* Takes over the frames (also on failure). */
-int visual_new(struct qvl_model *m, struct image *frames, int count, bool video, double fps, struct visual **out, struct err *err);
+int visual_new(struct qvl_model *m, struct image *frames, int count, bool video, double fps, struct visual **out,
+               struct err *err);
 void visual_hold(struct visual *v);
 void visual_drop(struct visual *v);
 
@@ -34,7 +35,8 @@ struct feature_cache {
 };
 
 /* The features of v, encoding it when necessary; hold until features_put. seconds is increased by the time spent encoding. */
-int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds, struct err *err);
+int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds,
+                 struct err *err);
 void features_put(struct qvl_model *m, const struct vision_features *f);
 void features_free(struct feature_cache *c);
 

@@ -66,7 +66,8 @@ static void stream(struct generation *x, struct buf *text, bool final) {
     if (end <= x->streamed) return;
     size_t from = x->streamed;
     x->streamed = end;
-    if (x->g->on_text && !x->cancelled && x->g->on_text(x->g->user, text->data + from, end - from, x->thinking)) x->cancelled = true;
+    if (x->g->on_text && !x->cancelled && x->g->on_text(x->g->user, text->data + from, end - from, x->thinking))
+        x->cancelled = true;
 }
 
 /* Cuts the answer at the first stop string. */
@@ -208,7 +209,8 @@ static int run_forced(struct generation *x, bool *done, struct err *err) {
         if (allowed > 1) return 0;
         int32_t only = 0;
         while (!(x->mask[only >> 5] >> (only & 31) & 1)) only++;
-        if (constraint_accept(x->constraint, only)) return err_set(err, ERR_STATE, "the constraint refused its only token %d", only);
+        if (constraint_accept(x->constraint, only))
+            return err_set(err, ERR_STATE, "the constraint refused its only token %d", only);
         r = force(x, only, err);
     }
     return r;
@@ -229,13 +231,15 @@ static int choose(struct generation *x, const uint32_t *mask, bool *end, struct 
     struct qvl_token *t = add_token(x, err);
     if (!t) return ERR_MEMORY;
     int32_t id = sampler_pick(&x->sampler, s->logits, mask);
-    if (id < 0) return err_set(err, ERR_STATE, "the model's output holds no number for any allowed token (NaN in the checkpoint?)");
+    if (id < 0)
+        return err_set(err, ERR_STATE, "the model's output holds no number for any allowed token (NaN in the checkpoint?)");
     int top = x->g->top_logprobs < 0 ? 0 : x->g->top_logprobs > 20 ? 20 : x->g->top_logprobs;
     logprobs_of(s->logits, vocab, mask, id, top, t);
     sampler_accept(&x->sampler, id);
     *end = is_end(x->m, id);
     if (*end) return 0;
-    if (x->constraint && constraint_accept(x->constraint, id)) return err_set(err, ERR_STATE, "the constraint refused token %d that it had allowed", id);
+    if (x->constraint && constraint_accept(x->constraint, id))
+        return err_set(err, ERR_STATE, "the constraint refused token %d that it had allowed", id);
     if ((r = sequence_append(s, &id, 1, err))) return r;
     if (x->thinking) x->think_count++;
     return take_text(x, id, err);
@@ -326,8 +330,8 @@ static int prepare(struct generation *x, struct qvl_session *s, struct err *err)
     if (r) return r;
     copy = (struct prompt){0};
     if (built->count >= x->m->context)
-        return err_set(err, ERR_LIMIT, "the prompt has %lld tokens and the context %lld: no room for an answer", (long long)built->count,
-                       (long long)x->m->context);
+        return err_set(err, ERR_LIMIT, "the prompt has %lld tokens and the context %lld: no room for an answer",
+                       (long long)built->count, (long long)x->m->context);
     int vocab = x->m->config->text.vocab;
     x->mask = calloc((size_t)(vocab + 31) / 32, sizeof *x->mask);
     if (!x->mask) return err_set(err, ERR_MEMORY, "out of memory for an answer");

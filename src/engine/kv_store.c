@@ -36,7 +36,9 @@ static void link_newest(struct kv_store *s, struct kv_entry *e) {
     s->newest = e;
 }
 
-static struct kv_entry **bucket_of(struct kv_store *s, struct hash128 key) { return &s->buckets[key.low & (s->bucket_count - 1)]; }
+static struct kv_entry **bucket_of(struct kv_store *s, struct hash128 key) {
+    return &s->buckets[key.low & (s->bucket_count - 1)];
+}
 
 static void drop_logits(struct kv_store *s, struct kv_entry *e) {
     if (!e->logits) return;
@@ -116,7 +118,8 @@ static void grow(struct kv_store *s) {
 
 static void keep_logits(struct kv_store *s, struct kv_entry *e, const float *logits) {
     if (e->logits || s->logits_size > s->logits_limit) return;
-    for (struct kv_entry *old = s->oldest; old && s->logits_bytes + s->logits_size > s->logits_limit; old = old->newer) drop_logits(s, old);
+    for (struct kv_entry *old = s->oldest; old && s->logits_bytes + s->logits_size > s->logits_limit; old = old->newer)
+        drop_logits(s, old);
     e->logits = malloc(s->logits_size);
     if (!e->logits) return;
     memcpy(e->logits, logits, s->logits_size);

@@ -1,8 +1,8 @@
 /* The page table and the prefix cache of one model.
  *
- * A page holds the keys and values of up to 32 tokens. Its key is a hash over everything before its end: model identity, then every
- * token (ids; for visual tokens the picture's content and the row). A page is valid for a key iff its first `tokens` slots hold
- * what that key names; slots behind may hold anything, so one page can serve a shorter and a longer key at once.
+ * A page holds the keys and values of up to 32 tokens. Its key is a hash over everything before its end: model identity, then
+ * every token (ids; for visual tokens the picture's content and the row). A page is valid for a key iff its first `tokens` slots
+ * hold what that key names; slots behind may hold anything, so one page can serve a shorter and a longer key at once.
  *
  * Sequences and cache entries hold references. Only a page's writer (the sequence that took it) may write, and only into slots
  * behind those it has published; everyone else copies first. Entries are dropped, least recently used first, when a page is
@@ -51,7 +51,8 @@ void kv_page_drop(struct kv_store *s, int32_t page);
 
 /* The entry for key (now the most recently used), or NULL. */
 struct kv_entry *kv_find(struct kv_store *s, struct hash128 key);
-/* Publishes a page under key; keeps an entry that exists. logits (vocab floats, copied) may be NULL. Out of memory: not cached. */
+/* Publishes a page under key; keeps an entry that exists. logits (vocab floats, copied) may be NULL. Out of memory: not cached.
+ */
 void kv_publish(struct kv_store *s, struct hash128 key, int32_t page, int tokens, const float *logits);
 /* Drops every entry (pages in use stay with their sequences). */
 void kv_forget(struct kv_store *s);

@@ -57,8 +57,8 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     if (o->context < 0 || o->context > t->max_positions)
         return err_set(err, ERR_ARGUMENT, "context of %lld tokens: the model takes 1 to %lld (max_position_embeddings)",
                        (long long)o->context, (long long)t->max_positions);
-    /* One whole context and as much again for the prefix cache (at least 64 MiB: small models are asked by many), but no more than a
-     * quarter of what is free unless asked for. */
+    /* One whole context and as much again for the prefix cache (at least 64 MiB: small models are asked by many), but no more
+     * than a quarter of what is free unless asked for. */
     size_t pages_most = ((size_t)most + BACKEND_PAGE_TOKENS - 1) / BACKEND_PAGE_TOKENS;
     if (o->kv_bytes) out->kv = o->kv_bytes;
     else {
@@ -70,16 +70,21 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     }
     size_t tokens = out->kv / page * BACKEND_PAGE_TOKENS;
     if (o->context && tokens < (size_t)o->context)
-        return err_set(err, ERR_LIMIT, "a context of %lld tokens needs %.1f MiB for keys and values (%zu bytes a token), the budget is %.1f MiB "
-                       "(%zu tokens)", (long long)o->context, (double)(page * pages_most) / mib, out->kv_per_token, (double)out->kv / mib, tokens);
+        return err_set(err, ERR_LIMIT,
+                       "a context of %lld tokens needs %.1f MiB for keys and values (%zu bytes a token), the budget is %.1f MiB "
+                       "(%zu tokens)",
+                       (long long)o->context, (double)(page * pages_most) / mib, out->kv_per_token, (double)out->kv / mib,
+                       tokens);
     if (tokens == 0)
         return err_set(err, ERR_LIMIT, "the budget for keys and values is %zu bytes, one page of %d tokens takes %zu", out->kv,
                        BACKEND_PAGE_TOKENS, page);
     out->context = (int64_t)tokens < most ? (int64_t)tokens : most;
     out->total = out->weights + out->kv + out->work;
     if (out->kv + out->work > out->available)
-        return err_set(err, ERR_LIMIT, "not enough memory: keys and values %.1f MiB + working memory %.1f MiB, beside %.1f MiB of mapped weights, "
-                       "but only %.1f MiB are available; ask for a smaller context (--context) or budget", (double)out->kv / mib,
-                       (double)out->work / mib, (double)out->weights / mib, (double)out->available / mib);
+        return err_set(
+            err, ERR_LIMIT,
+            "not enough memory: keys and values %.1f MiB + working memory %.1f MiB, beside %.1f MiB of mapped weights, "
+            "but only %.1f MiB are available; ask for a smaller context (--context) or budget",
+            (double)out->kv / mib, (double)out->work / mib, (double)out->weights / mib, (double)out->available / mib);
     return 0;
 }

@@ -38,7 +38,8 @@ static int check_vocabulary(const struct qvl_model *m, struct err *err) {
     int32_t have = tokenizer_vocab(m->tokenizer);
     int rows = m->config->text.vocab;
     if (have > rows)
-        return err_set(err, ERR_FORMAT, "%s: tokenizer.json has ids up to %d, but config.json says vocab_size %d", m->folder, have - 1, rows);
+        return err_set(err, ERR_FORMAT, "%s: tokenizer.json has ids up to %d, but config.json says vocab_size %d", m->folder,
+                       have - 1, rows);
     const struct { const char *text, *field; int id; } special[] = {
         {"<|image_pad|>", "image_token_id", m->config->image_token}, {"<|video_pad|>", "video_token_id", m->config->video_token},
         {"<|vision_start|>", "vision_start_token_id", m->config->vision_start_token},
@@ -46,8 +47,8 @@ static int check_vocabulary(const struct qvl_model *m, struct err *err) {
     for (size_t i = 0; i < sizeof special / sizeof *special; i++) {
         int32_t id = tokenizer_added_id(m->tokenizer, special[i].text);
         if (id != special[i].id)
-            return err_set(err, ERR_FORMAT, "%s: config.json says %s %d, but in tokenizer.json %s is %d", m->folder, special[i].field,
-                           special[i].id, special[i].text, id);
+            return err_set(err, ERR_FORMAT, "%s: config.json says %s %d, but in tokenizer.json %s is %d", m->folder,
+                           special[i].field, special[i].id, special[i].text, id);
     }
     return 0;
 }
@@ -78,7 +79,8 @@ static int choose_backend(const struct qvl_options *o, const struct backend **ou
         *out = &backend_cpu;
         return 0;
     }
-    if (!strcmp(device, "cuda")) return err_set(err, ERR_MISSING, "device \"cuda\": this program was built without CUDA; use \"cpu\"");
+    if (!strcmp(device, "cuda"))
+        return err_set(err, ERR_MISSING, "device \"cuda\": this program was built without CUDA; use \"cpu\"");
     return err_set(err, ERR_ARGUMENT, "device \"%s\": expected \"auto\", \"cpu\" or \"cuda\"", device);
 }
 
@@ -104,7 +106,8 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->backend->describe(m->device, &m->backend_info);
     make_identity(m, o);
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
-    return kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20), err);
+    return kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20),
+                         err);
 }
 
 int qvl_plan_load(const char *folder, const struct qvl_options *options, struct qvl_plan *out, struct err *err) {
@@ -116,8 +119,13 @@ int qvl_plan_load(const char *folder, const struct qvl_options *options, struct 
         r = memory_plan_make(c, options ? options : &defaults, &p, err);
         checkpoint_close(c);
     }
-    *out = (struct qvl_plan){.weight_bytes = p.weights, .kv_bytes_per_token = p.kv_per_token, .kv_bytes = p.kv, .work_bytes = p.work,
-                             .total_bytes = p.total, .available_bytes = p.available, .context = p.context};
+    *out = (struct qvl_plan){.weight_bytes = p.weights,
+                             .kv_bytes_per_token = p.kv_per_token,
+                             .kv_bytes = p.kv,
+                             .work_bytes = p.work,
+                             .total_bytes = p.total,
+                             .available_bytes = p.available,
+                             .context = p.context};
     return r;
 }
 
@@ -159,12 +167,20 @@ void qvl_unload(struct qvl_model *m) {
 
 void qvl_model_info(const struct qvl_model *m, struct qvl_info *out) {
     const struct backend_info *b = &m->backend_info;
-    *out = (struct qvl_info){
-        .folder = m->folder, .device = m->backend->name, .kernels = b->kernels, .storage = b->storage, .parameters = b->parameters,
-        .context = m->context, .weight_bytes = b->weight_bytes, .decode_bytes = b->decode_bytes,
-        .memory_bytes = m->backend->memory_bytes(m->device) + m->features.bytes + m->kv.logits_bytes,
-        .vocab = m->config->text.vocab, .hidden = m->config->text.hidden, .layers = m->config->text.layers,
-        .thinking = m->format == CHAT_THINKING, .load_seconds = m->load_seconds};
+    *out = (struct qvl_info){.folder = m->folder,
+                             .device = m->backend->name,
+                             .kernels = b->kernels,
+                             .storage = b->storage,
+                             .parameters = b->parameters,
+                             .context = m->context,
+                             .weight_bytes = b->weight_bytes,
+                             .decode_bytes = b->decode_bytes,
+                             .memory_bytes = m->backend->memory_bytes(m->device) + m->features.bytes + m->kv.logits_bytes,
+                             .vocab = m->config->text.vocab,
+                             .hidden = m->config->text.hidden,
+                             .layers = m->config->text.layers,
+                             .thinking = m->format == CHAT_THINKING,
+                             .load_seconds = m->load_seconds};
 }
 
 int qvl_tokenize(struct qvl_model *m, const char *text, size_t n, bool special, int32_t **ids, size_t *count, struct err *err) {

@@ -64,8 +64,8 @@ static struct pooled_model *find(struct model_pool *p, const char *folder) {
 static int all_in_use(struct model_pool *p, const char *folder, struct err *err) {
     struct buf names = {0};
     for (int i = 0; i < p->most; i++) buf_printf(&names, "%s%s", i ? ", " : "", p->slots[i].folder);
-    int r = err_set(err, ERR_STATE, "%s cannot be loaded: %d models are loaded and in use, the most allowed (%.600s)", folder, p->most,
-                    names.data ? names.data : "");
+    int r = err_set(err, ERR_STATE, "%s cannot be loaded: %d models are loaded and in use, the most allowed (%.600s)", folder,
+                    p->most, names.data ? names.data : "");
     buf_free(&names);
     return r;
 }
@@ -88,8 +88,8 @@ static struct pooled_model *make_slot(struct model_pool *p, struct qvl_model **e
 }
 
 /* Loads into a slot of its own without holding the lock; others that want the folder wait for `changed`. */
-static int load_into(struct model_pool *p, struct pooled_model *slot, char *folder, struct qvl_model *evicted, struct qvl_model **out,
-                     struct err *err) {
+static int load_into(struct model_pool *p, struct pooled_model *slot, char *folder, struct qvl_model *evicted,
+                     struct qvl_model **out, struct err *err) {
     *slot = (struct pooled_model){.folder = folder, .users = 1, .used = ++p->clock};
     pthread_mutex_unlock(&p->lock);
     qvl_unload(evicted); /* first: the new one may need its memory */

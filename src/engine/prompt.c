@@ -72,7 +72,8 @@ int prompt_build(struct prompt *p, const struct qvl_model *m, const int32_t *ids
     int64_t merged = (int64_t)m->config->vision.merge * m->config->vision.merge;
     for (int64_t i = 0; i < count;) {
         if (ids[i] < 0 || ids[i] >= m->config->text.vocab)
-            return err_set(err, ERR_ARGUMENT, "token id %d: expected 0 to %d (vocab_size of the model)", ids[i], m->config->text.vocab - 1);
+            return err_set(err, ERR_ARGUMENT, "token id %d: expected 0 to %d (vocab_size of the model)", ids[i],
+                           m->config->text.vocab - 1);
         bool video = ids[i] == m->config->video_token;
         if (!video && ids[i] != m->config->image_token) {
             prompt_append(p, &ids[i++], 1, NULL); /* cannot fail: the space is reserved */
@@ -80,13 +81,15 @@ int prompt_build(struct prompt *p, const struct qvl_model *m, const int32_t *ids
         }
         const char *kind = video ? "video" : "picture";
         if (at[video] == visual_count)
-            return err_set(err, ERR_ARGUMENT, "the prompt has a %s token at %lld but no %s is left for it", kind, (long long)i, kind);
+            return err_set(err, ERR_ARGUMENT, "the prompt has a %s token at %lld but no %s is left for it", kind, (long long)i,
+                           kind);
         const struct visual *v = p->visuals[at[video]];
         int64_t need = v->tokens / v->grid_t, run = 0;
         while (i + run < count && ids[i + run] == ids[i] && run < need) run++;
         if (run < need)
-            return err_set(err, ERR_ARGUMENT, "a %s of %d x %d patches needs %lld tokens, the prompt has %lld at %lld", kind, v->grid_w,
-                           v->grid_h, (long long)(v->grid_h * (int64_t)v->grid_w / merged), (long long)run, (long long)i);
+            return err_set(err, ERR_ARGUMENT, "a %s of %d x %d patches needs %lld tokens, the prompt has %lld at %lld", kind,
+                           v->grid_w, v->grid_h, (long long)(v->grid_h * (int64_t)v->grid_w / merged), (long long)run,
+                           (long long)i);
         append_group(p, m, at[video], video ? group : 0);
         i += run;
         if (!video || ++group == v->grid_t) {

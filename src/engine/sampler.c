@@ -8,8 +8,8 @@
 
 static float or_default(float value, float otherwise) { return value != 0 ? value : otherwise; }
 
-int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct sampling_config *d, int vocab, const int32_t *prompt,
-                 int64_t prompt_count, struct err *err) {
+int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct sampling_config *d, int vocab,
+                 const int32_t *prompt, int64_t prompt_count, struct err *err) {
     *s = (struct sampler){
         .greedy = q->greedy, .vocab = vocab, .state = q->seed,
         .temperature = or_default(q->temperature, d->temperature), .top_p = or_default(q->top_p, d->top_p),
@@ -19,9 +19,10 @@ int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct s
     if (!d->do_sample && q->temperature == 0 && q->top_k == 0 && q->top_p == 0 && q->min_p == 0) s->greedy = true;
     if (!(s->temperature >= 0) || !(s->top_p >= 0 && s->top_p <= 1) || !(s->min_p >= 0 && s->min_p <= 1) || s->top_k < 0 ||
         !(s->repetition_penalty >= 0) || isinf(s->temperature) || isinf(s->repetition_penalty) || !isfinite(s->presence_penalty))
-        return err_set(err, ERR_ARGUMENT, "sampling: temperature %g, top_p %g, min_p %g, top_k %d, repetition_penalty %g: expected "
-                       "temperature >= 0, top_p and min_p between 0 and 1, top_k >= 0, a positive penalty", (double)s->temperature,
-                       (double)s->top_p, (double)s->min_p, s->top_k, (double)s->repetition_penalty);
+        return err_set(err, ERR_ARGUMENT,
+                       "sampling: temperature %g, top_p %g, min_p %g, top_k %d, repetition_penalty %g: expected "
+                       "temperature >= 0, top_p and min_p between 0 and 1, top_k >= 0, a positive penalty",
+                       (double)s->temperature, (double)s->top_p, (double)s->min_p, s->top_k, (double)s->repetition_penalty);
     if (s->repetition_penalty == 0) s->repetition_penalty = 1;
     if (s->temperature == 0) s->temperature = 1;
     if (s->top_p == 0) s->top_p = 1;
@@ -123,7 +124,8 @@ int32_t sampler_pick(struct sampler *s, const float *logits, const uint32_t *mas
     if (s->min_p > 0) {
         int kept = 0;
         double sum = 0;
-        while (kept < n && (kept == 0 || exp(s->candidates[kept].score - top) >= s->min_p)) sum += exp(s->candidates[kept++].score - top);
+        while (kept < n && (kept == 0 || exp(s->candidates[kept].score - top) >= s->min_p))
+            sum += exp(s->candidates[kept++].score - top);
         n = kept;
         total = sum;
     }

@@ -100,12 +100,14 @@ int qvl_embed(struct qvl_session *s, enum qvl_embedding kind, float **out, int *
     int64_t hidden = s->m->config->text.hidden, length = 0;
     *out = NULL;
     *size = 0;
-    if (kind < QVL_EMBED_LAST || kind > QVL_EMBED_THOUGHT) return err_set(err, ERR_ARGUMENT, "embedding of unknown kind %d", kind);
+    if (kind < QVL_EMBED_LAST || kind > QVL_EMBED_THOUGHT)
+        return err_set(err, ERR_ARGUMENT, "embedding of unknown kind %d", kind);
     int r = open_copy(s, &q, err);
     float *rows = malloc((size_t)(PREFILL_CHUNK * hidden) * sizeof *rows), *result = calloc((size_t)hidden, sizeof *result);
     if (!r && (!rows || !result)) r = err_set(err, ERR_MEMORY, "out of memory for an embedding");
     if (!r && (length = embed_length(s->m, &q.prompt, kind)) == 0)
-        r = err_set(err, ERR_ARGUMENT, "embedding: the session has no %s", kind == QVL_EMBED_EOS ? "end token" : "thoughts before a </think>");
+        r = err_set(err, ERR_ARGUMENT, "embedding: the session has no %s",
+                    kind == QVL_EMBED_EOS ? "end token" : "thoughts before a </think>");
     if (!r) r = kind == QVL_EMBED_IMAGE ? embed_image(&q, rows, result, err) : embed_row(&q, length, rows, result, err);
     sequence_close(&q);
     free(rows);

@@ -32,7 +32,8 @@ int sequence_open(struct sequence *s, struct qvl_model *m, struct prompt *prompt
     *prompt = (struct prompt){0};
     s->logits = malloc((size_t)m->config->text.vocab * sizeof *s->logits);
     s->held = calloc((size_t)s->prompt.visual_count + 1, sizeof *s->held);
-    int r = s->logits && s->held ? reserve_pages(s, s->prompt.count + 2 * PAGE, err) : err_set(err, ERR_MEMORY, "out of memory for a sequence");
+    int r = s->logits && s->held ? reserve_pages(s, s->prompt.count + 2 * PAGE, err)
+                                 : err_set(err, ERR_MEMORY, "out of memory for a sequence");
     if (!r) s->chain[0] = m->identity;
     return r;
 }
@@ -137,7 +138,8 @@ static int make_room(struct sequence *s, int64_t upto, struct err *err) {
         pthread_mutex_unlock(&s->m->lock);
     }
     if (r == -1)
-        return err_set(err, ERR_LIMIT, "no room for the keys and values of %lld tokens: %d of %d pages of %d tokens are in use (%zu bytes each)",
+        return err_set(err, ERR_LIMIT,
+                       "no room for the keys and values of %lld tokens: %d of %d pages of %d tokens are in use (%zu bytes each)",
                        (long long)upto, used, limit, PAGE, s->m->backend->page_bytes(s->m->device));
     return r ? ERR_STATE : 0;
 }
@@ -194,7 +196,8 @@ static int gather_visual(struct sequence *s, int64_t from, int64_t upto, struct 
     return 0;
 }
 
-int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden, struct err *err) {
+int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden,
+                  struct err *err) {
     int r = make_room(s, upto, err);
     if (r) return r;
     struct visual_rows v;

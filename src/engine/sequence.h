@@ -29,8 +29,10 @@ int sequence_append(struct sequence *s, const int32_t *ids, int64_t count, struc
 /* Computes everything that is not computed yet; afterwards s->logits belongs to the last token. publish_at: also publish the page
  * that ends at this token (a prompt's end inside a page), 0 = none. */
 int sequence_run(struct sequence *s, int64_t publish_at, struct err *err);
-/* Computes tokens [s->computed, upto) with what the caller wants of the rows, in one pass; upto - computed at most PREFILL_CHUNK. */
-int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden, struct err *err);
+/* Computes tokens [s->computed, upto) with what the caller wants of the rows, in one pass; upto - computed at most PREFILL_CHUNK.
+ */
+int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden,
+                  struct err *err);
 /* Publishes the page that ends with token n - 1 as the end of a prompt. */
 void sequence_publish(struct sequence *s, int64_t n);
 /* Publishes what was computed and lets the pages go. */

@@ -103,7 +103,8 @@ int qvl_session_fork(const struct qvl_session *s, struct qvl_session **out, stru
 static int copy_frame(const uint8_t *rgb, int width, int height, struct image *out, struct err *err) {
     *out = (struct image){0};
     if (width < 1 || height < 1 || (int64_t)width * height > image_max_pixels)
-        return err_set(err, ERR_ARGUMENT, "picture of %d x %d: expected 1 to %lld pixels", width, height, (long long)image_max_pixels);
+        return err_set(err, ERR_ARGUMENT, "picture of %d x %d: expected 1 to %lld pixels", width, height,
+                       (long long)image_max_pixels);
     size_t bytes = (size_t)width * (size_t)height * 3;
     *out = (struct image){.width = width, .height = height, .rgb = malloc(bytes)};
     if (!out->rgb) return err_set(err, ERR_MEMORY, "out of memory for a picture of %d x %d", width, height);
@@ -113,8 +114,9 @@ static int copy_frame(const uint8_t *rgb, int width, int height, struct image *o
 
 static int video_part(struct qvl_model *m, const struct qvl_part *p, struct visual **out, struct err *err) {
     if (p->frame_count < 1 || p->frame_count > 1 << 16 || !(p->fps >= 0) || isinf(p->fps))
-        return err_set(err, ERR_ARGUMENT, "video of %d frames at %g frames per second: expected 1 to 65536 frames and a finite rate",
-                       p->frame_count, p->fps);
+        return err_set(err, ERR_ARGUMENT,
+                       "video of %d frames at %g frames per second: expected 1 to 65536 frames and a finite rate", p->frame_count,
+                       p->fps);
     struct image *frames = calloc((size_t)p->frame_count, sizeof *frames);
     if (!frames) return err_set(err, ERR_MEMORY, "out of memory for %d frames", p->frame_count);
     int r = 0, n = 0;
@@ -143,7 +145,8 @@ int qvl_session_message(struct qvl_session *s, enum qvl_role role, const struct 
         int r = 0;
         if (parts[i].text) {
             to->text_len = strlen(parts[i].text);
-            if (!(to->text = copy_bytes(parts[i].text, to->text_len))) r = err_set(err, ERR_MEMORY, "out of memory for a message");
+            if (!(to->text = copy_bytes(parts[i].text, to->text_len)))
+                r = err_set(err, ERR_MEMORY, "out of memory for a message");
         } else if (parts[i].rgb || parts[i].encoded || parts[i].frames) {
             to->kind = PART_VISUAL;
             r = visual_part(s->m, &parts[i], &to->visual, err);
@@ -192,7 +195,8 @@ int qvl_session_raw_picture(struct qvl_session *s, const struct qvl_part *part, 
 
 int session_answer(struct qvl_session *s, const char *text, const char *thinking, struct err *err) {
     int r = qvl_session_message(s, QVL_ASSISTANT, &(struct qvl_part){.text = text}, 1, err);
-    if (!r && thinking && !(s->items[s->count - 1].reasoning = strdup(thinking))) r = err_set(err, ERR_MEMORY, "out of memory for a message");
+    if (!r && thinking && !(s->items[s->count - 1].reasoning = strdup(thinking)))
+        r = err_set(err, ERR_MEMORY, "out of memory for a message");
     return r;
 }
 
@@ -225,8 +229,8 @@ static int encode_messages(struct qvl_session *s, int from, int to, bool open_an
     int at = 0;
     for (int i = from; !r && i < to; i++) {
         const struct session_item *item = &s->items[i];
-        messages[i - from] = (struct chat_message){.role = chat_roles[item->role], .parts = list + at, .part_count = item->part_count,
-                                                   .reasoning = item->reasoning};
+        messages[i - from] = (struct chat_message){
+            .role = chat_roles[item->role], .parts = list + at, .part_count = item->part_count, .reasoning = item->reasoning};
         for (int k = 0; !r && k < item->part_count; k++, at++) {
             const struct session_part *p = &item->parts[k];
             const struct visual *v = p->visual;
@@ -248,7 +252,8 @@ static int encode_messages(struct qvl_session *s, int from, int to, bool open_an
 }
 
 /* Raw tokens; one picture token stands for the whole next raw picture, as in the texts that transformers' processors take. */
-static int encode_raw(const struct qvl_session *s, const struct session_item *item, int *next_raw, struct token_list *out, struct err *err) {
+static int encode_raw(const struct qvl_session *s, const struct session_item *item, int *next_raw, struct token_list *out,
+                      struct err *err) {
     for (size_t i = 0; i < item->id_count; i++) {
         int64_t repeat = 1;
         if (item->ids[i] == s->m->config->image_token) {

@@ -1,5 +1,5 @@
-/* The decoder (facts §3): one pass over a batch of spans of any sequences. The rows of all spans stand one below the other for the
- * linear layers; attention works span by span on the pages. In the last layer only the rows whose results were asked for go
+/* The decoder (facts §3): one pass over a batch of spans of any sequences. The rows of all spans stand one below the other for
+ * the linear layers; attention works span by span on the pages. In the last layer only the rows whose results were asked for go
  * on after the keys and values are written. */
 #include <math.h>
 #include <stdio.h>
@@ -191,8 +191,12 @@ static void item_attend(void *context, int64_t i, int thread) {
     int heads = t->kv_heads, group = t->heads / heads, n = p->head_dim, kv = (int)(i % heads);
     const struct attend_block *b = &p->blocks[i / heads];
     int64_t offset = p->layer * m->kv.layer_stride, stride = p->q_size + 2 * p->k_size;
-    const struct kv_view view = {.pages = p->page_lists[b - p->blocks], .k_offset = offset, .v_offset = offset + m->kv.layer_stride / 2,
-                                 .kv_heads = heads, .head_dim = n, .precision = m->precision};
+    const struct kv_view view = {.pages = p->page_lists[b - p->blocks],
+                                 .k_offset = offset,
+                                 .v_offset = offset + m->kv.layer_stride / 2,
+                                 .kv_heads = heads,
+                                 .head_dim = n,
+                                 .precision = m->precision};
     m->ops->attend_rows(p->attended.x + b->out * p->q_size, p->q_size, p->qkv + b->at * stride, stride, b->rows, t->heads, &view,
                         b->span->first + b->first + 1, kv, kv + 1, scratch_of(m, thread));
     for (int r = 0; r < b->rows; r++)
@@ -268,8 +272,17 @@ static void run_layer(struct pass *p, int n) {
     if (last) pool_run(m->pool, rows, item_norm_compact, p);
     else pool_run(m->pool, rows, item_norm, p);
     int64_t wide = l->gate.out;
-    linear_run(m, &(struct linear_job){.w = &l->gate, .up = &l->up, .in = &p->normed, .y = p->wide.x, .y2 = p->product, .ldy = wide,
-                                       .rows = (int)rows, .epilogue = EPILOGUE_SILU_MUL, .out = &p->wide}, 1);
+    linear_run(m,
+               &(struct linear_job){.w = &l->gate,
+                                    .up = &l->up,
+                                    .in = &p->normed,
+                                    .y = p->wide.x,
+                                    .y2 = p->product,
+                                    .ldy = wide,
+                                    .rows = (int)rows,
+                                    .epilogue = EPILOGUE_SILU_MUL,
+                                    .out = &p->wide},
+               1);
     if (p->wide.q) pool_run(m->pool, rows, item_quantise_wide, p);
     linear_run(m, &(struct linear_job){.w = &l->down, .in = &p->wide, .y = p->product, .ldy = p->hidden, .rows = (int)rows,
                                        .epilogue = EPILOGUE_ADD, .add_to = h}, 1);
@@ -278,7 +291,8 @@ static void run_layer(struct pass *p, int n) {
 
 static int check_span(const struct backend_model *m, const struct span *s, struct err *err) {
     const struct text_config *t = &m->config.text;
-    if (s->count < 1 || s->first < 0) return err_set(err, ERR_ARGUMENT, "forward: a span needs at least one token, found %d", s->count);
+    if (s->count < 1 || s->first < 0)
+        return err_set(err, ERR_ARGUMENT, "forward: a span needs at least one token, found %d", s->count);
     int64_t need = (s->first + s->count + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
     if (s->page_count < need)
         return err_set(err, ERR_ARGUMENT, "forward: a span up to token %lld needs %lld pages, found %d",
@@ -291,8 +305,8 @@ static int check_span(const struct backend_model *m, const struct span *s, struc
             return err_set(err, ERR_ARGUMENT, "token id %d: expected 0 to %d (vocab_size of the model)", s->ids[i], t->vocab - 1);
     for (int i = 0; i < s->logits_count; i++)
         if (s->logits_rows[i] < (i ? s->logits_rows[i - 1] + 1 : 0) || s->logits_rows[i] >= s->count)
-            return err_set(err, ERR_ARGUMENT, "forward: logits of row %d of a span of %d rows (rows must ascend)", s->logits_rows[i],
-                           s->count);
+            return err_set(err, ERR_ARGUMENT, "forward: logits of row %d of a span of %d rows (rows must ascend)",
+                           s->logits_rows[i], s->count);
     return 0;
 }
 
@@ -316,8 +330,9 @@ static int prepare(struct pass *p, const struct span *spans, int count, struct e
     p->h = workspace_get(m, SLOT_HIDDEN, (size_t)(rows * (2 * p->hidden + wide)) * sizeof *p->h);
     p->qkv = workspace_get(m, SLOT_QKV, (size_t)(rows * (p->q_size + 2 * p->k_size)) * sizeof *p->qkv);
     float *angles = workspace_get(m, SLOT_ROTARY, (size_t)(rows * p->head_dim) * sizeof *angles);
-    char *lists = workspace_get(m, SLOT_ROWS, (size_t)rows * (sizeof *p->row + sizeof *p->keep + sizeof *p->blocks + sizeof *p->page_lists) +
-                                                  (size_t)pages * sizeof *p->page_pointers);
+    char *lists = workspace_get(m, SLOT_ROWS,
+                                (size_t)rows * (sizeof *p->row + sizeof *p->keep + sizeof *p->blocks + sizeof *p->page_lists) +
+                                    (size_t)pages * sizeof *p->page_pointers);
     if (!p->h || !p->qkv || !angles || !lists)
         return err_set(err, ERR_MEMORY, "out of memory for a forward pass of %lld rows", (long long)rows);
     p->compact = p->h + rows * p->hidden;
@@ -372,7 +387,8 @@ static int finish(struct pass *p, const struct span *spans, int count, struct er
         for (int i = 0; i < count && one; i++)
             if (spans[i].logits_count) logits = spans[i].logits;
         if (!one) logits = workspace_get(m, SLOT_QKV, (size_t)(wanted * vocab) * sizeof *logits);
-        if (!logits) return err_set(err, ERR_MEMORY, "out of memory for logits: %lld rows of %lld", (long long)wanted, (long long)vocab);
+        if (!logits)
+            return err_set(err, ERR_MEMORY, "out of memory for logits: %lld rows of %lld", (long long)wanted, (long long)vocab);
         linear_run(m, &(struct linear_job){.w = &m->head, .in = &p->normed, .y = logits, .ldy = vocab, .rows = (int)wanted}, 1);
     }
     for (int i = 0; i < count; i++) {

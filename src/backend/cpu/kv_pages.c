@@ -62,7 +62,8 @@ int cpu_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens,
     int r = page_check(m, to, err);
     if (!r) r = page_check(m, from, err);
     if (r) return r;
-    if (tokens < 0 || tokens > KV_PAGE_TOKENS) return err_set(err, ERR_ARGUMENT, "copy of %d tokens of a KV page of %d", tokens, KV_PAGE_TOKENS);
+    if (tokens < 0 || tokens > KV_PAGE_TOKENS)
+        return err_set(err, ERR_ARGUMENT, "copy of %d tokens of a KV page of %d", tokens, KV_PAGE_TOKENS);
     size_t heads = 2 * (size_t)t->layers * (size_t)t->kv_heads, whole = m->kv.page_bytes / heads; /* of one head's 32 slots */
     char *out = m->kv.pages[to];
     const char *in = m->kv.pages[from];

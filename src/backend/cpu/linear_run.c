@@ -34,13 +34,15 @@ int scratch_reserve(struct backend_model *m, int64_t max_in, int head_dim, int64
     return 0;
 }
 
-int activation_get(struct backend_model *m, int slot, int64_t rows, int64_t n, bool quantised, struct activation *a, struct err *err) {
+int activation_get(struct backend_model *m, int slot, int64_t rows, int64_t n, bool quantised, struct activation *a,
+                   struct err *err) {
     memset(a, 0, sizeof *a);
     a->n = n;
     size_t count = (size_t)rows * (size_t)n;
     a->x = workspace_get(m, slot, count * sizeof *a->x);
     bool ok = a->x != NULL;
-    if (ok && (m->precision != PRECISION_F32 || (quantised && m->fp8_activations))) ok = (a->xb = workspace_get(m, slot + 1, count * sizeof *a->xb)) != NULL;
+    if (ok && (m->precision != PRECISION_F32 || (quantised && m->fp8_activations)))
+        ok = (a->xb = workspace_get(m, slot + 1, count * sizeof *a->xb)) != NULL;
     if (ok && quantised && m->fp8_activations) {
         a->q = workspace_get(m, slot + 2, count * sizeof *a->q);
         a->factors = workspace_get(m, slot + 3, (size_t)rows * (size_t)((n + 127) / 128) * sizeof *a->factors);
@@ -64,8 +66,8 @@ struct linear_region {
     int64_t block[4], end[4]; /* outputs of one item; items up to and including job j */
 };
 
-static void multiply(const struct backend_model *m, const struct linear_weight *w, const struct activation *in, float *y, int64_t ldy,
-                     int rows, int64_t o0, int64_t o1, void *scratch) {
+static void multiply(const struct backend_model *m, const struct linear_weight *w, const struct activation *in, float *y,
+                     int64_t ldy, int rows, int64_t o0, int64_t o1, void *scratch) {
     if (in->q && w->storage == STORAGE_FP8_BLOCK)
         m->ops->linear(y, ldy, in->factors, in->q, in->n, rows, w, o0, o1, PRECISION_FP8_E4M3, scratch);
     else

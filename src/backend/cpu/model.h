@@ -98,7 +98,8 @@ struct activation {
     int64_t n;
 };
 /* Working memory for an activation; uses slots slot .. slot + 3. */
-int activation_get(struct backend_model *m, int slot, int64_t rows, int64_t n, bool quantised, struct activation *a, struct err *err);
+int activation_get(struct backend_model *m, int slot, int64_t rows, int64_t n, bool quantised, struct activation *a,
+                   struct err *err);
 /* Fills the rounded forms of row r, columns [c0, c1) from x; the quantised form needs whole rows: activation_quantise. */
 void activation_round(const struct backend_model *m, const struct activation *a, int64_t r, int64_t c0, int64_t c1);
 void activation_quantise(const struct backend_model *m, const struct activation *a, int64_t r);

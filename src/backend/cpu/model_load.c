@@ -67,15 +67,18 @@ static int load_vision(struct backend_model *m, struct err *err) {
     const struct vision_config *v = &m->config.vision;
     struct checkpoint *c = m->checkpoint;
     if (v->hidden % v->heads || v->hidden / v->heads % 4)
-        return err_set(err, ERR_FORMAT, "%s/config.json: vision_config: hidden_size %d over num_heads %d must give a multiple of 4",
+        return err_set(err, ERR_FORMAT,
+                       "%s/config.json: vision_config: hidden_size %d over num_heads %d must give a multiple of 4",
                        checkpoint_folder(c), v->hidden, v->heads);
     if (v->out_hidden != m->config.text.hidden)
-        return err_set(err, ERR_FORMAT, "%s/config.json: vision_config.out_hidden_size %d differs from text_config.hidden_size %d",
+        return err_set(err, ERR_FORMAT,
+                       "%s/config.json: vision_config.out_hidden_size %d differs from text_config.hidden_size %d",
                        checkpoint_folder(c), v->out_hidden, m->config.text.hidden);
     int64_t in = (int64_t)v->channels * v->temporal_patch * v->patch * v->patch;
     int r = checkpoint_linear(c, "model.visual.patch_embed.proj", v->hidden, in, true, &m->patch_embed, err);
     if (r) return r;
-    if ((r = checkpoint_vector(c, "model.visual.pos_embed.weight", (int64_t)v->positions * v->hidden, &m->pos_embed, err))) return r;
+    if ((r = checkpoint_vector(c, "model.visual.pos_embed.weight", (int64_t)v->positions * v->hidden, &m->pos_embed, err)))
+        return r;
     m->blocks = calloc((size_t)v->depth, sizeof *m->blocks);
     if (!m->blocks) return err_set(err, ERR_MEMORY, "out of memory for %d vision blocks", v->depth);
     for (int b = 0; b < v->depth; b++) {
@@ -109,7 +112,8 @@ static int make_frequencies(struct backend_model *m, struct err *err) {
     m->inverse_frequency = malloc((size_t)half * sizeof *m->inverse_frequency);
     m->axis = malloc((size_t)half * sizeof *m->axis);
     m->vision_frequency = malloc((size_t)quarter * sizeof *m->vision_frequency);
-    if (!m->inverse_frequency || !m->axis || !m->vision_frequency) return err_set(err, ERR_MEMORY, "out of memory for rotary tables");
+    if (!m->inverse_frequency || !m->axis || !m->vision_frequency)
+        return err_set(err, ERR_MEMORY, "out of memory for rotary tables");
     for (int i = 0; i < half; i++) {
         m->inverse_frequency[i] = 1.0f / powf((float)t->rope_theta, (float)(2 * i) / (float)t->head_dim);
         m->axis[i] = i % 3 == 1 && i < 3 * t->mrope_section[1] ? 1 : i % 3 == 2 && i < 3 * t->mrope_section[2] ? 2 : 0;

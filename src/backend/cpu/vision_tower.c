@@ -84,7 +84,8 @@ static void item_layer_norm(void *context, int64_t r, int thread) {
     (void)thread;
     const struct tower *w = context;
     const struct activation *a = &w->normed;
-    w->m->ops->layer_norm(a->x + r * w->norm_n, w->h + (w->row0 * w->hidden) + r * w->norm_n, w->norm_w, w->norm_b, (int)w->norm_n, 1e-6f);
+    w->m->ops->layer_norm(a->x + r * w->norm_n, w->h + (w->row0 * w->hidden) + r * w->norm_n, w->norm_w, w->norm_b,
+                          (int)w->norm_n, 1e-6f);
     if (a->xb) w->m->ops->round_bf16(a->xb + r * w->norm_n, a->x + r * w->norm_n, w->norm_n);
 }
 
@@ -119,13 +120,18 @@ static void run_norm(struct tower *w, const float *weight, const float *bias, in
 }
 
 /* MLP of a block, or a merger: normed -> fc1 -> activation function -> fc2. */
-static void run_two(struct tower *w, const struct linear_weight *fc1, enum epilogue gelu, const struct linear_weight *fc2, int rows,
-                    float *y, enum epilogue last, float *add_to) {
+static void run_two(struct tower *w, const struct linear_weight *fc1, enum epilogue gelu, const struct linear_weight *fc2,
+                    int rows, float *y, enum epilogue last, float *add_to) {
     struct activation in = w->normed, wide = w->wide;
     in.n = fc1->in;
     wide.n = fc1->out;
-    linear_run(w->m, &(struct linear_job){.w = fc1, .in = &in, .y = wide.x, .ldy = fc1->out, .rows = rows, .epilogue = gelu, .out = &wide}, 1);
-    linear_run(w->m, &(struct linear_job){.w = fc2, .in = &wide, .y = y, .ldy = fc2->out, .rows = rows, .epilogue = last, .add_to = add_to}, 1);
+    linear_run(
+        w->m,
+        &(struct linear_job){.w = fc1, .in = &in, .y = wide.x, .ldy = fc1->out, .rows = rows, .epilogue = gelu, .out = &wide}, 1);
+    linear_run(
+        w->m,
+        &(struct linear_job){.w = fc2, .in = &wide, .y = y, .ldy = fc2->out, .rows = rows, .epilogue = last, .add_to = add_to},
+        1);
 }
 
 static void run_block(struct tower *w, const struct vision_block *b) {
@@ -162,16 +168,19 @@ static int prepare(struct tower *w, const struct patches *p, struct err *err) {
     int unit = v->merge * v->merge;
     if (p->grid_t < 1 || p->grid_h < v->merge || p->grid_w < v->merge || p->grid_h % v->merge || p->grid_w % v->merge ||
         p->count != (int64_t)p->grid_t * p->grid_h * p->grid_w || p->width != m->patch_embed.in || p->count > INT32_MAX)
-        return err_set(err, ERR_ARGUMENT, "image patches: grid %d x %d x %d with %lld patches of %lld values does not fit this model "
-                       "(merge %d, %lld values a patch)", p->grid_t, p->grid_h, p->grid_w, (long long)p->count, (long long)p->width,
-                       v->merge, (long long)m->patch_embed.in);
+        return err_set(err, ERR_ARGUMENT,
+                       "image patches: grid %d x %d x %d with %lld patches of %lld values does not fit this model "
+                       "(merge %d, %lld values a patch)",
+                       p->grid_t, p->grid_h, p->grid_w, (long long)p->count, (long long)p->width, v->merge,
+                       (long long)m->patch_embed.in);
     w->grid_t = p->grid_t, w->grid_h = p->grid_h, w->grid_w = p->grid_w;
     w->patches = p->count, w->hidden = v->hidden, w->head_dim = v->hidden / v->heads;
     int64_t group = (int64_t)p->grid_h * p->grid_w, rows = p->count, chunk = rows < MLP_ROWS ? rows : MLP_ROWS;
     w->h = workspace_get(m, SLOT_HIDDEN, (size_t)(rows * w->hidden) * sizeof *w->h);
     w->qkv = workspace_get(m, SLOT_QKV, (size_t)(rows * 3 * w->hidden) * sizeof *w->qkv);
     w->rotary = workspace_get(m, SLOT_ROTARY, (size_t)(group * w->head_dim) * sizeof *w->rotary);
-    if (!w->h || !w->qkv || !w->rotary) return err_set(err, ERR_MEMORY, "out of memory for an image of %lld patches", (long long)rows);
+    if (!w->h || !w->qkv || !w->rotary)
+        return err_set(err, ERR_MEMORY, "out of memory for an image of %lld patches", (long long)rows);
     /* Wide rows: MLP_ROWS of the MLP, or a fourth of that of a merger's. */
     int64_t wide = chunk * v->intermediate, merged = (chunk / unit + 1) * unit * v->hidden;
     int r = activation_get(m, SLOT_WIDE, 1, wide > merged ? wide : merged, false, &w->wide, err);
@@ -196,7 +205,8 @@ int cpu_encode_image(struct backend_model *m, const struct patches *p, struct vi
     if (!values) return err_set(err, ERR_MEMORY, "out of memory for the features of %lld image tokens", (long long)tokens);
 
     pool_run(m->pool, p->count, item_round_pixels, &w);
-    linear_run(m, &(struct linear_job){.w = &m->patch_embed, .in = &w.pixels, .y = w.h, .ldy = w.hidden, .rows = (int)p->count}, 1);
+    linear_run(m, &(struct linear_job){.w = &m->patch_embed, .in = &w.pixels, .y = w.h, .ldy = w.hidden, .rows = (int)p->count},
+               1);
     tap(m, "vision.patch_embed", w.h, w.patches, w.hidden);
     pool_run(m->pool, p->count, item_position, &w);
     tap(m, "vision.embed", w.h, w.patches, w.hidden);
