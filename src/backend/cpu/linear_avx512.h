@@ -85,30 +85,35 @@ static void pack_row(uint16_t *to, int64_t step, const uint16_t *x, int64_t in, 
 
 /* ---- weights in registers ------------------------------------------------------------------------------------------------ */
 
-/* The tables of block row o / 128: for every 128 columns the high and the low bytes of bf16(e4m3(i) * factor), i = 0..127. */
+/* The high and the low bytes of bf16(e4m3(i) * factor), i = 0..127. */
+static void fp8_table_new(uint8_t *to, const float *e4m3, float factor) {
+    __m512 f = _mm512_set1_ps(factor);
+    for (int i = 0; i < 128; i += 32) {
+        __m512i a = ROUND2(_mm512_mul_ps(_mm512_loadu_ps(e4m3 + i), f), _mm512_mul_ps(_mm512_loadu_ps(e4m3 + i + 16), f));
+        _mm256_store_si256((__m256i *)(to + i), _mm512_cvtepi16_epi8(_mm512_srli_epi16(a, 8)));
+        _mm256_store_si256((__m256i *)(to + 128 + i), _mm512_cvtepi16_epi8(a));
+    }
+}
+
+static void e4m3_values(float value[128]) {
+    for (int i = 0; i < 128; i++) value[i] = e4m3_to_f32((uint8_t)i);
+}
+
+/* The tables of block row o / 128, one for every 128 columns. */
 static void fp8_tables(struct task *t, int64_t o) {
     if (t->tables_row == o / 128) return;
     t->tables_row = o / 128;
     int64_t columns = (t->in + 127) / 128;
-    const float *factor = t->w->scale + o / 128 * columns;
     float value[128];
-    for (int i = 0; i < 128; i++) value[i] = e4m3_to_f32((uint8_t)i);
-    for (int64_t c = 0; c < columns; c++) {
-        __m512 f = _mm512_set1_ps(factor[c]);
-        for (int i = 0; i < 128; i += 64)
-            for (int k = 0; k < 2; k++) {
-                __m512i a = ROUND2(_mm512_mul_ps(_mm512_loadu_ps(value + i + 32 * k), f), _mm512_mul_ps(_mm512_loadu_ps(value + i + 32 * k + 16), f));
-                _mm256_store_si256((__m256i *)(t->tables + c * 256 + i + 32 * k), _mm512_cvtepi16_epi8(_mm512_srli_epi16(a, 8)));
-                _mm256_store_si256((__m256i *)(t->tables + c * 256 + 128 + i + 32 * k), _mm512_cvtepi16_epi8(a));
-            }
-    }
+    e4m3_values(value);
+    for (int64_t c = 0; c < columns; c++) fp8_table_new(t->tables + c * 256, value, t->w->scale[o / 128 * columns + c]);
 }
 
 struct fp8_table {
     __m512i high0, high1, low0, low1;
 };
 static inline struct fp8_table fp8_table(const struct task *t, int64_t v) {
-    const uint8_t *p = t->tables + v / 4 * 256;
+    const uint8_t *p = t->tables + v / 4 * 256; /* vectors of 32 columns */
     return (struct fp8_table){_mm512_load_si512(p), _mm512_load_si512(p + 64), _mm512_load_si512(p + 128), _mm512_load_si512(p + 192)};
 }
 struct two {
@@ -462,4 +467,58 @@ static void linear_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, i
     bool streams = t.order != ORDER_PLAIN || w->storage == STORAGE_BF16;
     if (rows <= 4 && streams) decode(&t, y, ldy, x, ldx, rows, o0, o1);
     else prefill(&t, y, ldy, x, ldx, rows, o0, o1);
+}
+
+/* ---- FP8 weights times quantised activations ------------------------------------------------------------------------------- */
+
+/* Up to 4 rows times 4 outputs: per 128 columns the dot of the e4m3 values in 16 lanes, times the row's factor, times the weights'
+ * factor, added to the sum of the lane (facts §2.3; the lanes are summed last). */
+static inline __attribute__((always_inline)) void multiply_e4m3(const struct task *t, float *y, int64_t ldy, const float *factors, const int rows,
+                                                                int64_t o, int count, struct fp8_table f) {
+    __m512 sum[4][PANEL];
+    EACH(r, rows) EACH(i, PANEL) sum[r][i] = _mm512_setzero_ps();
+    int64_t groups = (t->in + 127) / 128, ahead = bytes_ahead(t->in);
+    const uint16_t *x = t->rows;
+    for (int64_t g = 0; g < groups; g++) {
+        __m512 s[4][PANEL];
+        EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+        int64_t end = g * 4 + 4 < t->vectors ? g * 4 + 4 : t->vectors;
+        for (int64_t v = g * 4; v < end; v += 2, x += 64 * rows)
+            EACH(i, PANEL) {
+                int64_t row = o + (i < count ? i : 0);
+                _mm_prefetch((const char *)t->w->data + row * t->in + v * 32 + ahead, _MM_HINT_T1);
+                FP8_STEP(fp8_load(t, row, v));
+            }
+        EACH(i, PANEL) {
+            __m512 scale = _mm512_set1_ps(t->w->scale[(o + (i < count ? i : 0)) / 128 * groups + g]);
+            EACH(r, rows) sum[r][i] = _mm512_fmadd_ps(_mm512_mul_ps(s[r][i], _mm512_set1_ps(factors[r * groups + g])), scale, sum[r][i]);
+        }
+    }
+    EACH(r, rows) store_sums(y + r * ldy + o, sum[r], t->w->bias ? t->w->bias + o : NULL, count);
+}
+
+static void linear_e4m3(float *y, int64_t ldy, const float *factors, const uint16_t *q, int64_t ldx, int rows, const struct linear_weight *w,
+                        int64_t o0, int64_t o1, void *scratch) {
+    struct task t;
+    task_new(&t, w, scratch);
+    float value[128];
+    e4m3_values(value);
+    fp8_table_new(t.tables, value, 1);
+    struct fp8_table f = fp8_table(&t, 0);
+    for (int64_t b = o0; b < o1; b += BLOCK) {
+        int64_t end = b + BLOCK < o1 ? b + BLOCK : o1;
+        for (int r = 0; r < rows; r += 4) {
+            int n = rows - r < 4 ? rows - r : 4;
+            const float *fr = factors + r * ((w->in + 127) / 128);
+            float *to = y + r * ldy;
+            for (int k = 0; k < n; k++) pack_row(t.rows + 32 * k, 32 * n, q + (r + k) * ldx, t.in, ORDER_FP8, 0, t.vectors);
+            for (int64_t o = b; o < end; o += PANEL) {
+                int count = end - o < PANEL ? (int)(end - o) : PANEL;
+                if (n == 4) multiply_e4m3(&t, to, ldy, fr, 4, o, count, f);
+                else if (n == 3) multiply_e4m3(&t, to, ldy, fr, 3, o, count, f);
+                else if (n == 2) multiply_e4m3(&t, to, ldy, fr, 2, o, count, f);
+                else multiply_e4m3(&t, to, ldy, fr, 1, o, count, f);
+            }
+        }
+    }
 }

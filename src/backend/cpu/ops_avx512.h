@@ -43,7 +43,7 @@ static inline __m512i avx512_round2(__m512 a, __m512 b) {
 
 static void linear(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows, const struct linear_weight *w,
                    int64_t o0, int64_t o1, enum precision precision, void *scratch) {
-    if (precision == PRECISION_FP8_E4M3) simd_linear_e4m3(y, ldy, x, xb, ldx, rows, w, o0, o1, scratch);
+    if (precision == PRECISION_FP8_E4M3) linear_e4m3(y, ldy, x, xb, ldx, rows, w, o0, o1, scratch);
     else if (precision == PRECISION_BF16) linear_bf16(y, ldy, xb, ldx, rows, w, o0, o1, scratch);
     else simd_linear_f32(y, ldy, x, xb, ldx, rows, w, o0, o1, false, scratch);
 }

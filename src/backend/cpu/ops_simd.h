@@ -327,6 +327,7 @@ static void simd_linear_f32(float *y, int64_t ldy, const float *x, const uint16_
     }
 }
 
+#if W == 8
 /* FP8_BLOCK weights with quantised activations: per 128 columns an fp32 dot, times the row's factor, times the weights' factor. */
 static void simd_linear_e4m3(float *y, int64_t ldy, const float *factors, const uint16_t *q, int64_t ldx, int rows, const struct linear_weight *w,
                              int64_t o0, int64_t o1, void *scratch) {
@@ -358,6 +359,7 @@ static void simd_linear_e4m3(float *y, int64_t ldy, const float *factors, const 
         }
     }
 }
+#endif
 
 /* ---- attention in fp32: blocks of KV_PAGE_TOKENS positions, running maximum and sum ------------------------------------------ */
 
