@@ -124,7 +124,7 @@ static void bench_prefill(int rows) {
         for (int s = STORAGE_BF16; s <= STORAGE_NF4; s++) {
             struct matrix m;
             matrix_new(&m, (enum storage)s, shapes[k].out, shapes[k].in, 0, 1);
-            struct product p = {.w = &m.w, .xb = random_rows(rows, shapes[k].in), .y = malloc((size_t)rows * (size_t)shapes[k].out * 4), .rows = rows, .outputs = 64};
+            struct product p = {.w = &m.w, .xb = random_rows(rows, shapes[k].in), .y = malloc((size_t)rows * (size_t)shapes[k].out * 4), .rows = rows, .outputs = (int)((shapes[k].out / (pool_threads(pool) * 4) + 63) / 64 * 64)};
             double best = 1e9;
             for (int pass = 0; pass < 5; pass++) {
                 double t = multiply(&p);

@@ -12,11 +12,12 @@
  *              of a word index it: 4 vectors, 12 operations
  * so that a weight is exactly fp32 product, rounded once to bf16, in every path.
  *
- * Up to 4 rows (decoding) stream the matrix as stored, 4 outputs at once. More rows (prefill) expand a block of 64 outputs by at
- * most 4096 of `in` into the scratch (512 KiB: L2), then multiply tiles of 6 rows x 4 outputs = 24 accumulators against it. Where
- * `in` is larger, the accumulators of up to 96 rows rest in the scratch between the cuts. */
+ * Up to 4 rows (decoding) stream the matrix as stored, 4 outputs at once. More rows (prefill) expand a block of 128 outputs once into
+ * the scratch, then multiply tiles of 6 rows x 4 outputs = 24 accumulators over the whole of `in`: 10 loads for 24 DOT. The block of a
+ * wide matrix (3 MB at 12288) is streamed from the L3 cache, which is fast enough; smaller blocks or cutting `in` so that it stays in
+ * L2 was slower (bench/results/cpu-ops.md), because the rows are then packed more often or accumulators rest in memory. */
 
-enum { TILE = 6, PANEL = 4, BLOCK = 64 /* outputs */, CUT = 128 /* vectors of 32 */, CUT_ROWS = 96 };
+enum { TILE = 6, PANEL = 4, BLOCK = 128 };
 
 enum order { ORDER_PLAIN, ORDER_FP8, ORDER_NF4 };
 
@@ -25,9 +26,8 @@ struct task {
     enum order order;
     int64_t in, vectors; /* vectors of 32 elements, zero-padded to a whole step of the order */
     bool by_rows;        /* unusual NF4: expanded by the checkpoint room */
-    uint16_t *block;     /* scratch: (BLOCK / 4, CUT, 4, 32) */
-    uint16_t *rows;      /* scratch: (CUT, TILE, 32), or for decoding (vectors, rows, 32) */
-    __m512 *sums;        /* scratch: (CUT_ROWS / TILE, BLOCK / 4, TILE, 4) */
+    uint16_t *block;     /* scratch: (BLOCK / 4, vectors, 4, 32) */
+    uint16_t *rows;      /* scratch: (vectors, rows of a tile, 32) */
     uint8_t *tables;     /* scratch: FP8, (in / 128, 256) */
     float *absmax;       /* scratch: NF4, (4 * in / 64 + 65, rounded up); by_rows: (in) */
     int64_t tables_row;  /* block row that the tables are for, -1: none */
@@ -58,12 +58,12 @@ static inline void store_sums(float *y, const __m512 *s, const float *bias, int 
 
 /* ---- activations -------------------------------------------------------------------------------------------------------- */
 
-/* Vectors [v0, v1) of a row in the order of the weights, each `step` elements after the one before. v0 and v1 are multiples of 4. */
-static void pack_row(uint16_t *to, int64_t step, const uint16_t *x, int64_t in, enum order order, int64_t v0, int64_t v1) {
+/* The vectors of a row in the order of the weights, each `step` elements after the one before. */
+static void pack_row(uint16_t *to, int64_t step, const uint16_t *x, int64_t in, enum order order, int64_t vectors) {
     if (order == ORDER_PLAIN) {
-        for (int64_t v = v0; v < v1; v++, to += step) _mm512_store_si512(to, load32(x + v * 32, in - v * 32));
+        for (int64_t v = 0; v < vectors; v++, to += step) _mm512_store_si512(to, load32(x + v * 32, in - v * 32));
     } else if (order == ORDER_FP8) { /* unpacklo / unpackhi of bytes keep 8 elements of every 16 */
-        for (int64_t v = v0; v < v1; v += 2, to += 2 * step) {
+        for (int64_t v = 0; v < vectors; v += 2, to += 2 * step) {
             __m512i a = load32(x + v * 32, in - v * 32), b = load32(x + v * 32 + 32, in - v * 32 - 32);
             _mm512_store_si512(to, _mm512_shuffle_i64x2(a, b, 0x88));
             _mm512_store_si512(to + step, _mm512_shuffle_i64x2(a, b, 0xdd));
@@ -72,7 +72,7 @@ static void pack_row(uint16_t *to, int64_t step, const uint16_t *x, int64_t in, 
         static const uint16_t fourth[32] = {0,  4,  8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60,
                                             0,  4,  8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60};
         __m512i index = _mm512_loadu_si512(fourth), one = _mm512_set1_epi16(1);
-        for (int64_t v = v0; v < v1; v += 4, to += 4 * step) {
+        for (int64_t v = 0; v < vectors; v += 4, to += 4 * step) {
             __m512i q[4], at = index;
             for (int i = 0; i < 4; i++) q[i] = load32(x + (v + i) * 32, in - (v + i) * 32);
             for (int c = 0; c < 4; c++, at = _mm512_add_epi16(at, one)) {
@@ -316,7 +316,7 @@ static inline __attribute__((always_inline)) void decode_rows(struct task *t, fl
 }
 
 static void decode(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
-    for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, 0, t->vectors);
+    for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, t->vectors);
     switch (rows) {
     case 1: decode_rows(t, y, ldy, 1, o0, o1); break;
     case 2: decode_rows(t, y, ldy, 2, o0, o1); break;
@@ -327,8 +327,8 @@ static void decode(struct task *t, float *y, int64_t ldy, const uint16_t *x, int
 
 /* ---- prefill: a block of outputs expanded once, then tiles of 6 rows x 4 outputs ------------------------------------------- */
 
-/* Vectors [v0, v1) of outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
-static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count, int64_t v0, int64_t v1) {
+/* Outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
+static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
     const struct linear_weight *w = t->w;
     const float *absmax[PANEL];
     if (t->order == ORDER_NF4) nf4_absmax(t, absmax, o, count);
@@ -337,14 +337,14 @@ static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count, int
         uint16_t *at = to;
         if (t->order == ORDER_FP8) {
             fp8_tables(t, row);
-            for (int64_t v = v0; v < v1; v += 2, at += 2 * PANEL * 32) {
+            for (int64_t v = 0; v < t->vectors; v += 2, at += 2 * PANEL * 32) {
                 struct two m = fp8_expand(fp8_load(t, row, v), fp8_table(t, v));
                 _mm512_store_si512(at, m.a);
                 _mm512_store_si512(at + PANEL * 32, m.b);
             }
         } else if (t->order == ORDER_NF4) {
             __m512 map = _mm512_loadu_ps(w->quant_map);
-            for (int64_t v = v0; v < v1; v += 4, at += 4 * PANEL * 32) {
+            for (int64_t v = 0; v < t->vectors; v += 4, at += 4 * PANEL * 32) {
                 struct four m = nf4_expand(nf4_load(t, row, v), map, absmax[i] + v / 2);
                 _mm512_store_si512(at, m.a);
                 _mm512_store_si512(at + PANEL * 32, m.b);
@@ -353,13 +353,13 @@ static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count, int
             }
         } else if (w->storage == STORAGE_BF16) {
             const uint16_t *from = (const uint16_t *)w->data + row * t->in;
-            for (int64_t v = v0; v < v1; v++, at += PANEL * 32) _mm512_store_si512(at, load32(from + v * 32, t->in - v * 32));
+            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) _mm512_store_si512(at, load32(from + v * 32, t->in - v * 32));
         } else {
             const float *from = t->absmax;
             const uint16_t *half = (const uint16_t *)w->data + row * t->in;
             if (t->by_rows) linear_weight_rows_f32(w, row, row + 1, t->absmax);
             else if (w->storage == STORAGE_F32) from = (const float *)w->data + row * t->in;
-            for (int64_t v = v0; v < v1; v++, at += PANEL * 32) {
+            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) {
                 int64_t e = v * 32;
                 __mmask32 m = mask32(t->in - e);
                 __m512 a, b;
@@ -377,14 +377,10 @@ static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count, int
     }
 }
 
-static inline __attribute__((always_inline)) void tile(const uint16_t *x, const uint16_t *w, int64_t vectors, const int rows, __m512 *sums,
-                                                       bool first, bool last, float *y, int64_t ldy, const float *bias, int count) {
+static inline __attribute__((always_inline)) void tile(const uint16_t *x, const uint16_t *w, int64_t vectors, const int rows, float *y, int64_t ldy,
+                                                       const float *bias, int count) {
     __m512 s[TILE][PANEL];
-    if (first) {
-        EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
-    } else {
-        EACH(r, rows) EACH(i, PANEL) s[r][i] = sums[r * PANEL + i];
-    }
+    EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
     for (int64_t v = 0; v < vectors; v++, x += 32 * rows, w += 32 * PANEL) {
         __m512i m[PANEL];
         EACH(i, PANEL) m[i] = _mm512_load_si512(w + 32 * i);
@@ -393,49 +389,35 @@ static inline __attribute__((always_inline)) void tile(const uint16_t *x, const 
             EACH(i, PANEL) s[r][i] = DOT(s[r][i], a, m[i]);
         }
     }
-    if (last) {
-        EACH(r, rows) store_sums(y + r * ldy, s[r], bias, count);
-    } else {
-        EACH(r, rows) EACH(i, PANEL) sums[r * PANEL + i] = s[r][i];
-    }
+    EACH(r, rows) store_sums(y + r * ldy, s[r], bias, count);
 }
 
-/* One tile's rows against vectors [v0, v1) of a block of outputs. */
+/* One tile's rows against the block of outputs [o0, o1). */
 static inline __attribute__((always_inline)) void multiply_rows(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx,
-                                                                const int rows, int64_t o0, int64_t o1, int64_t v0, int64_t v1, __m512 *sums) {
-    for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, v0, v1);
+                                                                const int rows, int64_t o0, int64_t o1) {
+    for (int r = 0; r < rows; r++) pack_row(t->rows + 32 * r, 32 * rows, x + r * ldx, t->in, t->order, t->vectors);
     const uint16_t *panel = t->block;
-    for (int64_t o = o0; o < o1; o += PANEL, panel += (v1 - v0) * PANEL * 32, sums += TILE * PANEL)
-        tile(t->rows, panel, v1 - v0, rows, sums, v0 == 0, v1 == t->vectors, y + o, ldy, t->w->bias ? t->w->bias + o : NULL,
-             o1 - o < PANEL ? (int)(o1 - o) : PANEL);
-}
-
-static void multiply_block(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
-    for (int64_t v0 = 0; v0 < t->vectors; v0 += CUT) {
-        int64_t v1 = v0 + CUT < t->vectors ? v0 + CUT : t->vectors;
-        for (int64_t o = o0; o < o1; o += PANEL)
-            expand_panel(t, t->block + (o - o0) * (v1 - v0) * 32, o, o1 - o < PANEL ? (int)(o1 - o) : PANEL, v0, v1);
-        __m512 *sums = t->sums;
-        for (int r = 0; r < rows; r += TILE, sums += t->vectors > CUT ? BLOCK * TILE : 0) {
-            float *to = y + r * ldy;
-            const uint16_t *from = x + r * ldx;
-            switch (rows - r) {
-            case 1: multiply_rows(t, to, ldy, from, ldx, 1, o0, o1, v0, v1, sums); break;
-            case 2: multiply_rows(t, to, ldy, from, ldx, 2, o0, o1, v0, v1, sums); break;
-            case 3: multiply_rows(t, to, ldy, from, ldx, 3, o0, o1, v0, v1, sums); break;
-            case 4: multiply_rows(t, to, ldy, from, ldx, 4, o0, o1, v0, v1, sums); break;
-            case 5: multiply_rows(t, to, ldy, from, ldx, 5, o0, o1, v0, v1, sums); break;
-            default: multiply_rows(t, to, ldy, from, ldx, 6, o0, o1, v0, v1, sums); break;
-            }
-        }
-    }
+    for (int64_t o = o0; o < o1; o += PANEL, panel += t->vectors * PANEL * 32)
+        tile(t->rows, panel, t->vectors, rows, y + o, ldy, t->w->bias ? t->w->bias + o : NULL, o1 - o < PANEL ? (int)(o1 - o) : PANEL);
 }
 
 static void prefill(struct task *t, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
-    int most = t->vectors > CUT ? CUT_ROWS : rows; /* a matrix that is not cut needs no resting accumulators */
-    for (int64_t b = o0; b < o1; b += BLOCK)
-        for (int r = 0; r < rows; r += most)
-            multiply_block(t, y + r * ldy, ldy, x + r * ldx, ldx, rows - r < most ? rows - r : most, b, b + BLOCK < o1 ? b + BLOCK : o1);
+    for (int64_t b = o0; b < o1; b += BLOCK) {
+        int64_t end = b + BLOCK < o1 ? b + BLOCK : o1;
+        for (int64_t o = b; o < end; o += PANEL) expand_panel(t, t->block + (o - b) * t->vectors * 32, o, end - o < PANEL ? (int)(end - o) : PANEL);
+        for (int r = 0; r < rows; r += TILE) {
+            float *to = y + r * ldy;
+            const uint16_t *from = x + r * ldx;
+            switch (rows - r) {
+            case 1: multiply_rows(t, to, ldy, from, ldx, 1, b, end); break;
+            case 2: multiply_rows(t, to, ldy, from, ldx, 2, b, end); break;
+            case 3: multiply_rows(t, to, ldy, from, ldx, 3, b, end); break;
+            case 4: multiply_rows(t, to, ldy, from, ldx, 4, b, end); break;
+            case 5: multiply_rows(t, to, ldy, from, ldx, 5, b, end); break;
+            default: multiply_rows(t, to, ldy, from, ldx, 6, b, end); break;
+            }
+        }
+    }
 }
 
 /* The scratch, cut up: everything starts on a cache line. */
@@ -453,10 +435,8 @@ static void task_new(struct task *t, const struct linear_weight *w, void *scratc
     at += 4 * 256;
     t->absmax = (float *)at;
     at += (w->in * 4 + 63) / 64 * 64 + 1024;
-    t->sums = (__m512 *)at;
-    at += t->vectors > CUT ? CUT_ROWS * BLOCK * 64 : 0;
     t->rows = (uint16_t *)at;
-    at += t->vectors * 4 * 64 > CUT * TILE * 64 ? t->vectors * 4 * 64 : CUT * TILE * 64;
+    at += t->vectors * TILE * 64;
     t->block = (uint16_t *)at;
 }
 
@@ -511,7 +491,7 @@ static void linear_e4m3(float *y, int64_t ldy, const float *factors, const uint1
             int n = rows - r < 4 ? rows - r : 4;
             const float *fr = factors + r * ((w->in + 127) / 128);
             float *to = y + r * ldy;
-            for (int k = 0; k < n; k++) pack_row(t.rows + 32 * k, 32 * n, q + (r + k) * ldx, t.in, ORDER_FP8, 0, t.vectors);
+            for (int k = 0; k < n; k++) pack_row(t.rows + 32 * k, 32 * n, q + (r + k) * ldx, t.in, ORDER_FP8, t.vectors);
             for (int64_t o = b; o < end; o += PANEL) {
                 int count = end - o < PANEL ? (int)(end - o) : PANEL;
                 if (n == 4) multiply_e4m3(&t, to, ldy, fr, 4, o, count, f);

@@ -35,8 +35,9 @@ const struct cpu_ops *cpu_ops_select(const char *limit, struct err *err) {
 }
 
 size_t cpu_ops_scratch_bytes(int64_t max_in, int head_dim, int64_t max_patches) {
-    /* linear: a row in fp32, or packed weights and rows (ops_linear.h); attention: scores, packed K and V of one head. */
-    size_t linear = (size_t)(max_in + 128) * 128 + (2u << 20);
+    /* linear: tables, 6 packed rows and 128 outputs as bf16 (linear_avx512.h: 2 + 4 + 12 + 256 bytes a column), or 3 rows and at most
+     * 512 KiB of outputs as fp32 (ops_simd.h). Attention: K and V of one head, packed, and queries in progress. */
+    size_t linear = (size_t)(max_in + 128) * 288 + (1u << 20);
     size_t attention = (size_t)(max_patches + 64) * (size_t)(head_dim + 64) * 16 + (1u << 18);
     return linear > attention ? linear : attention;
 }

@@ -40,7 +40,7 @@ struct cpu_ops {
      * given as bf16 in xb (rows, ldx); x is then unused; weights that are not bf16 are rounded once to bf16. Any storage kind.
      * FP8_E4M3 (FP8_BLOCK weights only): xb (rows, ldx) holds the e4m3 values (exact in bf16) and x the group factors
      * (rows, ceil(in / 128)), contiguous, both from quantise_e4m3; per group an fp32 dot times x factor times weight factor.
-     * Rows are packed once a call, so with many rows ask for many outputs a call (64 or more).
+     * Rows are packed once a call, so with many rows ask for many outputs a call (128 or more).
      * scratch: cpu_ops_scratch_bytes() bytes per thread, 64-byte aligned. */
     void (*linear)(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows,
                    const struct linear_weight *w, int64_t o0, int64_t o1, enum precision precision, void *scratch);
