@@ -11,12 +11,20 @@ ENGINE_ROOMS := base checkpoint text vision backend/cpu engine
 GAME_ROOMS := hub emulator game record agent
 lib_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(ENGINE_ROOMS),$(wildcard src/$(r)/*.c))))
 app_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(GAME_ROOMS) app,$(wildcard src/$(r)/*.c))))
+ifdef ENGINE_ONLY
+app_objs := $(patsubst %,$(BUILD)/obj/src/app/%.o,main cmd_chat cmd_score cmd_tokenize model_options)
+endif
 tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 
 LIB_LIBS := -lyajl -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -lm
-APP_LIBS := -lcurl -lcrypto -lsqlite3 -ldl
+APP_LIBS := -lcurl -lcrypto -ldl
+ifdef ENGINE_ONLY # everything that has an archive is linked in: the binary runs where none of it is installed
+CFLAGS_ALL += -DENGINE_ONLY
+LIB_LIBS := -Wl,-Bstatic -lyajl_s -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -Wl,-Bdynamic -lm
+APP_LIBS :=
+endif
 
-.PHONY: help play test test-all rom deps engine fuzz clean
+.PHONY: help all play test test-all build-tests rom deps engine fuzz bench clean
 help:
 	@sed -n 's/^## //p' Makefile
 all: $(BUILD)/pmd-agent $(BUILD)/libqwen3vl.a
@@ -37,6 +45,9 @@ build-tests: $(tests)
 
 deps:
 	@tools/install-deps.sh
+## make engine      only libqwen3vl and a pmd-agent without the game (a bare GPU machine): build/engine/
+engine:
+	@$(MAKE) --no-print-directory BUILD=build/engine ENGINE_ONLY=1 build/engine/pmd-agent
 
 $(BUILD)/libqwen3vl.a: $(lib_objs)
 	@rm -f $@ && ar rcs $@ $^
@@ -49,7 +60,7 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<
 
--include rom/tinywoods/rom.mk
+-include rom/tinywoods/rom.mk fuzz/fuzz.mk $(wildcard bench/*.mk)
 ## make clean       remove what was built
 clean:
 	rm -rf build

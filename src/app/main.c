@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < COMMAND_COUNT; i++) {
         if (strcmp(argv[1], commands[i].name)) continue;
         if (!commands[i].run) {
-            fprintf(stderr, "pmd-agent %s: this build has only the engine; install %s and build with `make` to use it\n",
+            fprintf(stderr, "pmd-agent %s: this build has only the engine; install %s and build with `make all` to use it\n",
                     argv[1], commands[i].missing);
             return 1;
         }

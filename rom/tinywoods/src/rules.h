@@ -14,7 +14,7 @@ enum move_id {
 enum trap_id { TRAP_WARP = 6, TRAP_SLOW = 10, TRAP_CHESTNUT = 16 };
 
 enum {
-    DUNGEON_ID = 0, FLOORS = 3, TURN_LIMIT = 300,
+    DUNGEON_ID = 0, FLOORS = 3, TURN_LIMIT = 500,
     WIND_WARNING_1 = 100, WIND_WARNING_2 = 50, WIND_WARNING_3 = 20,   /* turns left when a message comes */
 
     /* Floors: 2 columns of cells in the left half, 2 or 3 rows; one cell may stay empty with 3 rows. */
