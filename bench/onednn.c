@@ -6,8 +6,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
-
 double onednn_seconds(int64_t m, int64_t n, int64_t k, int repeats) {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
@@ -36,10 +34,10 @@ double onednn_seconds(int64_t m, int64_t n, int64_t k, int repeats) {
     dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, mx}, {DNNL_ARG_WEIGHTS, mw}, {DNNL_ARG_DST, my}};
     double best = 1e9;
     for (int i = 0; i < repeats; i++) {
-        double t = clock_seconds();
+        double t = bench_seconds();
         dnnl_primitive_execute(matmul, stream, 3, args);
         dnnl_stream_wait(stream);
-        t = clock_seconds() - t;
+        t = bench_seconds() - t;
         if (t < best) best = t;
     }
     dnnl_memory_destroy(mx);

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+double bench_seconds(void); /* the clock, in bench_ops.c */
 double onednn_seconds(int64_t m, int64_t n, int64_t k, int repeats);
 
 #endif
