@@ -149,6 +149,25 @@ static void test_linear_wide(void **state) {
             }
 }
 
+/* No rows, no outputs: nothing is written. */
+static void test_empty(void **state) {
+    (void)state;
+    EACH_VARIANT(ops)
+        for (int s = 0; s <= STORAGE_NF4; s++) {
+            struct matrix m;
+            matrix_new(&m, (enum storage)s, 8, 128, 0, 1);
+            float y[8] = {poison}, x[128] = {0};
+            uint16_t xb[128] = {0};
+            void *scratch = cache_lines(cpu_ops_scratch_bytes(128, 128, 0));
+            ops->linear(y, 8, x, xb, 128, 0, &m.w, 0, 8, PRECISION_BF16, scratch);
+            ops->linear(y, 8, x, xb, 128, 0, &m.w, 0, 8, PRECISION_F32, scratch);
+            ops->linear(y, 8, x, xb, 128, 1, &m.w, 3, 3, PRECISION_BF16, scratch);
+            assert_true(y[0] == poison && y[1] == 0);
+            free(scratch);
+            matrix_free(&m);
+        }
+}
+
 /* What a weight is: one-hot activations read the matrix back, which must equal the checkpoint room's dequantisation rounded to bf16. */
 static void test_weights_exact(void **state) {
     (void)state;
@@ -475,7 +494,7 @@ static void test_attend_full(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_select),      cmocka_unit_test(test_linear),        cmocka_unit_test(test_linear_wide),
-        cmocka_unit_test(test_weights_exact), cmocka_unit_test(test_unusual_nf4), cmocka_unit_test(test_round_bf16),
+        cmocka_unit_test(test_empty), cmocka_unit_test(test_weights_exact), cmocka_unit_test(test_unusual_nf4), cmocka_unit_test(test_round_bf16),
         cmocka_unit_test(test_quantise_e4m3), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attend),
         cmocka_unit_test(test_attend_full), cmocka_unit_test(test_fp8_twin),
     };

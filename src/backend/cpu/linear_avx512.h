@@ -442,6 +442,7 @@ static void task_new(struct task *t, const struct linear_weight *w, void *scratc
 
 static void linear_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, const struct linear_weight *w, int64_t o0,
                         int64_t o1, void *scratch) {
+    if (rows <= 0) return;
     struct task t;
     task_new(&t, w, scratch);
     bool streams = t.order != ORDER_PLAIN || w->storage == STORAGE_BF16;
