@@ -28,6 +28,7 @@ static struct hub_settings fresh(void) {
     struct hub_settings s;
     struct err err = {0};
     assert_int_equal(hub_settings_read(&s, &err), 0);
+    s.retry_pause_s = 0.02;
     return s;
 }
 
@@ -218,17 +219,17 @@ static void test_verify(void **state) {
     struct hub_settings s = fresh();
     char folder[PATH_MAX], path[PATH_MAX + 200];
     struct err err;
-    int files, damaged;
+    struct hub_verified v;
     assert_int_equal(download(&s, "good/m", folder, &err), 0);
-    assert_int_equal(hub_verify(&s, "good/m", NULL, false, &files, &damaged, &err), 0);
-    assert_int_equal(files, 3);
+    assert_int_equal(hub_verify(&s, "good/m", NULL, false, &v, &err), 0);
+    assert_int_equal(v.files, 3);
     snprintf(path, sizeof path, "%s/models--good--m/blobs/%s", s.cache, server.weights_sha256);
     FILE *f = fopen(path, "r+b");
     fseek(f, 1000, SEEK_SET);
     fputc(server.weights[1000] ^ 1, f);
     fclose(f);
-    assert_int_not_equal(hub_verify(&s, "good/m", NULL, true, &files, &damaged, &err), 0);
-    assert_int_equal(damaged, 1);
+    assert_int_not_equal(hub_verify(&s, "good/m", NULL, true, &v, &err), 0);
+    assert_int_equal(v.damaged, 1);
     assert_non_null(strstr(err.message, "model.safetensors"));
     assert_int_equal(download(&s, "good/m", folder, &err), 0);
     assert_whole(folder);

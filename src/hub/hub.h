@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 
 struct hub_settings {
@@ -21,6 +22,7 @@ struct hub_settings {
     const char *token_source; /* "HF_TOKEN", ..., "token file", NULL when there is none */
     bool offline;          /* no request at all */
     int head_timeout_s, read_timeout_s;
+    double retry_pause_s; /* between tries, unless the server says how long: 1 */
 };
 /* Reads HF_ENDPOINT, HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, HF_TOKEN, HUGGING_FACE_HUB_TOKEN,
  * HUGGINGFACE_HUB_TOKEN, HF_TOKEN_PATH, HF_HUB_DISABLE_IMPLICIT_TOKEN, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE and the timeouts.
@@ -47,6 +49,12 @@ void hub_listing_free(struct hub_listing *l);
  * 403, 429, 5xx. */
 int hub_list(const struct hub_settings *s, const char *id, const char *revision, struct hub_listing *out, struct err *err);
 
+/* One small file of the repository at a revision (config.json), appended to out; nothing is kept in the cache. */
+int hub_fetch(const struct hub_settings *s, const char *id, const char *revision, const char *path, size_t limit, struct buf *out,
+              struct err *err);
+/* After a failed request: no answer came from the Hub at all, so that asking again for another model is in vain. */
+bool hub_unreachable(const struct err *err);
+
 /* Is this file of the repository one that running the model needs (weights, configs, tokenizer, templates)? */
 bool hub_file_wanted(const char *path);
 
@@ -70,10 +78,15 @@ int hub_download(const struct hub_settings *s, const struct hub_download *d, cha
 /* The folder of a complete snapshot in the cache; no request. ERR_MISSING says what is absent. */
 int hub_cached(const struct hub_settings *s, const char *id, const char *revision, char folder[PATH_MAX], struct err *err);
 
-/* Hashes every blob of the cached snapshot again. Damaged files are named and, with repair, removed so that the next download
- * fetches them. Returns 0 when all are right. */
-int hub_verify(const struct hub_settings *s, const char *id, const char *revision, bool repair, int *files, int *damaged,
-               struct err *err);
+struct hub_verified {
+    int files;     /* whose hash was computed */
+    int damaged;   /* of these: wrong or gone */
+    int unhashed;  /* without a hash to compare with: plain files instead of links, etags that are no hash */
+};
+/* Hashes every file of the cached snapshot again, those in its folders too. Damaged files are named and, with repair, removed so that
+ * the next download fetches them (a file that cannot be read for another reason than being gone is not removed). Returns 0 when all
+ * are right; err names the first that is not. */
+int hub_verify(const struct hub_settings *s, const char *id, const char *revision, bool repair, struct hub_verified *out, struct err *err);
 
 /* GET /api/whoami-v2: the account's name; ERR_MISSING when no token is set. */
 int hub_whoami(const struct hub_settings *s, char name[128], struct err *err);

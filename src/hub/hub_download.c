@@ -224,7 +224,7 @@ static int head_done(struct job *j, struct transfer *t) {
         return start_request(j, t, GET);
     }
     hub_refusal(j->s, a, j->d->id, &t->why);
-    if (a->status == 408 || a->status == 429 || a->status >= 500) return retry(j, t, a->retry_after_s > 0 ? a->retry_after_s : 1);
+    if (a->status == 408 || a->status == 429 || a->status >= 500) return retry(j, t, a->retry_after_s > 0 ? a->retry_after_s : j->s->retry_pause_s);
     return t->why.code;
 }
 
@@ -234,7 +234,7 @@ static int get_done(struct job *j, struct transfer *t, CURLcode code) {
     if (code != CURLE_OK) {
         if (code != CURLE_WRITE_ERROR) err_set(&t->why, ERR_NETWORK, "%s: %s after %lld of %lld bytes", t->file->path, curl_easy_strerror(code),
                                                (long long)t->have, (long long)t->file->bytes);
-        return retry(j, t, 1);
+        return retry(j, t, j->s->retry_pause_s);
     }
     if (a->status == 206 && a->range_total >= 0 && a->range_total != t->file->bytes) {
         return err_set(&t->why, ERR_NETWORK, "%s: the server's file has %lld bytes, expected %lld", t->file->path, (long long)a->range_total,
@@ -242,21 +242,29 @@ static int get_done(struct job *j, struct transfer *t, CURLcode code) {
     }
     if (a->status == 200 || a->status == 206) {
         int result = finish(j, t);
-        return result == ERR_FORMAT || result == ERR_NETWORK ? retry(j, t, 1) : result;
+        return result == ERR_FORMAT || result == ERR_NETWORK ? retry(j, t, j->s->retry_pause_s) : result;
+    }
+    if (a->status >= 300 && a->status < 400 && *a->location) { /* storage that leads to other storage */
+        char next[4096];
+        if (++t->hops > 8 || hub_resolve_url(t->url, a->location, next)) {
+            return err_set(&t->why, ERR_NETWORK, "%s: too many redirects or a bad Location header", t->file->path);
+        }
+        snprintf(t->url, sizeof t->url, "%s", next);
+        return start_request(j, t, GET);
     }
     if (a->status == 416) { /* nothing after our last byte: whole already, or a wrong part */
         if (t->have == t->file->bytes) {
             int result = finish(j, t);
-            return result == ERR_FORMAT ? retry(j, t, 1) : result;
+            return result == ERR_FORMAT ? retry(j, t, j->s->retry_pause_s) : result;
         }
         if (ftruncate(t->fd, 0) == 0) t->have = 0;
         err_set(&t->why, ERR_NETWORK, "%s: the server refuses the range", t->file->path);
-        return retry(j, t, 1);
+        return retry(j, t, j->s->retry_pause_s);
     }
     hub_refusal(j->s, a, j->d->id, &t->why);
     /* 403 from the storage host: the signed URL has expired; HEAD gives a new one. */
     if (a->status == 403 || a->status == 408 || a->status == 429 || a->status >= 500) {
-        return retry(j, t, a->retry_after_s > 0 ? a->retry_after_s : 1);
+        return retry(j, t, a->retry_after_s > 0 ? a->retry_after_s : j->s->retry_pause_s);
     }
     return t->why.code;
 }
@@ -311,7 +319,7 @@ static int run_transfers(struct job *j, struct err *err) {
                 result = get_done(j, t, code);
             } else if (code != CURLE_OK) {
                 err_set(&t->why, ERR_NETWORK, "%s: %s", t->url, curl_easy_strerror(code));
-                result = retry(j, t, 1);
+                result = retry(j, t, j->s->retry_pause_s);
             } else {
                 result = head_done(j, t);
             }
@@ -321,7 +329,7 @@ static int run_transfers(struct job *j, struct err *err) {
             }
         }
         report(j, false);
-        curl_multi_poll(j->multi, NULL, 0, 100, NULL);
+        curl_multi_poll(j->multi, NULL, 0, j->s->retry_pause_s < 0.1 ? (int)(1000 * j->s->retry_pause_s) : 100, NULL);
     }
 }
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "hub/hub_internal.h"
 
@@ -158,6 +158,13 @@ void hub_quote(struct buf *out, const char *text, bool keep_slash) {
     }
 }
 
+/* How hub_get's message begins when there was no HTTP answer: hub_unreachable tells it from a refusal by that. */
+static const char no_answer[] = "no answer from ";
+
+bool hub_unreachable(const struct err *err) {
+    return err->code == ERR_NETWORK && !strncmp(err->message, no_answer, sizeof no_answer - 1);
+}
+
 struct body_sink {
     struct buf *body;
     size_t limit;
@@ -197,14 +204,16 @@ int hub_get(const struct hub_settings *s, const char *url, size_t limit, struct 
         curl_easy_cleanup(c);
         answer->status = status;
         if (code != CURLE_OK || status == 429 || status >= 500) {
-            if (++tries < 3) {
-                int wait = status == 429 && answer->retry_after_s >= 0 ? answer->retry_after_s : 1;
+            /* Nobody there is no passing trouble: whoever is offline gets the cached model at once. */
+            bool nobody = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY;
+            if (!nobody && ++tries < 3) {
+                double wait = status == 429 && answer->retry_after_s >= 0 ? answer->retry_after_s : s->retry_pause_s;
                 if (wait <= 60) {
-                    sleep((unsigned)wait);
+                    nanosleep(&(struct timespec){(time_t)wait, (long)((wait - (double)(time_t)wait) * 1e9)}, NULL);
                     continue;
                 }
             }
-            if (code != CURLE_OK) return err_set(err, ERR_NETWORK, "%s: %s", at, curl_easy_strerror(code));
+            if (code != CURLE_OK) return err_set(err, ERR_NETWORK, "%s%s: %s", no_answer, at, curl_easy_strerror(code));
             return 0;
         }
         if (status < 300 || status >= 400 || !*answer->location) return 0;

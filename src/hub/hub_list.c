@@ -66,6 +66,8 @@ static int read_tree_page(const char *repo, const struct buf *body, const char *
 int hub_list(const struct hub_settings *s, const char *id, const char *revision, struct hub_listing *out, struct err *err) {
     *out = (struct hub_listing){0};
     char repo[PATH_MAX];
+    struct err unwanted = {0};
+    if (!err) err = &unwanted;
     if (hub_repo_folder(s, id, repo, err)) return err->code;
     if (s->offline) return err_set(err, ERR_STATE, "%s: HF_HUB_OFFLINE is set: no request was made", id);
     struct buf url = {0}, body = {0};
@@ -105,6 +107,22 @@ int hub_list(const struct hub_settings *s, const char *id, const char *revision,
     return result;
 }
 
+int hub_fetch(const struct hub_settings *s, const char *id, const char *revision, const char *path, size_t limit, struct buf *out,
+              struct err *err) {
+    if (!hub_id_valid(id) || !hub_path_safe(path)) return err_set(err, ERR_ARGUMENT, "'%s': '%s' is no file of a Hub model", id, path);
+    if (s->offline) return err_set(err, ERR_STATE, "%s: HF_HUB_OFFLINE is set: no request was made", id);
+    struct buf url = {0};
+    struct hub_answer a;
+    buf_printf(&url, "%s/%s/resolve/", s->endpoint, id);
+    hub_quote(&url, revision, false);
+    buf_char(&url, '/');
+    hub_quote(&url, path, true);
+    int result = url.failed ? err_set(err, ERR_MEMORY, "out of memory") : hub_get(s, url.data, limit, out, &a, err);
+    if (!result && a.status != 200) result = hub_refusal(s, &a, id, err);
+    buf_free(&url);
+    return result;
+}
+
 static int snapshot_of(const struct hub_settings *s, const char *id, const char *revision, char repo[PATH_MAX], char folder[PATH_MAX],
                        struct err *err) {
     char path[PATH_MAX], commit[64] = "";
@@ -135,6 +153,8 @@ static int need(const char *folder, const char *name, const char *id, struct err
 
 int hub_cached(const struct hub_settings *s, const char *id, const char *revision, char folder[PATH_MAX], struct err *err) {
     char repo[PATH_MAX], path[PATH_MAX];
+    struct err unwanted = {0};
+    if (!err) err = &unwanted;
     if (snapshot_of(s, id, revision, repo, folder, err)) return err->code;
     if (need(folder, "config.json", id, err) || need(folder, "tokenizer.json", id, err)) return err->code;
     if (snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder) >= PATH_MAX || !file_exists(path)) {
@@ -153,36 +173,52 @@ int hub_cached(const struct hub_settings *s, const char *id, const char *revisio
     return result;
 }
 
-int hub_verify(const struct hub_settings *s, const char *id, const char *revision, bool repair, int *files, int *damaged,
-               struct err *err) {
-    char repo[PATH_MAX], folder[PATH_MAX];
-    *files = *damaged = 0;
-    if (snapshot_of(s, id, revision, repo, folder, err)) return err->code;
+/* One folder of a snapshot: files are links to blobs/<hash>. depth bounds folders that lead in a circle. */
+static int verify_folder(const char *repo, const char *folder, bool repair, int depth, struct hub_verified *out, struct err *first) {
     DIR *dir = opendir(folder);
-    if (!dir) return err_set(err, ERR_IO, "%s: cannot list: %s", folder, strerror(errno));
-    struct err first = {0};
-    for (struct dirent *e; (e = readdir(dir));) {
-        char path[PATH_MAX], blob[PATH_MAX];
-        if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s", folder, e->d_name) >= PATH_MAX) continue;
-        ssize_t n = readlink(path, blob, sizeof blob - 1);
-        if (n < 0) continue; /* a plain file (no symlink support): its hash is not recorded anywhere */
-        blob[n] = 0;
-        const char *etag = strrchr(blob, '/');
-        if (!etag) continue;
+    if (!dir) return err_set(first, ERR_IO, "%s: cannot list: %s", folder, strerror(errno));
+    int result = 0;
+    for (struct dirent *e; !result && (e = readdir(dir));) {
+        char path[PATH_MAX], blob[PATH_MAX], real[PATH_MAX];
+        struct stat st;
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || snprintf(path, sizeof path, "%s/%s", folder, e->d_name) >= PATH_MAX) continue;
+        if (lstat(path, &st)) continue;
+        if (S_ISDIR(st.st_mode)) {
+            result = depth ? verify_folder(repo, path, repair, depth - 1, out, first) : 0;
+            continue;
+        }
+        ssize_t n = S_ISLNK(st.st_mode) ? readlink(path, blob, sizeof blob - 1) : 0;
+        blob[n > 0 ? n : 0] = 0;
+        const char *slash = strrchr(blob, '/'), *etag = slash ? slash + 1 : "";
+        bool gone = slash && stat(path, &st) && errno == ENOENT;
+        if (!gone && !hub_is_hex(etag, 64) && !hub_is_hex(etag, 40)) {
+            out->unhashed++;
+            continue;
+        }
         struct err one = {0};
-        int result = hub_hash_check(path, etag + 1, &one);
-        ++*files;
-        if (result == 0) continue;
-        if (!(*damaged)++) first = one;
-        if (repair && (result == 1 || one.code == ERR_IO)) {
-            char real[PATH_MAX];
-            if (!hub_blob_path(repo, etag + 1, real)) unlink(real);
+        int wrong = gone ? err_set(&one, ERR_MISSING, "%s: its content is gone (%s)", path, blob) : hub_hash_check(path, etag, &one);
+        out->files++;
+        if (!wrong) continue;
+        if (!out->damaged++) *first = one;
+        if (repair && (gone || wrong == 1)) {
+            if (!hub_blob_path(repo, etag, real)) unlink(real);
             unlink(path);
         }
     }
     closedir(dir);
-    if (*damaged && err) *err = first;
-    return *damaged ? ERR_FORMAT : 0;
+    return result;
+}
+
+int hub_verify(const struct hub_settings *s, const char *id, const char *revision, bool repair, struct hub_verified *out, struct err *err) {
+    char repo[PATH_MAX], folder[PATH_MAX];
+    struct err first = {0}, unwanted = {0};
+    if (!err) err = &unwanted;
+    *out = (struct hub_verified){0};
+    if (snapshot_of(s, id, revision, repo, folder, err)) return err->code;
+    int result = verify_folder(repo, folder, repair, 8, out, &first);
+    if (!result && out->damaged) result = ERR_FORMAT;
+    if (result) *err = first;
+    return result;
 }
 
 int hub_whoami(const struct hub_settings *s, char name[128], struct err *err) {

@@ -83,8 +83,11 @@ static int read_token(struct hub_settings *out, const char *home, struct err *er
 }
 
 int hub_settings_read(struct hub_settings *out, struct err *err) {
+    struct err unwanted = {0};
+    if (!err) err = &unwanted;
     *out = (struct hub_settings){.head_timeout_s = seconds_from("HF_HUB_ETAG_TIMEOUT", 10),
-                                 .read_timeout_s = seconds_from("HF_HUB_DOWNLOAD_TIMEOUT", 10)};
+                                 .read_timeout_s = seconds_from("HF_HUB_DOWNLOAD_TIMEOUT", 10),
+                                 .retry_pause_s = 1.0};
     const char *endpoint = getenv("HF_ENDPOINT");
     clean(endpoint && *endpoint ? endpoint : "https://huggingface.co", out->endpoint, sizeof out->endpoint);
     size_t n = strlen(out->endpoint);
