@@ -62,7 +62,7 @@ static int donor_new(struct agent *a, struct err *err);
 int agent_new(struct emulator *e, const struct agent_options *options, struct agent **out, struct err *err) {
     *out = NULL;
     if (options->policy < 0 || options->policy >= POLICY_COUNT) return err_set(err, ERR_ARGUMENT, "no such policy: %d", options->policy);
-    if (options->policy == POLICY_MODEL && !options->model) return err_set(err, ERR_ARGUMENT, "the policy \"model\" needs a model");
+    if (options->policy == POLICY_MODEL && !options->model && !options->answerer) return err_set(err, ERR_ARGUMENT, "the policy \"model\" needs a model");
     if (options->policy == POLICY_EXTERNAL && !options->external) return err_set(err, ERR_ARGUMENT, "the policy \"external\" needs somebody to ask");
     struct agent *a = calloc(1, sizeof *a);
     if (!a) return err_set(err, ERR_MEMORY, "out of memory for an agent");
@@ -74,7 +74,8 @@ int agent_new(struct emulator *e, const struct agent_options *options, struct ag
         code = prompt_template_load(options->prompt_file ? options->prompt_file : home_file(HOME_PROMPT, path, sizeof path), &a->prompt, err);
     }
     if (!code && options->policy == POLICY_MODEL) {
-        struct ask_options ask = {a->prompt.system, options->greedy || options->temperature <= 0, options->temperature, options->events};
+        struct ask_options ask = {a->prompt.system, options->greedy || options->temperature <= 0, options->temperature, options->events,
+                                  options->answerer};
         code = asker_new(options->model, &ask, &a->asker, err);
     }
     if (!code && !(a->oracle = oracle_new(false))) code = err_set(err, ERR_MEMORY, "out of memory for an oracle");
@@ -92,6 +93,7 @@ void agent_free(struct agent *a) {
     if (!a) return;
     agent_free(a->donor);
     asker_free(a->asker);
+    answer_free(&a->answer);
     oracle_free(a->oracle);
     oracle_free(a->omniscient);
     prompt_template_free(&a->prompt);
@@ -159,7 +161,7 @@ static int ask_model(struct agent *a, struct step *s, enum scene scene, const bo
     const uint8_t *picture = a->picture;
     if (a->options.picture == PICTURE_BLANK) picture = memset(a->shown, 0, sizeof a->shown);
     if (a->options.picture == PICTURE_OTHER_SEED) picture = donor_picture(a, scene == SCENE_FIELD);
-    asker_ask(a->asker, picture, a->prompt_text, offered, (uint64_t)a->seed << 32 | s->number, &a->answer);
+    asker_ask(a->asker, picture, a->prompt_text, offered, a->seed, s->number, &a->answer);
     const struct answer *r = &a->answer;
     s->answer = r->text;
     s->prompt_tokens = r->prompt_tokens;
@@ -230,7 +232,9 @@ static int decide(struct agent *a, struct step *s, struct err *err) {
         reason_add(a, why);
     } else if (o->policy == POLICY_MODEL) {
         s->decided_by = BY_MODEL;
-        if ((action = ask_model(a, s, scene, offered)) < 0) action = fallback(scene), s->decided_by = BY_FALLBACK;
+        action = ask_model(a, s, scene, offered);
+        if (a->answer.give_up) return err_set(err, ERR_NETWORK, "%s", a->answer.reason);
+        if (action < 0) action = fallback(scene), s->decided_by = BY_FALLBACK;
     } else if (o->policy == POLICY_OMNISCIENT) {
         action = oracle_decide(a->omniscient, &a->hands.world, &a->seen, &why), s->decided_by = BY_OMNISCIENT;
         reason_add(a, why);

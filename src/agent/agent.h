@@ -28,9 +28,11 @@ struct agent_events {
     void (*episode_done)(void *user, const struct episode_result *r);
 };
 
+struct answerer;
 struct agent_options {
     enum policy policy;
-    struct qvl_model *model;   /* POLICY_MODEL */
+    struct qvl_model *model;   /* POLICY_MODEL, this or the next */
+    const struct answerer *answerer; /* who answers in its place: agent/ask.h */
     /* POLICY_EXTERNAL: somebody outside decides (pmd-agent env). Sees the observation and what is offered; returns an action,
      * or a negative number to stop. An action that is not offered becomes a labelled fallback. */
     int (*external)(void *user, const struct step *s, const bool offered[]);

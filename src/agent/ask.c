@@ -12,12 +12,14 @@
 enum { ANSWER_TOKENS = 40, THINK_TOKENS = 256 };
 
 struct asker {
-    struct qvl_session *session;
-    struct qvl_model *model;
     struct ask_options options;
     char *system;
+    struct answerer by;
+    struct qvl_session *session; /* the engine's; NULL when another answers */
     bool thinking;
 };
+
+static int engine_answer(void *user, const struct question *q, struct answer *out, struct err *err);
 
 int asker_new(struct qvl_model *model, const struct ask_options *o, struct asker **out, struct err *err) {
     struct asker *a = calloc(1, sizeof *a);
@@ -27,15 +29,15 @@ int asker_new(struct qvl_model *model, const struct ask_options *o, struct asker
         return err_set(err, ERR_MEMORY, "out of memory for a session");
     }
     a->options = *o;
-    a->model = model;
-    struct qvl_info info;
-    qvl_model_info(model, &info);
-    a->thinking = info.thinking;
-    int code = qvl_session_new(model, &a->session, err);
-    if (code) {
-        free(a->system);
-        free(a);
-        return code;
+    if (o->answerer) {
+        a->by = *o->answerer;
+    } else {
+        struct qvl_info info;
+        qvl_model_info(model, &info);
+        a->thinking = info.thinking;
+        a->by = (struct answerer){engine_answer, a};
+        int code = qvl_session_new(model, &a->session, err);
+        if (code) return asker_free(a), code;
     }
     *out = a;
     return 0;
@@ -57,20 +59,17 @@ void answer_free(struct answer *a) {
 }
 
 static void write_schema(const bool offered[ACTION_COUNT], struct buf *out) {
-    buf_str(out, "{\"type\":\"object\",\"properties\":{\"action\":{\"enum\":[");
+    buf_str(out, "{\"type\":\"object\",\"properties\":{\"action\":{\"type\":\"string\",\"enum\":[");
     for (int i = 0, first = 1; i < ACTION_COUNT; i++) {
         if (offered[i]) buf_printf(out, "%s\"%s\"", first ? "" : ",", action_name[i]), first = 0;
     }
     buf_str(out, "]}},\"required\":[\"action\"],\"additionalProperties\":false}");
 }
 
-static int on_text(void *user, const char *text, size_t n, bool thinking) {
-    const struct asker *a = user;
-    (void)thinking;
-    for (const struct agent_events *v = a->options.events; subscriber(v); v++) {
+void question_token(const struct question *q, const char *text, size_t n) {
+    for (const struct agent_events *v = q->events; subscriber(v); v++) {
         if (v->token) v->token(v->user, text, n);
     }
-    return 0;
 }
 
 /* The action that the answer names, -1 with a reason. */
@@ -88,10 +87,15 @@ static int parse_answer(const char *text, const bool offered[ACTION_COUNT], char
     return action;
 }
 
-static int ask(struct asker *a, const uint8_t *rgb, const char *prompt, const char *schema, uint64_t seed, struct answer *out,
-               struct qvl_result *result, struct err *err) {
-    struct qvl_part system = {.text = a->system};
-    struct qvl_part user[2] = {{.rgb = rgb, .width = FRAME_WIDTH, .height = FRAME_HEIGHT}, {.text = prompt}};
+static int on_text(void *user, const char *text, size_t n, bool thinking) {
+    (void)thinking;
+    question_token(user, text, n);
+    return 0;
+}
+
+static int generate(struct asker *a, const struct question *q, struct answer *out, struct qvl_result *result, struct err *err) {
+    struct qvl_part system = {.text = q->system};
+    struct qvl_part user[2] = {{.rgb = q->rgb, .width = FRAME_WIDTH, .height = FRAME_HEIGHT}, {.text = q->prompt}};
     qvl_session_clear(a->session);
     int code = qvl_session_message(a->session, QVL_SYSTEM, &system, 1, err);
     if (!code) code = qvl_session_message(a->session, QVL_USER, user, 2, err);
@@ -100,31 +104,22 @@ static int ask(struct asker *a, const uint8_t *rgb, const char *prompt, const ch
     if (code) return code;
     out->prompt_token_count = (int)count;
     struct qvl_generate g = {
-        .sampling = {.greedy = a->options.greedy, .temperature = a->options.temperature, .seed = seed},
+        .sampling = {.greedy = q->greedy, .temperature = q->temperature, .seed = q->seed},
         .max_tokens = a->thinking ? ANSWER_TOKENS + THINK_TOKENS : ANSWER_TOKENS,
         .think_tokens = a->thinking ? THINK_TOKENS : 0,
-        .json_schema = schema,
+        .json_schema = q->schema,
         .no_append = true,
-        .on_text = a->options.events ? on_text : NULL,
-        .user = a,
+        .on_text = q->events ? on_text : NULL,
+        .user = (void *)q,
     };
     return qvl_generate(a->session, &g, result, err);
 }
 
-void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint64_t seed, struct answer *out) {
-    *out = (struct answer){.action = -1};
-    struct buf schema = {0};
+static int engine_answer(void *user, const struct question *q, struct answer *out, struct err *err) {
+    struct asker *a = user;
     struct qvl_result r = {0};
-    struct err err = {0};
-    double start = clock_seconds();
-    write_schema(offered, &schema);
-    int code = schema.failed ? err_set(&err, ERR_MEMORY, "out of memory for a schema") : ask(a, rgb, prompt, schema.data, seed, out, &r, &err);
-    out->total_ms = (clock_seconds() - start) * 1e3;
-    buf_free(&schema);
-    if (code) {
-        snprintf(out->reason, sizeof out->reason, "the model failed: %.170s", err.message);
-        return;
-    }
+    int code = generate(a, q, out, &r, err);
+    if (code) return err_context(err, "the model failed");
     out->text = r.text;
     r.text = NULL;
     double log_probability = 0;
@@ -141,7 +136,26 @@ void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bo
     out->image_ms = r.image_seconds * 1e3;
     out->prefill_ms = r.prefill_seconds * 1e3;
     out->generate_ms = r.decode_seconds * 1e3;
-    if (out->text) out->action = parse_answer(out->text, offered, out->reason, sizeof out->reason);
-    else snprintf(out->reason, sizeof out->reason, "the model gave no answer");
     qvl_result_free(&r);
+    return 0;
+}
+
+void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint32_t seed, uint32_t decision,
+               struct answer *out) {
+    *out = (struct answer){.action = -1};
+    struct buf schema = {0};
+    struct err err = {0};
+    double start = clock_seconds();
+    write_schema(offered, &schema);
+    struct question q = {.system = a->system, .prompt = prompt, .rgb = rgb, .schema = schema.data, .greedy = a->options.greedy,
+                         .temperature = a->options.temperature, .seed = (uint64_t)seed << 32 | decision, .decision = decision, .events = a->options.events};
+    char problem[200] = "";
+    int code = schema.failed ? err_set(&err, ERR_MEMORY, "out of memory for a schema") : a->by.answer(a->by.user, &q, out, &err);
+    out->total_ms = (clock_seconds() - start) * 1e3;
+    buf_free(&schema);
+    if (code) snprintf(out->reason, sizeof out->reason, "%.290s", err.message);
+    else if (out->text) out->action = parse_answer(out->text, offered, problem, sizeof problem);
+    else snprintf(problem, sizeof problem, "the model gave no answer");
+    size_t n = strlen(out->reason);
+    if (*problem) snprintf(out->reason + n, sizeof out->reason - n, "%s%s", n ? "; " : "", problem);
 }

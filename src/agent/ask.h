@@ -1,4 +1,5 @@
-/* Asking a model: picture and words in, one of the offered actions out, held to a JSON schema. */
+/* Asking a model: picture and words in, one of the offered actions out, held to a JSON schema. Who answers is behind a small door,
+ * struct answerer: the engine in this process, or whatever app brings (a server, a script). */
 #ifndef AGENT_ASK_H
 #define AGENT_ASK_H
 
@@ -8,26 +9,49 @@ struct asker;
 
 struct answer {
     int action;              /* -1: none could be made of it; reason says why */
-    char reason[200];
+    char reason[300];        /* may also hold a remark when there is an action */
+    bool give_up;            /* asking again is no use: the run ends with reason as its error */
     char *text;              /* as generated, or NULL; freed by answer_free */
-    int32_t *prompt_tokens, *answer_tokens;
+    int32_t *prompt_tokens, *answer_tokens; /* NULL when who answers tells no ids */
     int prompt_token_count, answer_token_count;
-    float confidence;        /* product of the probabilities of the tokens that were a choice */
+    float confidence;        /* product of the probabilities of the tokens that were a choice; 0: not known */
     int64_t cached_tokens, computed_tokens;
     double image_ms, prefill_ms, generate_ms, total_ms;
 };
 void answer_free(struct answer *a);
 
+struct question {
+    const char *system, *prompt;
+    const uint8_t *rgb;          /* FRAME_WIDTH x FRAME_HEIGHT, goes before the prompt */
+    const char *schema;          /* of the answer: {"action": one of the offered names} */
+    bool greedy;
+    float temperature;
+    uint64_t seed;               /* of the sampler */
+    uint32_t decision;           /* its number in the episode, from 1 */
+    const struct agent_events *events; /* for question_token */
+};
+/* Tells the subscribers a piece of the answer as it comes. */
+void question_token(const struct question *q, const char *text, size_t n);
+
+/* Who answers. Fills text, and what is known of tokens, confidence and times, in *out (zeroed before). A negative code with the
+ * reason in err makes this decision a fallback, with out->give_up it ends the run. One answerer may be asked from several threads. */
+struct answerer {
+    int (*answer)(void *user, const struct question *q, struct answer *out, struct err *err);
+    void *user;
+};
+
 struct ask_options {
     const char *system;
     bool greedy;
     float temperature;
-    const struct agent_events *events; /* token */
+    const struct agent_events *events;
+    const struct answerer *answerer; /* instead of a model in this process */
 };
-/* model must outlive the asker; system is copied. */
+/* model (NULL with an answerer) must outlive the asker; system is copied. */
 int asker_new(struct qvl_model *model, const struct ask_options *o, struct asker **out, struct err *err);
 void asker_free(struct asker *a);
-/* Never fails: what went wrong is in out->reason with out->action = -1. seed: of the sampler. */
-void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint64_t seed, struct answer *out);
+/* Never fails: what went wrong is in out->reason with out->action = -1. */
+void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint32_t seed, uint32_t decision,
+               struct answer *out);
 
 #endif

@@ -6,18 +6,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "agent/home.h"
 #include "app/commands.h"
+#include "app/play_model.h"
 #include "app/play_options.h"
 #include "app/play_report.h"
 #include "app/subscribers.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "hub/hub.h"
 
 enum { ROM_LIMIT = 64 << 20 };
 static const double frames_per_second = 16777216.0 / 280896;
@@ -32,8 +31,8 @@ static void on_signal(int number) {
 struct play {
     struct play_options o;
     struct buf rom;
-    char rom_path[PATH_MAX], model_path[PATH_MAX], prompt_path[PATH_MAX];
-    struct qvl_model *model;
+    char rom_path[PATH_MAX], prompt_path[PATH_MAX];
+    struct play_model model;
     struct term_view *view;
     struct run_subscriber run;
     struct video_subscriber film;
@@ -100,9 +99,10 @@ static void *play_games(void *user) {
     if (p->view && p->o.jobs == 1) events[n++] = term_view_events(p->view);
     events[n++] = (struct agent_events){.user = &player, .episode_begun = player_begun, .acted = player_acted, .step_done = player_step};
     events[n] = (struct agent_events){0};
-    struct agent_options options = {.policy = p->o.policy, .model = p->model, .prompt_file = p->prompt_path, .picture = p->o.picture,
-                                    .max_decisions = p->o.max_decisions, .greedy = p->o.temperature <= 0, .temperature = p->o.temperature,
-                                    .draw_all = p->watched, .stop = &stop, .events = events};
+    struct agent_options options = {.policy = p->o.policy, .model = p->model.engine, .answerer = p->model.by.answer ? &p->model.by : NULL,
+                                    .prompt_file = p->prompt_path, .picture = p->o.picture, .max_decisions = p->o.max_decisions,
+                                    .greedy = p->o.temperature <= 0, .temperature = p->o.temperature, .draw_all = p->watched, .stop = &stop,
+                                    .events = events};
     struct emulator *e = NULL;
     struct agent *a = NULL;
     struct err err = {0};
@@ -157,46 +157,18 @@ static int load_rom(struct play *p, struct err *err) {
     return check_game(p, err);
 }
 
-static bool is_folder(const char *path) {
-    struct stat s;
-    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
-}
-
-static int load_model(struct play *p, struct err *err) {
-    int code = 0;
-    if (!p->o.model) {
-        home_file(HOME_MODEL, p->model_path, sizeof p->model_path);
-    } else if (is_folder(p->o.model) || !hub_id_valid(p->o.model)) {
-        snprintf(p->model_path, sizeof p->model_path, "%s", p->o.model);
-    } else {
-        struct hub_settings settings;
-        code = hub_settings_read(&settings, err);
-        if (!code) code = hub_cached(&settings, p->o.model, NULL, p->model_path, err);
-        if (code) return err_context(err, "the model %s is not on this machine (pmd-agent models download %s fetches it)", p->o.model, p->o.model);
-    }
-    if (!is_folder(p->model_path)) {
-        return err_set(err, ERR_MISSING, "%s: no such folder%s", p->model_path, p->o.model ? "" : "; the bundled checkpoint is missing (PMD_HOME names the project's folder)");
-    }
-    struct qvl_options options = {.device = p->o.device, .threads = p->o.threads};
-    return qvl_load(p->model_path, &options, &p->model, err);
-}
+/* What every output names as the model; NULL: none is asked. */
+static const char *model_label(const struct play *p) { return p->o.policy == POLICY_MODEL ? p->model.label : NULL; }
 
 static int start_record(struct play *p, struct err *err) {
     struct buf detail = {0}, settings = {0};
     static const char *const pictures[] = {"real", "blank", "other"};
-    if (p->model) {
-        struct qvl_info i;
-        qvl_model_info(p->model, &i);
-        buf_str(&detail, "{\"folder\":");
-        buf_json_string(&detail, p->model_path, strlen(p->model_path));
-        buf_printf(&detail, ",\"device\":\"%s\",\"kernels\":\"%s\",\"storage\":\"%s\",\"parameters\":%lld,\"weight_bytes\":%zu}", i.device, i.kernels,
-                   i.storage, (long long)i.parameters, i.weight_bytes);
-    }
+    play_model_detail(&p->model, &detail);
     buf_printf(&settings, "{\"max_decisions\":%d,\"temperature\":%g,\"picture\":\"%s\",\"prompt\":", p->o.max_decisions, (double)p->o.temperature,
                pictures[p->o.picture]);
     buf_json_string(&settings, p->prompt_path, strlen(p->prompt_path));
     buf_char(&settings, '}');
-    struct run_options o = {.folder = p->o.record, .policy = policy_name[p->o.policy], .model = p->model ? (p->o.model ? p->o.model : "tinywoods-vl") : NULL,
+    struct run_options o = {.folder = p->o.record, .policy = policy_name[p->o.policy], .model = model_label(p),
                             .model_detail = detail.data, .settings = settings.data, .rom_path = p->rom_path, .rom = p->rom.data,
                             .rom_bytes = p->rom.len, .seed = p->o.seed, .episodes = p->o.episodes};
     int code = detail.failed || settings.failed ? err_set(err, ERR_MEMORY, "out of memory") : run_create(&o, &p->run.run, err);
@@ -208,7 +180,7 @@ static int start_record(struct play *p, struct err *err) {
 static int start_view(struct play *p, struct err *err) {
     bool bar = p->o.json || p->o.jobs > 1;
     struct term_view_options o = {.kind = bar ? VIEW_BAR : VIEW_AUTO, .fd = bar ? 2 : 1, .episodes = p->o.episodes,
-                                  .title = p->o.policy != POLICY_MODEL ? policy_name[p->o.policy] : p->o.model ? p->o.model : "tinywoods-vl"};
+                                  .title = model_label(p) ? model_label(p) : policy_name[p->o.policy]};
     if (!(p->view = term_view_open(&o))) return err_set(err, ERR_MEMORY, "out of memory for the view");
     p->watched = p->film.video || (!bar && isatty(1));
     if (bar || !isatty(1)) p->o.speed = 0;
@@ -231,7 +203,7 @@ static int play_all(struct play *p, struct err *err) {
     if (p->o.prompt) snprintf(p->prompt_path, sizeof p->prompt_path, "%s", p->o.prompt);
     else home_file(HOME_PROMPT, p->prompt_path, sizeof p->prompt_path);
     if ((code = load_rom(p, err))) return code;
-    if (p->o.policy == POLICY_MODEL && (code = load_model(p, err))) return code;
+    if (p->o.policy == POLICY_MODEL && (code = play_model_open(&p->o, &stop, &p->model, err))) return code;
     if (p->o.video && (code = video_open(p->o.video, &p->film.video, err))) return code;
     if (!p->o.no_record && (code = start_record(p, err))) return code;
     if ((code = start_view(p, err))) return code;
@@ -244,7 +216,7 @@ static int play_all(struct play *p, struct err *err) {
 static int print_report(struct play *p, const char *run_folder) {
     static const char *const pictures[] = {NULL, "a blank", "another dungeon's"};
     struct report_header h = {.policy = policy_name[p->o.policy], .seed = p->o.seed, .asked = p->o.episodes, .run_folder = run_folder, .watched = p->watched,
-                              .model = p->o.policy == POLICY_MODEL ? (p->o.model ? p->o.model : "tinywoods-vl") : NULL, .picture = pictures[p->o.picture]};
+                              .model = model_label(p), .picture = pictures[p->o.picture]};
     struct buf out = {0};
     if (p->o.json) report_json(&p->totals, &h, &out);
     else report_text(&p->totals, &h, &out);
@@ -277,7 +249,7 @@ int cmd_play(int argc, char **argv) {
     if (p->totals.episodes && print_report(p, *folder ? folder : NULL) && !code) code = ERR_IO;
     if (code && *err.message) fprintf(stderr, "pmd-agent play: %s\n", err.message);
     if (!code && stopped) fprintf(stderr, "pmd-agent play: stopped%s%s\n", *folder ? "; the record is complete up to here: " : "", folder);
-    if (p->model) qvl_unload(p->model);
+    play_model_close(&p->model);
     totals_free(&p->totals);
     buf_free(&p->rom);
     pthread_mutex_destroy(&p->lock);

@@ -29,6 +29,7 @@ int model_list_read(const char *path, bool hub, struct model_list *out, struct e
     struct buf text = {0};
     int result = file_read(path, LIST_LIMIT, &text, err);
     int number = 0;
+    if (!result && text.len && memchr(text.data, 0, text.len)) result = err_set(err, ERR_FORMAT, "%s: a zero byte: this is no text", path);
     for (char *line = text.data, *next; !result && line && *line; line = next) {
         size_t n = strcspn(line, "\n");
         next = line + n + (line[n] == '\n');
@@ -99,7 +100,7 @@ int model_fetch(const char *id, const char *revision, char folder[PATH_MAX], str
     struct hub_settings s;
     if (hub_settings_read(&s, err)) return err->code;
     struct progress_line line = {.terminal = isatty(STDERR_FILENO), .last_percent = -5};
-    struct sigaction old, ours = {.sa_handler = on_interrupt};
+    struct sigaction old, ours = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}; /* a second Ctrl-C ends the program */
     stop_requested = false;
     sigaction(SIGINT, &ours, &old);
     struct hub_download d = {.id = id, .revision = revision, .on_progress = print_progress, .user = &line, .stop = &stop_requested};
@@ -109,15 +110,35 @@ int model_fetch(const char *id, const char *revision, char folder[PATH_MAX], str
     return result;
 }
 
+/* A name of configs/qwen_vl_models.txt: the whole line, or the folder's own name. */
+static int resolve_local(const char *name, char folder[PATH_MAX], struct err *err) {
+    struct model_list list;
+    struct stat st;
+    char path[PATH_MAX];
+    int result = model_list_read(home_file("configs/qwen_vl_models.txt", path, sizeof path), false, &list, err);
+    if (result) return result;
+    *folder = 0;
+    for (int i = 0; i < list.count && !*folder; i++) {
+        const char *line = list.names[i], *slash = strrchr(line, '/');
+        if (strcmp(name, line) && strcmp(name, slash ? slash + 1 : line)) continue;
+        if (*line == '/') snprintf(folder, PATH_MAX, "%s", line);
+        else home_file(line, folder, PATH_MAX);
+    }
+    model_list_free(&list);
+    if (!*folder) {
+        return err_set(err, ERR_MISSING, "%s: no such folder, and not in %s; MODEL_BACKEND=local takes folders and the names of that file", name, path);
+    }
+    if (stat(folder, &st) || !S_ISDIR(st.st_mode)) return err_set(err, ERR_MISSING, "%s: no such folder (named in %s)", folder, path);
+    return 0;
+}
+
 int model_resolve(const char *name, bool local_only, char folder[PATH_MAX], struct err *err) {
     struct stat st;
     if (!stat(name, &st) && S_ISDIR(st.st_mode)) return snprintf(folder, PATH_MAX, "%s", name), 0;
     const char *backend = getenv("MODEL_BACKEND");
+    if (backend && !strcmp(backend, "local")) return resolve_local(name, folder, err);
     if (!hub_id_valid(name)) {
         return err_set(err, ERR_MISSING, "%s: no such folder, and no Hub model id (expected owner/name)", name);
-    }
-    if (backend && !strcmp(backend, "local")) {
-        return err_set(err, ERR_ARGUMENT, "%s: no such folder; MODEL_BACKEND=local takes folders only", name);
     }
     struct hub_settings s;
     if (hub_settings_read(&s, err)) return err->code;

@@ -19,7 +19,8 @@ void model_list_free(struct model_list *l);
 int model_list_hub(struct model_list *out, char path[PATH_MAX], struct err *err);
 
 /* A folder is used as it is; owner/name is taken from the Hub's cache, and fetched when it is not there (progress on stderr)
- * unless offline. With MODEL_BACKEND=local a Hub id is refused. */
+ * unless offline. With MODEL_BACKEND=local nothing is fetched: beside a folder, only a name of configs/qwen_vl_models.txt (the whole
+ * line or its last part) is taken. */
 int model_resolve(const char *name, bool local_only, char folder[PATH_MAX], struct err *err);
 
 /* Downloads with a progress line on stderr: a bar on a terminal, plain lines elsewhere. */

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const backend_name[] = {"hf", "local", "openai", "mock"};
+
 static const char help[] =
     "usage: pmd-agent play [options]\n"
     "\n"
@@ -17,8 +19,16 @@ static const char help[] =
     "who plays\n"
     "  --policy P          model (default), or for comparison: oracle (rules on what a player can know; the model's teacher),\n"
     "                      omniscient (sees the whole floor: a yardstick), random (any offered action)\n"
-    "  --model DIR|ID      a Qwen3-VL checkpoint: a folder, or a Hub id that `pmd-agent models` has downloaded\n"
+    "  --model DIR|ID      a Qwen3-VL checkpoint: a folder, or a Hub id (from the Hub's cache, else it is downloaded)\n"
     "                      (default: the bundled models/tinywoods-vl)\n"
+    "  --backend B         where the model is; the environment's MODEL_BACKEND says the same\n"
+    "                        hf      in this process (default)\n"
+    "                        local   like hf, but folders and the names of configs/qwen_vl_models.txt only; nothing is fetched\n"
+    "                        openai  behind any OpenAI-compatible server (vLLM, llama-server, ...); --model is its name there\n"
+    "                        mock    a script of actions instead of a model, for tests of the agent; every output says so\n"
+    "  --server URL        openai: the base URL (default OPENAI_BASE_URL, else http://127.0.0.1:8080/v1); a key goes into\n"
+    "                      OPENAI_API_KEY.  --no-stream  the answer in one piece;  --server-timeout S  of one answer (default 120)\n"
+    "  --mock-script FILE  mock: one action a line (walk_north, hit_ne, eat ...), from the top again after the last\n"
     "  --prompt FILE       words that go with the picture (default configs/prompts/tinywoods.txt; how to write one: src/agent/prompt.h)\n"
     "  --temperature T     0 (default): always the likeliest action; above: sampled, the same for the same seed\n"
     "  --no-picture HOW    a control: `blank` shows the model a black picture, `other` that of another dungeon. If it still plays as\n"
@@ -40,7 +50,8 @@ static const char help[] =
     "  pmd-agent play --policy oracle --seed 7 --speed 4          watch the teacher\n"
     "  pmd-agent play --episodes 200 --json --no-record           the clear rate over the test seeds\n"
     "  pmd-agent play --episodes 200 --json --no-picture blank    does it look? (the rate must fall)\n"
-    "  pmd-agent play --model Qwen/Qwen3-VL-2B-Instruct           a checkpoint from the Hub, after `pmd-agent models download`\n"
+    "  pmd-agent play --model Qwen/Qwen3-VL-2B-Instruct           a checkpoint from the Hub\n"
+    "  pmd-agent play --server http://127.0.0.1:8000/v1           the model that a server offers\n"
     "\n"
     "Files of the project are looked for in the working folder, then in the program's folder and above; PMD_HOME overrides.\n"
     "exit status: 0 played to the end (cleared or not), 1 failure, 2 wrong usage, 130 stopped (the record is finished first)\n";
@@ -64,18 +75,34 @@ static bool decimal(const char *text, double min, double max, double *out) {
     return *text && !*end && !errno && isfinite(*out) && *out >= min && *out <= max;
 }
 
+/* Flags beat the environment. */
+static int choose_backend(struct play_options *o, const char *flag) {
+    const char *from = getenv("MODEL_BACKEND"), *name = flag ? flag : o->server ? "openai" : o->mock_script ? "mock" : from && *from ? from : "hf";
+    for (o->backend = 0; o->backend < BACKEND_COUNT && strcmp(name, backend_name[o->backend]);) o->backend++;
+    if (o->backend == BACKEND_COUNT) return wrong(flag ? "--backend" : "MODEL_BACKEND", name, "hf, local, openai or mock");
+    bool server = o->backend == BACKEND_OPENAI, mock = o->backend == BACKEND_MOCK;
+    if (!server && (o->server || o->no_stream || o->server_timeout_s > 0)) return wrong("--server", "and its options", "the backend openai");
+    if (mock && !o->mock_script) return wrong("the backend", "mock", "--mock-script FILE with it");
+    if (!mock && o->mock_script) return wrong("--mock-script", o->mock_script, "the backend mock");
+    if (mock && o->model) return wrong("--model", o->model, "no model with the backend mock");
+    setenv("MODEL_BACKEND", backend_name[o->backend], 1); /* model_resolve reads it */
+    return 0;
+}
+
 int play_options_parse(int argc, char **argv, struct play_options *o) {
     enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, JSON, RECORD, NO_RECORD,
-           VIDEO, SPEED, HELP };
+           VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, HELP };
     static const struct option options[] = {
         {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
         {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
         {"seed", 1, NULL, SEED}, {"episodes", 1, NULL, EPISODES}, {"max-decisions", 1, NULL, DECISIONS}, {"jobs", 1, NULL, JOBS},
         {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
-        {"speed", 1, NULL, SPEED}, {"help", 0, NULL, HELP}, {0}};
+        {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
+        {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT}, {"help", 0, NULL, HELP}, {0}};
     *o = (struct play_options){.policy = POLICY_MODEL, .episodes = 1, .jobs = 1, .seed = AGENT_TEST_SEED_FIRST, .speed = 2};
     long long n = 0;
     double x = 0;
+    const char *backend = NULL;
     int c;
     optind = 0;
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -115,6 +142,13 @@ int play_options_parse(int argc, char **argv, struct play_options *o) {
             if (!whole(optarg, 1, 1024, &n)) return wrong("--threads", optarg, "a number from 1 to 1024");
             o->threads = (int)n;
             break;
+        case SERVER_TIMEOUT:
+            if (!decimal(optarg, 0.1, 86400, &o->server_timeout_s)) return wrong("--server-timeout", optarg, "seconds from 0.1 to 86400");
+            break;
+        case NO_STREAM: o->no_stream = true; break;
+        case BACKEND: backend = optarg; break;
+        case SERVER: o->server = optarg; break;
+        case MOCK_SCRIPT: o->mock_script = optarg; break;
         case MODEL: o->model = optarg; break;
         case PROMPT: o->prompt = optarg; break;
         case DEVICE: o->device = optarg; break;
@@ -132,6 +166,7 @@ int play_options_parse(int argc, char **argv, struct play_options *o) {
     if (o->record && o->no_record) return wrong("--record", o->record, "either --record or --no-record");
     if (o->jobs > 1 && (o->record || o->video)) return wrong("--jobs", "with --record or --video", "one game at a time for these");
     if (o->picture != PICTURE_REAL && o->policy != POLICY_MODEL) return wrong("--no-picture", "without a model", "--policy model");
+    if (o->policy == POLICY_MODEL && choose_backend(o, backend)) return 2;
     if ((uint64_t)o->seed + (uint64_t)o->episodes > UINT32_MAX) return wrong("--seed", "with --episodes", "seeds up to 4294967295");
     if (o->jobs > o->episodes) o->jobs = o->episodes;
     if (o->jobs > 1) o->no_record = true;

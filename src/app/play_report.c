@@ -96,7 +96,7 @@ void report_text(struct play_totals *t, const struct report_header *h, struct bu
     } else {
         buf_char(out, '\n');
     }
-    if (t->model_seconds > 0) buf_printf(out, "%.0f tokens/s in the model (computed ones, reused ones not counted)\n", (double)t->tokens / t->model_seconds);
+    if (t->model_seconds > 0 && t->tokens > 0) buf_printf(out, "%.0f tokens/s in the model (computed ones, reused ones not counted)\n", (double)t->tokens / t->model_seconds);
     for (int i = 0; i < t->failure_count && t->episodes > 1; i++) buf_printf(out, "  %4d  %s\n", t->failures[i].count, t->failures[i].cause);
     if (h->run_folder) buf_printf(out, "Recorded in %s (pmd-agent replay %s plays it again and checks it)\n", h->run_folder, h->run_folder);
 }
@@ -122,7 +122,7 @@ void report_json(struct play_totals *t, const struct report_header *h, struct bu
     buf_str(out, ",\"p95\":");
     number(out, samples_percentile(&t->decision_ms, 0.95), 3);
     buf_str(out, "},\"tokens_per_s\":");
-    number(out, t->model_seconds > 0 ? (double)t->tokens / t->model_seconds : NAN, 1);
+    number(out, t->model_seconds > 0 && t->tokens > 0 ? (double)t->tokens / t->model_seconds : NAN, 1);
     buf_str(out, ",\"decided_by\":{");
     for (int i = 0; i < DECIDED_BY_COUNT; i++) buf_printf(out, "%s\"%s\":%lld", i ? "," : "", decided_by_name[i], t->decided[i]);
     buf_str(out, "},\"policy\":");

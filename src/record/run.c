@@ -27,7 +27,7 @@
  *   checkpoints/     eEEEEE-sSSSSSS.state.gz: emulator state after that step, at each new floor
  *   frames/          eEEEEE-sSSSSSS.png: first picture of each floor and of each change of scene, at most KEY_FRAMES_EPISODE an
  *                    episode and KEY_FRAMES_RUN a run
- *   summary.json     totals; present if and only if the program ended the run itself
+ *   summary.json     the model again, totals; present if and only if the program ended the run itself
  *
  * Valid: every line ends with a newline and its chain fits; the first chain of both .jsonl files continues XXH3-128 of run.json's
  * bytes. So a line that was edited, dropped, added or moved is noticed (not against somebody who recomputes the chain: it is a
@@ -75,6 +75,7 @@ struct run {
     double last_sync;
     struct emulator *emulator;   /* valid during an episode */
     struct buf line;
+    char *model;                 /* as in run.json; NULL: none */
     /* totals for summary.json */
     double started;
     int done, outcomes[OUTCOME_STUCK + 1], decided[DECIDED_BY_COUNT];
@@ -184,7 +185,8 @@ int run_create(const struct run_options *o, struct run **out, struct err *err) {
     /* Past a file size limit a write must fail like on a full disk, not kill the program. */
     struct sigaction old;
     if (sigaction(SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL) signal(SIGXFSZ, SIG_IGN);
-    if (!r->folder) code = err_set(err, ERR_MEMORY, "%s: out of memory", path);
+    if (o->model) r->model = strdup(o->model);
+    if (!r->folder || (o->model && !r->model)) code = err_set(err, ERR_MEMORY, "%s: out of memory", path);
     if (!code) code = write_head(r, o, err);
     if (!code && (r->trajectory = open_lines(path, "trajectory.jsonl", r->trajectory_path, err)) < 0) code = err->code;
     if (!code && (r->episodes = open_lines(path, "episodes.jsonl", r->episodes_path, err)) < 0) code = err->code;
@@ -445,7 +447,9 @@ static int write_summary(struct run *r, struct err *err) {
     char path[PATH_MAX], now[32];
     now_text(now);
     int cleared = r->outcomes[OUTCOME_CLEARED];
-    buf_printf(&b, "{\"ended_at\":\"%s\",\"episodes\":%d,\"cleared\":%d,\"clear_rate\":", now, r->done, cleared);
+    buf_printf(&b, "{\"ended_at\":\"%s\",\"model\":", now);
+    put_string(&b, r->model);
+    buf_printf(&b, ",\"episodes\":%d,\"cleared\":%d,\"clear_rate\":", r->done, cleared);
     if (r->done) buf_json_number(&b, (double)cleared / r->done);
     else buf_str(&b, "null");
     buf_str(&b, ",\"turns_mean\":");
@@ -473,6 +477,7 @@ int run_finish(struct run *r, struct err *err) {
     if (r->episodes >= 0) close(r->episodes);
     buf_free(&r->line);
     free(r->folder);
+    free(r->model);
     free(r);
     return code;
 }

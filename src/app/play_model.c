@@ -1,0 +1,75 @@
+#include "app/play_model.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "agent/home.h"
+#include "app/mock_model.h"
+#include "app/model_list.h"
+#include "app/openai_model.h"
+
+static int load_checkpoint(const struct play_options *o, struct play_model *m, struct err *err) {
+    struct stat s;
+    snprintf(m->label, sizeof m->label, "%s", o->model ? o->model : "tinywoods-vl");
+    if (o->model) {
+        int code = model_resolve(o->model, false, m->folder, err);
+        if (code) return code;
+    } else if (stat(home_file(HOME_MODEL, m->folder, sizeof m->folder), &s) || !S_ISDIR(s.st_mode)) {
+        return err_set(err, ERR_MISSING, "%s: no such folder; the bundled checkpoint is missing (PMD_HOME names the project's folder)", m->folder);
+    }
+    struct qvl_options options = {.device = o->device, .threads = o->threads};
+    return qvl_load(m->folder, &options, &m->engine, err);
+}
+
+static int connect_server(const struct play_options *o, volatile bool *stop, struct play_model *m, struct err *err) {
+    struct openai_options options = {.base_url = o->server, .model = o->model, .no_stream = o->no_stream, .timeout_s = o->server_timeout_s, .stop = stop};
+    int code = openai_model_open(&options, &m->server, err);
+    if (code) return code;
+    m->by = openai_model_answerer(m->server);
+    snprintf(m->label, sizeof m->label, "%s", openai_model_name(m->server));
+    return 0;
+}
+
+static int open_mock(const struct play_options *o, struct play_model *m, struct err *err) {
+    int code = mock_model_open(o->mock_script, &m->mock, err);
+    if (code) return code;
+    m->by = mock_model_answerer(m->mock);
+    snprintf(m->label, sizeof m->label, "mock: script %s, no model", o->mock_script);
+    return 0;
+}
+
+int play_model_open(const struct play_options *o, volatile bool *stop, struct play_model *m, struct err *err) {
+    *m = (struct play_model){0};
+    if (o->backend == BACKEND_OPENAI) return connect_server(o, stop, m, err);
+    if (o->backend == BACKEND_MOCK) return open_mock(o, m, err);
+    return load_checkpoint(o, m, err);
+}
+
+static void put_string(struct buf *out, const char *name, const char *text) {
+    buf_printf(out, ",\"%s\":", name);
+    buf_json_string(out, text, strlen(text));
+}
+
+void play_model_detail(const struct play_model *m, struct buf *out) {
+    if (m->engine) {
+        struct qvl_info i;
+        qvl_model_info(m->engine, &i);
+        buf_str(out, "{\"backend\":\"engine\"");
+        put_string(out, "folder", m->folder);
+        buf_printf(out, ",\"device\":\"%s\",\"kernels\":\"%s\",\"storage\":\"%s\",\"parameters\":%lld,\"weight_bytes\":%zu}", i.device, i.kernels,
+                   i.storage, (long long)i.parameters, i.weight_bytes);
+    } else if (m->server) {
+        buf_str(out, "{\"backend\":\"openai\"");
+        put_string(out, "server", openai_model_url(m->server));
+        buf_char(out, '}');
+    } else if (m->mock) {
+        buf_str(out, "{\"backend\":\"mock\",\"mock\":true}");
+    }
+}
+
+void play_model_close(struct play_model *m) {
+    if (m->engine) qvl_unload(m->engine);
+    openai_model_close(m->server);
+    mock_model_close(m->mock);
+}

@@ -1,0 +1,29 @@
+/* Who plays for `pmd-agent play --policy model`: a checkpoint in this process, a server, or a script. */
+#ifndef APP_PLAY_MODEL_H
+#define APP_PLAY_MODEL_H
+
+#include <limits.h>
+
+#include "agent/ask.h"
+#include "app/play_options.h"
+#include "base/buf.h"
+
+struct mock_model;
+struct openai_model;
+
+struct play_model {
+    struct qvl_model *engine; /* of these three, one */
+    struct openai_model *server;
+    struct mock_model *mock;
+    struct answerer by;       /* of server and mock */
+    char folder[PATH_MAX];    /* of engine */
+    char label[1200];         /* how every output names it: what the user asked for; a mock says that it is one */
+};
+
+/* Loads or connects. stop: ends waiting for a server. Closing is due in every case. */
+int play_model_open(const struct play_options *o, volatile bool *stop, struct play_model *m, struct err *err);
+/* Appends one JSON object about it, for run.json; nothing when none was opened. */
+void play_model_detail(const struct play_model *m, struct buf *out);
+void play_model_close(struct play_model *m);
+
+#endif
