@@ -148,7 +148,8 @@ void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bo
     double start = clock_seconds();
     write_schema(offered, &schema);
     struct question q = {.system = a->system, .prompt = prompt, .rgb = rgb, .schema = schema.data, .greedy = a->options.greedy,
-                         .temperature = a->options.temperature, .seed = (uint64_t)seed << 32 | decision, .decision = decision, .events = a->options.events};
+                         .temperature = a->options.temperature, .seed = (uint64_t)seed << 32 | decision, .decision = decision,
+                         .events = a->options.events};
     char problem[200] = "";
     int code = schema.failed ? err_set(&err, ERR_MEMORY, "out of memory for a schema") : a->by.answer(a->by.user, &q, out, &err);
     out->total_ms = (clock_seconds() - start) * 1e3;

@@ -17,7 +17,8 @@ int mock_model_open(const char *path, struct mock_model **out, struct err *err) 
     int code = model_list_read(path, false, &m->script, err);
     if (!code && !m->script.count) code = err_set(err, ERR_FORMAT, "%s: no action in it", path);
     for (int i = 0; !code && i < m->script.count; i++) {
-        if (action_by_name(m->script.names[i]) < 0) code = err_set(err, ERR_FORMAT, "%s: '%.60s' is no action (walk_north, hit_ne, eat, ...)", path, m->script.names[i]);
+        const char *name = m->script.names[i];
+        if (action_by_name(name) < 0) code = err_set(err, ERR_FORMAT, "%s: '%.60s' is no action (walk_north, hit_ne, eat, ...)", path, name);
     }
     if (code) return mock_model_close(m), code;
     *out = m;
@@ -33,7 +34,10 @@ void mock_model_close(struct mock_model *m) {
 static int answer(void *user, const struct question *q, struct answer *out, struct err *err) {
     const struct mock_model *m = user;
     int at = (int)((q->decision - 1) % (uint32_t)m->script.count);
-    if (asprintf(&out->text, "{\"action\":\"%s\"}", m->script.names[at]) < 0) return out->text = NULL, err_set(err, ERR_MEMORY, "out of memory for an answer");
+    if (asprintf(&out->text, "{\"action\":\"%s\"}", m->script.names[at]) < 0) {
+        out->text = NULL;
+        return err_set(err, ERR_MEMORY, "out of memory for an answer");
+    }
     snprintf(out->reason, sizeof out->reason, "mock: action %d of the script, no model was asked", at + 1);
     question_token(q, out->text, strlen(out->text));
     return 0;

@@ -148,7 +148,9 @@ static int request(struct exchange *x, const char *path, const char *body, size_
         if (code == CURLE_OPERATION_TIMEDOUT && status) {
             return err_set(err, ERR_NETWORK, "%s: the answer was not complete after %.3g s (--server-timeout)", m->url, m->timeout_s);
         }
-        if (code == CURLE_OPERATION_TIMEDOUT) return err_set(err, ERR_NETWORK, "%s: no answer within %.3g s (--server-timeout)", m->url, m->timeout_s);
+        if (code == CURLE_OPERATION_TIMEDOUT) {
+            return err_set(err, ERR_NETWORK, "%s: no answer within %.3g s (--server-timeout)", m->url, m->timeout_s);
+        }
         if (status == 200) return err_set(err, ERR_NETWORK, "%s: the answer broke off (%s)", m->url, curl_easy_strerror(code));
         if (code) err_set(err, ERR_NETWORK, "%s: %s", m->url, curl_easy_strerror(code));
         else refusal(x, status, err);
@@ -269,7 +271,8 @@ static int make_headers(struct openai_model *m, const char *key, struct err *err
     if (code || !key || !*key) return code;
     char line[4200];
     for (const char *p = key; *p; p++) {
-        if (*p <= ' ' || *p >= 0x7f || p - key > 4000) return err_set(err, ERR_ARGUMENT, "OPENAI_API_KEY holds a blank or a control character, or is too long");
+        if (*p > ' ' && *p < 0x7f && p - key < 4000) continue;
+        return err_set(err, ERR_ARGUMENT, "OPENAI_API_KEY holds a blank or a control character, or is too long");
     }
     snprintf(line, sizeof line, "Authorization: Bearer %s", key);
     if (!(m->key = strdup(key))) return err_set(err, ERR_MEMORY, "out of memory for a key");

@@ -23,7 +23,8 @@ static int load_checkpoint(const struct play_options *o, struct play_model *m, s
 }
 
 static int connect_server(const struct play_options *o, volatile bool *stop, struct play_model *m, struct err *err) {
-    struct openai_options options = {.base_url = o->server, .model = o->model, .no_stream = o->no_stream, .timeout_s = o->server_timeout_s, .stop = stop};
+    struct openai_options options = {.base_url = o->server, .model = o->model, .no_stream = o->no_stream,
+                                     .timeout_s = o->server_timeout_s, .stop = stop};
     int code = openai_model_open(&options, &m->server, err);
     if (code) return code;
     m->by = openai_model_answerer(m->server);

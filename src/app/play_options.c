@@ -77,7 +77,10 @@ static bool decimal(const char *text, double min, double max, double *out) {
 
 /* Flags beat the environment. */
 static int choose_backend(struct play_options *o, const char *flag) {
-    const char *from = getenv("MODEL_BACKEND"), *name = flag ? flag : o->server ? "openai" : o->mock_script ? "mock" : from && *from ? from : "hf";
+    const char *from = getenv("MODEL_BACKEND"), *name = from && *from ? from : "hf";
+    if (o->mock_script) name = "mock";
+    if (o->server) name = "openai";
+    if (flag) name = flag;
     for (o->backend = 0; o->backend < BACKEND_COUNT && strcmp(name, backend_name[o->backend]);) o->backend++;
     if (o->backend == BACKEND_COUNT) return wrong(flag ? "--backend" : "MODEL_BACKEND", name, "hf, local, openai or mock");
     bool server = o->backend == BACKEND_OPENAI, mock = o->backend == BACKEND_MOCK;
