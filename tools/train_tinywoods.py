@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 import tinywoods_vl as tw
 
 FRAME = 160 * 240 * 3
-FIRST_SEED, TEST_SEEDS = 1, 1_000_000
+TEST_SEEDS = 1_000_000
 
 
 def say(*words):
@@ -36,7 +36,7 @@ def say(*words):
 class Games:
     """The processes and the frames they share. pending holds the decisions that wait for an answer."""
 
-    def __init__(self, agent, count, scratch, max_decisions):
+    def __init__(self, agent, count, scratch, max_decisions, first_seed):
         path = os.path.join(scratch, "frames")
         with open(path, "wb") as f:
             f.truncate(count * FRAME)
@@ -45,7 +45,7 @@ class Games:
         self.poll = select.poll()
         self.by_fd = {}
         for k in range(count):
-            job = subprocess.Popen([agent, "env", "--frames", path, "--slot", str(k), "--seed", str(FIRST_SEED + k), "--stride", str(count),
+            job = subprocess.Popen([agent, "env", "--frames", path, "--slot", str(k), "--seed", str(first_seed + k), "--stride", str(count),
                                     "--max-decisions", str(max_decisions)], preexec_fn=lambda: os.nice(10), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
             os.set_blocking(job.stdout.fileno(), False)
             self.jobs.append(job)
@@ -139,7 +139,9 @@ def main():
     p.add_argument("--length", type=int, default=224, help="tokens of the longest conversation")
     p.add_argument("--capacity", type=int, default=400_000, help="situations kept on the GPU, 115 KB each")
     p.add_argument("--max-decisions", type=int, default=700)
-    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--seed", type=int, default=1, help="of the training itself")
+    p.add_argument("--first-seed", type=int, default=1, help="of the games; a call that goes on with trained weights needs games of its own: "
+                   "the same ones again are learnt by heart (91 %% cleared of those, 63 %% of others)")
     p.add_argument("--scratch", default="/tmp/tinywoods-train")
     p.add_argument("--no-compile", action="store_true")
     args = p.parse_args()
@@ -189,7 +191,7 @@ def main():
 
     action_ids = torch.tensor([words.action[a] for a in tw.ACTIONS], device=device)
     number = {a: i for i, a in enumerate(tw.ACTIONS)}
-    games = Games(args.agent, args.games, args.scratch, args.max_decisions)
+    games = Games(args.agent, args.games, args.scratch, args.max_decisions, args.first_seed)
     samples = Samples(args.capacity, args.length, device)
     alone = int(args.games * 0.75)     # games from here on: the model alone
     taught = int(args.games * 0.12)    # games below: the oracle with random steps
