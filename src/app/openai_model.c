@@ -14,7 +14,7 @@
 #include "record/png_file.h"
 
 enum {
-    ANSWER_TOKENS = 512,   /* room for models that think aloud in spite of the schema */
+    ANSWER_TOKENS = 300,   /* room for models that think aloud in spite of the schema */
     BODY_LIMIT = 4 << 20,
     TRIES = 3,             /* of one question, while the server is busy or broken */
     WAIT_LIMIT_S = 60,     /* a longer Retry-After is not waited for */
@@ -288,7 +288,7 @@ static int greet(struct openai_model *m, const char *name, struct err *err) {
     int code = request(&x, "/models", NULL, 0, &taken, err);
     long status = 0;
     curl_easy_getinfo(x.curl, CURLINFO_RESPONSE_CODE, &status);
-    if (code && name && status >= 400 && status < 500 && status != 401 && status != 403) code = 0; /* it is there but has no such list */
+    if (code && name && status && status != 401 && status != 403) code = 0; /* it is there, only its list is not */
     if (!code && !name) {
         const struct json *list = x.body.len ? json_get(json_parse(x.body.data, x.body.len, "models", &arena, NULL), "data") : NULL;
         name = list && list->type == JSON_ARRAY && list->count ? json_as_string(json_get(list->items[0], "id"), NULL) : NULL;
