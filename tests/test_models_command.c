@@ -10,6 +10,8 @@
 #include "hub_server.h"
 #undef ERR_STATE
 #include "app/commands.h"
+#include "app/model_plan.h"
+#include "checkpoint/checkpoint.h"
 
 static struct hub_server server;
 static char home[] = "/tmp/pmd-models-XXXXXX", endpoint[64];
@@ -150,6 +152,29 @@ static void test_estimate(void **state) {
     expect_text(&complaints, "check the spelling");
 }
 
+/* The counting formula against real files: every byte of a bf16 checkpoint, and the published file's size within 1 in 1,000. */
+static void test_plan(void **state) {
+    (void)state;
+    static const char *const folders[] = {"tests/golden/tiny-a", "models/tinywoods-vl"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        struct checkpoint *c;
+        struct model_plan p;
+        struct err err = {0};
+        int64_t bytes = 0;
+        if (checkpoint_open(folders[i], &c, &err)) fail_msg("%s", err.message);
+        for (size_t k = 0; k < checkpoint_tensor_count(c); k++) bytes += (int64_t)checkpoint_tensor_at(c, k)->bytes;
+        model_plan_from_config(checkpoint_config(c), &p);
+        assert_int_equal(p.weight_bytes, bytes);
+        checkpoint_close(c);
+    }
+    struct model_plan p;
+    model_plan_from_id("Qwen/Qwen3-VL-2B-Thinking-FP8", &p);
+    assert_true(p.weight_bytes > 3468553776 * 0.999 && p.weight_bytes < 3468553776 * 1.001);
+    assert_int_equal(p.kv_bytes_per_token, 114688); /* 2 x 28 layers x 8 heads x 128 x 2 bytes */
+    model_plan_from_id("some/other-2B-model", &p);
+    assert_int_equal(p.source, PLAN_UNKNOWN);
+}
+
 static void test_token(void **state) {
     (void)state;
     expect(MODELS("check-token"), 0);
@@ -267,7 +292,7 @@ int main(void) {
     if (!mkdtemp(home) || hub_server_start(&server)) return 1;
     snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%d", server.port);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage), cmocka_unit_test(test_list), cmocka_unit_test(test_estimate), cmocka_unit_test(test_token),
+        cmocka_unit_test(test_usage), cmocka_unit_test(test_list), cmocka_unit_test(test_estimate), cmocka_unit_test(test_plan), cmocka_unit_test(test_token),
         cmocka_unit_test(test_download_and_verify), cmocka_unit_test(test_refusals), cmocka_unit_test(test_dry_run_without_network),
         cmocka_unit_test(test_smoke),
     };

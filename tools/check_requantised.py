@@ -12,7 +12,9 @@ tools/requantise.py writes the checkpoint, and then
             weights. Top-1 must be the reference's or tie with it (within 2 ulps of bf16 at the reference's largest logit): everywhere
             in the answer, which is what the checkpoint was trained on; in the prompt's words, which it was never trained to
             predict, such exceptions must be no more than transformers' own bfloat16 run has
-Positions inside a picture are left out (nobody asks what follows a patch). Needs torch, transformers, bitsandbytes.
+Positions inside a picture are left out (nobody asks what follows a patch). The weights of NF4 matrices whose rows are no
+multiple of 64 cannot be checked against bitsandbytes on the CPU: 0.50.2 dequantises those wrongly (bench/results/requantised.md). Needs
+torch, transformers, bitsandbytes.
 """
 import argparse
 import datetime
