@@ -40,7 +40,7 @@ static int in_terminal(int columns, int rows, void (*act)(void), struct buf *out
     struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
     fflush(NULL);
     pid_t child = forkpty(&master, NULL, NULL, &size);
-    assert_true(child >= 0);
+    if (child < 0) skip_because("no pseudo terminal here: %s", strerror(errno));
     if (child == 0) {
         act();
         exit(0); /* runs the atexit handlers, as a real end does */
