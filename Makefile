@@ -26,7 +26,7 @@ endif
 
 .PHONY: help all play test test-all build-tests rom deps engine fuzz bench clean
 help:
-	@sed -n 's/^## //p' Makefile
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 all: $(BUILD)/pmd-agent $(BUILD)/libqwen3vl.a
 
 ## make play        install what is missing, build, play the bundled dungeon with the bundled model
