@@ -141,7 +141,7 @@ def main():
     p.add_argument("--max-decisions", type=int, default=700)
     p.add_argument("--seed", type=int, default=1, help="of the training itself")
     p.add_argument("--first-seed", type=int, default=1, help="of the games; a call that goes on with trained weights needs games of its own: "
-                   "the same ones again are learnt by heart (91 %% cleared of those, 63 %% of others)")
+                   "the same ones again seem to be learnt by heart (bench/results/play.md)")
     p.add_argument("--scratch", default="/tmp/tinywoods-train")
     p.add_argument("--no-compile", action="store_true")
     args = p.parse_args()
