@@ -32,37 +32,22 @@ static void distances_from(const struct world *w, struct point at, bool avoid_tr
     path_distances(w, &at, 1, &o, out);
 }
 
-/* First step of a shortest way; of several, the one that ends nearest to the goal as the crow flies: the choice then follows from what
- * is to be seen and not from how the leader came here. */
-static int step_to(const struct world *w, struct point from, struct point goal, int prefer, bool avoid_traps) {
-    struct path_options o = path_of(avoid_traps);
-    struct distance_field field;
-    distances_from(w, goal, avoid_traps, &field);
-    int any = path_step(w, &field, from, prefer, &o), best = any, best_square = INT_MAX;
-    if (any < 0) return -1;
-    int steps = field.steps[from.y + direction_dy[any]][from.x + direction_dx[any]];
-    for (int i = 0; i < 8; i++) {
-        int d = (prefer + i) & 7, x = from.x + direction_dx[d], y = from.y + direction_dy[d];
-        if (!tile_step_allowed(w, from, d) || field.steps[y][x] != steps) continue;
-        int square = (goal.x - x) * (goal.x - x) + (goal.y - y) * (goal.y - y);
-        if (square < best_square) best = d, best_square = square;
-    }
-    return best;
-}
+enum { MOST_GOALS = MAP_WIDTH * MAP_HEIGHT };
+struct goals { struct point at[MOST_GOALS]; int count; };
 
 static bool on_map(struct point p) { return p.x >= 0 && p.y >= 0 && p.x < MAP_WIDTH && p.y < MAP_HEIGHT; }
 
-/* The nearest tile where the map ends. Nothing is remembered from step to step: a model can learn the choice from the picture alone,
- * and a step towards the nearest one leaves it the nearest. */
-static bool find_frontier(const struct world *w, const struct distance_field *from, struct point *out) {
-    int best = FAR;
+/* The tiles where the map ends. Of goals about equally near the one ahead is taken (path_walk): what is faced is the only thing kept from
+ * step to step, so a model can learn the choice from the picture alone, and its rough estimate of distances does not lead it to and fro. */
+static bool find_frontier(const struct world *w, const struct distance_field *from, struct goals *out) {
+    out->count = 0;
     for (int ty = 1; ty < MAP_HEIGHT - 1; ty++) {
         for (int tx = 1; tx < MAP_WIDTH - 1; tx++) {
             int steps = from->steps[ty][tx];
-            if (steps && steps < best && tile_is_frontier(w, tx, ty)) best = steps, *out = (struct point){(int16_t)tx, (int16_t)ty};
+            if (steps && steps != FAR && tile_is_frontier(w, tx, ty)) out->at[out->count++] = (struct point){(int16_t)tx, (int16_t)ty};
         }
     }
-    return best != FAR;
+    return out->count > 0;
 }
 
 /* Everything is explored: where nobody has been for longest. */
@@ -78,12 +63,14 @@ static bool find_least_visited(const struct world *w, const struct world_seen *s
     return best != UINT64_MAX;
 }
 
-/* A thing on the floor worth a small detour on the way to the goal. Money buys nothing here. */
-static bool find_item(const struct world *w, const struct distance_field *from, struct point goal, bool avoid_traps, struct point *out) {
+/* A thing on the floor worth a small detour on the way to the goals. Money buys nothing here. */
+static bool find_item(const struct world *w, const struct distance_field *from, const struct goals *goals, bool avoid_traps, struct point *out) {
+    const struct monster *l = world_leader(w);
+    struct path_options o = path_of(avoid_traps);
     struct distance_field to;
-    int direct = from->steps[goal.y][goal.x], best = ITEM_DETOUR + 1;
     if (!w->item_count || w->bag_count >= MAX_BAG) return false;
-    distances_from(w, goal, avoid_traps, &to);
+    path_distances(w, goals->at, goals->count, &o, &to);
+    int direct = to.steps[l->at.y][l->at.x], best = ITEM_DETOUR + 1;
     for (int i = 0; i < w->item_count; i++) {
         struct point p = w->items[i].at;
         enum item_use use = game_item_use(w->layout, w->items[i].id);
@@ -105,30 +92,39 @@ static int step_aside(const struct world *w, const struct monster *l) {
 }
 
 /* What to walk to; false: nothing can be reached. */
-static bool find_goal(const struct world *w, const struct world_seen *seen, bool all, struct distance_field *from, struct point *goal,
-                      bool *avoid_traps, const char **why) {
+static bool find_goals(const struct world *w, const struct world_seen *seen, bool all, struct distance_field *from, struct goals *goals,
+                       bool *avoid_traps, const char **why) {
     struct point at = world_leader(w)->at;
     bool stairs = on_map(w->stairs);
     for (int pass = 0; pass < 4; pass++) { /* the stairs around traps, over traps, then the same for the unknown */
         *avoid_traps = pass % 2 == 0;
         distances_from(w, at, *avoid_traps, from);
         if (pass < 2) {
-            if (stairs && from->steps[w->stairs.y][w->stairs.x] != FAR) return *goal = w->stairs, *why = "to the stairs", true;
-        } else if (!all && find_frontier(w, from, goal)) {
+            goals->at[0] = w->stairs, goals->count = 1;
+            if (stairs && from->steps[w->stairs.y][w->stairs.x] != FAR) return *why = "to the stairs", true;
+        } else if (!all && find_frontier(w, from, goals)) {
             return *why = "exploring", true;
         }
     }
-    return *why = "searching again", find_least_visited(w, seen, from, goal);
+    goals->count = 1;
+    return *why = "searching again", find_least_visited(w, seen, from, goals->at);
 }
 
 int explore_step(const struct world *w, const struct world_seen *seen, bool all, const char **reason) {
     const struct monster *l = world_leader(w);
     const char *unused, **why = reason ? reason : &unused;
     struct distance_field from;
-    struct point goal, item;
+    struct walk_field to;
+    struct goals goals;
+    struct point item;
     bool avoid_traps;
     if (same(l->at, w->stairs)) return *why = "off the stairs, to step on them again", step_aside(w, l);
-    if (!find_goal(w, seen, all, &from, &goal, &avoid_traps, why)) return *why = "there is no way to go", step_aside(w, l);
-    if (!all && find_item(w, &from, goal, avoid_traps, &item)) goal = item, *why = "fetching what lies there";
-    return step_to(w, l->at, goal, l->facing, avoid_traps);
+    if (!find_goals(w, seen, all, &from, &goals, &avoid_traps, why)) return *why = "there is no way to go", step_aside(w, l);
+    struct path_options o = path_of(avoid_traps);
+    if (!all && find_item(w, &from, &goals, avoid_traps, &item)) {
+        goals.at[0] = item, goals.count = 1;
+        *why = "fetching what lies there";
+    }
+    path_walk(w, goals.at, goals.count, &o, &to);
+    return path_walk_step(w, &to, l->at, l->facing);
 }

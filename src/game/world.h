@@ -137,6 +137,13 @@ void path_distances(const struct world *seen, const struct point *goals, int cou
                     struct distance_field *out);
 /* Best direction from a tile down the field (ties: the smallest change from `prefer`), -1 when there is none. */
 int path_step(const struct world *seen, const struct distance_field *field, struct point from, int prefer, const struct path_options *o);
+/* The same with turns: walking on costs 1 a step, and a change of direction path_turn_cost more (by eighths of a circle). cost[y][x][f]: from
+ * that tile, facing f, to the nearest goal. Following it never goes to and fro. */
+extern const uint8_t path_turn_cost[5];
+struct walk_field { uint16_t cost[MAP_HEIGHT][MAP_WIDTH][8]; };
+void path_walk(const struct world *seen, const struct point *goals, int count, const struct path_options *o, struct walk_field *out);
+/* Best direction from a tile, facing `facing`; -1 when no goal can be reached. */
+int path_walk_step(const struct world *seen, const struct walk_field *field, struct point from, int facing);
 /* May the leader step from `from` in direction d (terrain and corner rule only)? */
 bool tile_step_allowed(const struct world *w, struct point from, int d);
 /* May a melee attack from `from` reach direction d (corner rule)? */
