@@ -3,7 +3,8 @@
 Many games run side by side (pmd-agent env), each in a process of its own. First the oracle plays, with random steps mixed in, so that
 its way back from odd places is seen. Then the model plays most of the games itself, on the GPU, in one batch; the oracle labels every
 situation that it gets into, and training goes on over all of them at the same time (DAgger without rounds). The last quarter of the games is
-played by the model alone: their results are the clear rate that is printed. Seeds kept for testing are never played here.
+played by the model alone. Their results are printed, but flatter: where it gets stuck, training frees it. What counts is the last line: other seeds
+played by the finished weights. Seeds kept for testing are never played here.
 
     python tools/train_tinywoods.py --agent build/pmd-agent --init DIR --out DIR --minutes 9
 """
@@ -27,6 +28,7 @@ import tinywoods_vl as tw
 
 FRAME = 160 * 240 * 3
 TEST_SEEDS = 1_000_000
+VALIDATION_SEEDS = 900_000
 
 
 def say(*words):
@@ -143,6 +145,8 @@ def main():
     p.add_argument("--first-seed", type=int, default=1, help="of the games; a call that goes on with trained weights needs games of its own: "
                    "the same ones again seem to be learnt by heart (bench/results/play.md)")
     p.add_argument("--scratch", default="/tmp/tinywoods-train")
+    p.add_argument("--validate", type=int, default=160, help="games that the finished weights play at the end")
+    p.add_argument("--validate-s", type=float, default=60, help="at most so long; what is unfinished then counts as not cleared")
     p.add_argument("--no-compile", action="store_true")
     args = p.parse_args()
     deadline = START + args.minutes * 60
@@ -252,6 +256,33 @@ def main():
     shutil.rmtree(args.out, ignore_errors=True)
     tw.write_folder(args.out, words.t, state)
     say(f"{steps} steps over {decisions} decisions; model alone cleared {sum(results)} of its last {len(results)}; wrote {args.out}")
+    with torch.no_grad():
+        for q, a in zip(live, averaged):
+            q.copy_(a.to(torch.bfloat16))
+    validate(args, words, act, number, device)
+
+
+def validate(args, words, act, number, device):
+    games, done, until = Games(args.agent, args.validate, args.scratch, 2000, VALIDATION_SEEDS), {}, time.time() + args.validate_s
+    while len(done) < args.validate and time.time() < until:
+        games.collect(10)
+        for k, r in games.ended:
+            done.setdefault(k, r["outcome"])
+        games.ended.clear()
+        todo, games.pending = [(k, r) for k, r in games.pending if k not in done], []
+        if not todo:
+            continue
+        allowed = np.zeros((len(todo), len(tw.ACTIONS)), bool)
+        for i, (_, r) in enumerate(todo):
+            allowed[i, [number[a] for a in r["offered"]]] = True
+        rgb = torch.from_numpy(games.frames[[k for k, _ in todo]]).to(device)
+        ids, at = words.rows([r["prompt"] for _, r in todo], [r["oracle"] for _, r in todo])
+        chosen = act(rgb, torch.from_numpy(ids).to(device).long(), torch.from_numpy(at).to(device), torch.from_numpy(allowed).to(device)).tolist()
+        for (k, _), action in zip(todo, chosen):
+            games.answer(k, tw.ACTIONS[action])
+    games.close()
+    say(f"finished weights, seeds from {VALIDATION_SEEDS}: cleared {sum(o == 'cleared' for o in done.values())} of {args.validate}"
+        + (f" ({args.validate - len(done)} not finished in {args.validate_s} s)" if len(done) < args.validate else ""))
 
 
 START = time.time()
