@@ -7,7 +7,7 @@ CFLAGS_ALL := -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -Wno-format-
 LDFLAGS_ALL := -pthread $(if $(SAN),-fsanitize=address$(comma)undefined) $(LDFLAGS)
 
 # The engine and everything below it (libqwen3vl), then the rooms that need the game's libraries.
-ENGINE_ROOMS := base checkpoint text vision backend/cpu engine
+ENGINE_ROOMS := base checkpoint text vision backend backend/cpu engine
 GAME_ROOMS := hub emulator game record agent serve
 lib_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(ENGINE_ROOMS),$(wildcard src/$(r)/*.c))))
 app_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(GAME_ROOMS) app,$(wildcard src/$(r)/*.c))))

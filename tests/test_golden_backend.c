@@ -84,9 +84,9 @@ static void make_prompt(struct backend_model *m, const struct golden *g, const s
     p->ids = ids->data;
     p->positions = golden_need(g, "positions")->data;
     p->visual_row = malloc((size_t)p->n * sizeof(int32_t));
-    int64_t tokens = 0, hidden = m->config.text.hidden;
+    int64_t tokens = 0, hidden = m->w.config.text.hidden;
     for (int i = 0; i < images; i++) tokens += f[i].tokens;
-    p->levels = 1 + m->config.vision.deepstack_count;
+    p->levels = 1 + m->w.config.vision.deepstack_count;
     p->visual = malloc((size_t)(tokens * p->levels * hidden + 1) * sizeof(float));
     for (int l = 0; l < p->levels; l++) {
         float *to = p->visual + l * tokens * hidden;
@@ -98,7 +98,7 @@ static void make_prompt(struct backend_model *m, const struct golden *g, const s
     }
     int32_t row = 0;
     for (int i = 0; i < p->n; i++)
-        p->visual_row[i] = p->ids[i] == m->config.image_token || p->ids[i] == m->config.video_token ? row++ : -1;
+        p->visual_row[i] = p->ids[i] == m->w.config.image_token || p->ids[i] == m->w.config.video_token ? row++ : -1;
     assert_int_equal(row, tokens);
 }
 
@@ -114,7 +114,7 @@ static void run_prompt(struct backend_model *m, const struct prompt *p, int chun
         for (int i = 0; i < count; i++) rows[i] = i;
         struct span s = {.ids = p->ids + at, .count = count, .first = at, .positions = p->positions + 3 * at, .pages = page,
                          .page_count = pages, .visual_row = p->visual_row + at, .visual_levels = p->level, .levels = p->levels,
-                         .logits_rows = rows, .logits_count = count, .logits = logits + (int64_t)at * m->config.text.vocab};
+                         .logits_rows = rows, .logits_count = count, .logits = logits + (int64_t)at * m->w.config.text.vocab};
         struct err err = {0};
         if (backend_cpu.forward(m, &s, 1, &err)) fail_msg("%s", err.message);
     }
@@ -142,7 +142,7 @@ static void check_case(const char *model, const char *name, bool f32, const char
     int images = encode_all(m, &g, &b, f);
     struct prompt p;
     make_prompt(m, &g, f, images, &p);
-    int64_t vocab = m->config.text.vocab;
+    int64_t vocab = m->w.config.text.vocab;
     float *logits = malloc((size_t)(p.n * vocab) * sizeof *logits), *again = malloc((size_t)(p.n * vocab) * sizeof *again);
     run_prompt(m, &p, p.n, logits);
     const struct tensor *want = golden_need(&g, "logits"), *bf16 = golden_need(&g, "logits_bf16");

@@ -50,9 +50,9 @@ struct pass {
 /* ---- rotary angles ---- */
 
 static void angle_row(const struct backend_model *m, const int32_t p[3], float *c, float *s) {
-    int half = m->config.text.head_dim / 2;
+    int half = m->w.config.text.head_dim / 2;
     for (int i = 0; i < half; i++) {
-        float a = (float)p[m->axis[i]] * m->inverse_frequency[i];
+        float a = (float)p[m->w.axis[i]] * m->w.inverse_frequency[i];
         c[i] = (float)cos((double)a);
         s[i] = (float)sin((double)a);
     }
@@ -66,7 +66,7 @@ struct angle_fill {
 static void item_angle(void *context, int64_t i, int thread) {
     (void)thread;
     const struct angle_fill *f = context;
-    int half = f->m->config.text.head_dim / 2, n = f->first + (int)i;
+    int half = f->m->w.config.text.head_dim / 2, n = f->first + (int)i;
     float *c = f->angles + (int64_t)n * 2 * half;
     angle_row(f->m, (int32_t[3]){n, n, n}, c, c + half);
 }
@@ -76,7 +76,7 @@ static int angles_reserve(struct backend_model *m, int need, struct err *err) {
     if (need > ANGLE_ROWS) need = ANGLE_ROWS;
     if (need <= m->angle_rows) return 0;
     need = (need + ANGLE_STEP - 1) / ANGLE_STEP * ANGLE_STEP;
-    float *more = realloc(m->angles, (size_t)need * (size_t)m->config.text.head_dim * sizeof *more);
+    float *more = realloc(m->angles, (size_t)need * (size_t)m->w.config.text.head_dim * sizeof *more);
     if (!more) return err_set(err, ERR_MEMORY, "out of memory for rotary angles");
     m->angles = more;
     struct angle_fill fill = {m, more, m->angle_rows};
@@ -94,12 +94,12 @@ static void item_pick_angle(void *context, int64_t i, int thread) {
     (void)thread;
     const struct angle_pick *k = context;
     const struct backend_model *m = k->m;
-    int half = m->config.text.head_dim / 2;
+    int half = m->w.config.text.head_dim / 2;
     const int32_t *p = k->row[i].span->positions + 3 * (int64_t)k->row[i].index;
     float *c = k->out + i * 2 * half, *s = c + half;
     if (p[0] < m->angle_rows && p[1] < m->angle_rows && p[2] < m->angle_rows) {
         for (int j = 0; j < half; j++) {
-            const float *t = m->angles + (int64_t)p[m->axis[j]] * 2 * half;
+            const float *t = m->angles + (int64_t)p[m->w.axis[j]] * 2 * half;
             c[j] = t[j];
             s[j] = t[half + j];
         }
@@ -118,7 +118,7 @@ static void item_embed(void *context, int64_t i, int thread) {
     float *h = p->h + i * p->hidden;
     int32_t visual = s->visual_row ? s->visual_row[t] : -1;
     if (visual >= 0) memcpy(h, s->visual_levels[0] + visual * p->hidden, (size_t)p->hidden * sizeof *h);
-    else linear_weight_rows_f32(&p->m->embed, s->ids[t], s->ids[t] + 1, h);
+    else linear_weight_rows_f32(&p->m->w.embed, s->ids[t], s->ids[t] + 1, h);
 }
 
 /* Adds what DeepStack owes to a row after the layer before. */
@@ -138,7 +138,7 @@ static void item_norm(void *context, int64_t i, int thread) {
     float *h = p->h + i * p->hidden;
     add_deepstack(p, &p->row[i], h);
     if (!p->norm_w) return;
-    m->ops->rms_norm(p->normed.x + i * p->hidden, h, p->norm_w, (int)p->hidden, m->config.text.rms_eps);
+    m->ops->rms_norm(p->normed.x + i * p->hidden, h, p->norm_w, (int)p->hidden, m->w.config.text.rms_eps);
     activation_round(m, &p->normed, i, 0, p->hidden);
     activation_quantise(m, &p->normed, i);
 }
@@ -147,7 +147,7 @@ static void item_norm_compact(void *context, int64_t i, int thread) {
     (void)thread;
     const struct pass *p = context;
     const struct backend_model *m = p->m;
-    m->ops->rms_norm(p->normed.x + i * p->hidden, p->compact + i * p->hidden, p->norm_w, (int)p->hidden, m->config.text.rms_eps);
+    m->ops->rms_norm(p->normed.x + i * p->hidden, p->compact + i * p->hidden, p->norm_w, (int)p->hidden, m->w.config.text.rms_eps);
     activation_round(m, &p->normed, i, 0, p->hidden);
     activation_quantise(m, &p->normed, i);
 }
@@ -157,8 +157,8 @@ static void item_heads(void *context, int64_t i, int thread) {
     (void)thread;
     const struct pass *p = context;
     const struct backend_model *m = p->m;
-    const struct text_config *t = &m->config.text;
-    const struct decoder_layer *l = &m->layers[p->layer];
+    const struct text_config *t = &m->w.config.text;
+    const struct decoder_layer *l = &m->w.layers[p->layer];
     const struct span *s = p->row[i].span;
     int n = p->head_dim;
     int64_t stride = p->q_size + 2 * p->k_size, slot = s->first + p->row[i].index;
@@ -187,7 +187,7 @@ static void item_heads(void *context, int64_t i, int thread) {
 static void item_attend(void *context, int64_t i, int thread) {
     const struct pass *p = context;
     const struct backend_model *m = p->m;
-    const struct text_config *t = &m->config.text;
+    const struct text_config *t = &m->w.config.text;
     int heads = t->kv_heads, group = t->heads / heads, n = p->head_dim, kv = (int)(i % heads);
     const struct attend_block *b = &p->blocks[i / heads];
     int64_t offset = p->layer * m->kv.layer_stride, stride = p->q_size + 2 * p->k_size;
@@ -243,8 +243,8 @@ static void make_blocks(struct pass *p, bool last) {
 
 static void run_layer(struct pass *p, int n) {
     struct backend_model *m = p->m;
-    const struct decoder_layer *l = &m->layers[n];
-    bool last = n == m->config.text.layers - 1;
+    const struct decoder_layer *l = &m->w.layers[n];
+    bool last = n == m->w.config.text.layers - 1;
     int64_t stride = p->q_size + 2 * p->k_size, rows = last ? p->kept : p->rows;
     p->layer = n;
     p->norm_w = l->input_norm;
@@ -263,7 +263,7 @@ static void run_layer(struct pass *p, int n) {
         h = p->compact;
     }
     if (n == 0 || last) make_blocks(p, last);
-    pool_run(m->pool, p->block_count * m->config.text.kv_heads, item_attend, p);
+    pool_run(m->pool, p->block_count * m->w.config.text.kv_heads, item_attend, p);
     if (p->attended.q) pool_run(m->pool, rows, item_quantise, p);
     linear_run(m, &(struct linear_job){.w = &l->o, .in = &p->attended, .y = p->product, .ldy = p->hidden, .rows = (int)rows,
                                        .epilogue = EPILOGUE_ADD, .add_to = h}, 1);
@@ -290,7 +290,7 @@ static void run_layer(struct pass *p, int n) {
 }
 
 static int check_span(const struct backend_model *m, const struct span *s, struct err *err) {
-    const struct text_config *t = &m->config.text;
+    const struct text_config *t = &m->w.config.text;
     if (s->count < 1 || s->first < 0)
         return err_set(err, ERR_ARGUMENT, "forward: a span needs at least one token, found %d", s->count);
     int64_t need = (s->first + s->count + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
@@ -312,7 +312,7 @@ static int check_span(const struct backend_model *m, const struct span *s, struc
 
 static int prepare(struct pass *p, const struct span *spans, int count, struct err *err) {
     struct backend_model *m = p->m;
-    const struct text_config *t = &m->config.text;
+    const struct text_config *t = &m->w.config.text;
     p->hidden = t->hidden, p->head_dim = t->head_dim;
     p->q_size = (int64_t)t->heads * t->head_dim, p->k_size = (int64_t)t->kv_heads * t->head_dim;
     int64_t pages = 0;
@@ -372,8 +372,8 @@ static void choose_kept(struct pass *p, const struct span *spans, int count) {
 /* Final norm of the kept rows, then the head for the rows whose logits are wanted. */
 static int finish(struct pass *p, const struct span *spans, int count, struct err *err) {
     struct backend_model *m = p->m;
-    int64_t vocab = m->config.text.vocab;
-    p->norm_w = m->norm;
+    int64_t vocab = m->w.config.text.vocab;
+    p->norm_w = m->w.norm;
     pool_run(m->pool, p->kept, item_norm_compact, p);
     tap(m, "text.norm", p->normed.x, p->kept, p->hidden);
     int64_t at = 0, k = 0, wanted = 0;
@@ -389,7 +389,7 @@ static int finish(struct pass *p, const struct span *spans, int count, struct er
         if (!one) logits = workspace_get(m, SLOT_QKV, (size_t)(wanted * vocab) * sizeof *logits);
         if (!logits)
             return err_set(err, ERR_MEMORY, "out of memory for logits: %lld rows of %lld", (long long)wanted, (long long)vocab);
-        linear_run(m, &(struct linear_job){.w = &m->head, .in = &p->normed, .y = logits, .ldy = vocab, .rows = (int)wanted}, 1);
+        linear_run(m, &(struct linear_job){.w = &m->w.head, .in = &p->normed, .y = logits, .ldy = vocab, .rows = (int)wanted}, 1);
     }
     for (int i = 0; i < count; i++) {
         const struct span *s = &spans[i];
@@ -407,7 +407,7 @@ static int finish(struct pass *p, const struct span *spans, int count, struct er
                 one.x += k * p->hidden;
                 if (one.xb) one.xb += k * p->hidden;
                 one.q = NULL;
-                linear_run(m, &(struct linear_job){.w = &m->head, .in = &one, .y = to, .ldy = vocab, .rows = 1}, 1);
+                linear_run(m, &(struct linear_job){.w = &m->w.head, .in = &one, .y = to, .ldy = vocab, .rows = 1}, 1);
             }
             k++;
         }
@@ -423,9 +423,9 @@ int cpu_forward(struct backend_model *m, const struct span *spans, int count, st
     choose_kept(&p, spans, count);
     pool_run(m->pool, p.rows, item_embed, &p);
     tap(m, "text.embed", p.h, p.rows, p.hidden);
-    for (int n = 0; n < m->config.text.layers; n++) {
+    for (int n = 0; n < m->w.config.text.layers; n++) {
         run_layer(&p, n);
-        if (m->tap && n + 1 < m->config.text.layers) { /* with DeepStack's addition, as the next layer will see it */
+        if (m->tap && n + 1 < m->w.config.text.layers) { /* with DeepStack's addition, as the next layer will see it */
             char stage[32];
             p.norm_w = NULL;
             pool_run(m->pool, p.rows, item_norm, &p);

@@ -10,7 +10,7 @@
 _Static_assert((int)KV_PAGE_TOKENS == (int)BACKEND_PAGE_TOKENS, "one page size for engine and operations");
 
 int kv_pages_init(struct backend_model *m, size_t budget, struct err *err) {
-    const struct text_config *t = &m->config.text;
+    const struct text_config *t = &m->w.config.text;
     struct kv_pages *kv = &m->kv;
     kv->layer_stride = 2 * (int64_t)t->kv_heads * KV_PAGE_TOKENS * t->head_dim;
     size_t element = m->precision == PRECISION_F32 ? 4 : 2;
@@ -58,7 +58,7 @@ static int page_check(const struct backend_model *m, int32_t page, struct err *e
 }
 
 int cpu_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err) {
-    const struct text_config *t = &m->config.text;
+    const struct text_config *t = &m->w.config.text;
     int r = page_check(m, to, err);
     if (!r) r = page_check(m, from, err);
     if (r) return r;

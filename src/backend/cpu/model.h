@@ -1,33 +1,12 @@
 /* The CPU backend's model: a Qwen3-VL checkpoint whose matrices are read where they are mapped, the team of threads, the KV pages
  * and the working memory. Private to src/backend/cpu and its tests.
- *
- * Shapes in trailing comments: D text hidden, Q heads * head_dim, K kv_heads * head_dim, I text MLP width; V vision hidden,
- * J vision MLP width, M = V * merge^2. Activations are fp32; what enters a linear layer is rounded as ops.h says. */
+ * Activations are fp32; what enters a linear layer is rounded as ops.h says. */
 #ifndef BACKEND_CPU_MODEL_H
 #define BACKEND_CPU_MODEL_H
 
-#include "backend/backend.h"
+#include "backend/weights.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/pool.h"
-
-struct decoder_layer {
-    const float *input_norm, *post_norm;          /* (D) */
-    const float *q_norm, *k_norm;                 /* (head_dim) */
-    struct linear_weight q, k, v, o;              /* (Q, D), (K, D), (K, D), (D, Q) */
-    struct linear_weight gate, up, down;          /* (I, D), (I, D), (D, I) */
-};
-
-struct vision_block {
-    const float *norm1_w, *norm1_b, *norm2_w, *norm2_b; /* (V) */
-    struct linear_weight qkv, proj;                     /* (3V, V), (V, V) */
-    struct linear_weight fc1, fc2;                      /* (J, V), (V, J) */
-};
-
-struct vision_merger {
-    const float *norm_w, *norm_b;       /* (V) before, or (M) after the concatenation */
-    bool after;                         /* deepstack mergers normalise after the concatenation */
-    struct linear_weight fc1, fc2;      /* (M, M), (D, M) */
-};
 
 /* Working memory that only grows; 64-byte aligned. */
 struct workspace {
@@ -50,24 +29,12 @@ static inline int32_t kv_pages_high(const struct kv_pages *kv) { return __atomic
 typedef void cpu_tap(void *user, const char *stage, const float *values, int64_t rows, int64_t cols);
 
 struct backend_model {
-    struct checkpoint *checkpoint; /* borrowed */
-    struct model_config config;
+    struct model_weights w;
     const struct cpu_ops *ops;
     struct pool *pool;
     enum precision precision;      /* of everything but FP8 layers when fp8_activations */
     bool fp8_activations;
 
-    struct linear_weight embed, head; /* (vocab, D); head is embed when tied */
-    const float *norm;                /* (D) */
-    struct decoder_layer *layers;
-    struct linear_weight patch_embed; /* (V, 3 * 2 * patch * patch) */
-    const float *pos_embed;           /* (positions, V) */
-    struct vision_block *blocks;
-    struct vision_merger merger, deepstack[CONFIG_MAX_DEEPSTACK];
-
-    float *inverse_frequency;         /* (head_dim / 2) text */
-    int *axis;                        /* (head_dim / 2) 0 T, 1 H, 2 W */
-    float *vision_frequency;          /* (vision head_dim / 4) */
     float *angles;                    /* cos then sin of the first angle_rows positions: (angle_rows, 2, head_dim / 2) */
     int angle_rows;
 

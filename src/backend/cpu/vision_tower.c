@@ -27,7 +27,7 @@ struct tower {
 
 /* Patch index inside a temporal group -> row and column of the patch grid (facts §4.3). */
 static void patch_place(const struct tower *w, int64_t p, int *row, int *col) {
-    int merge = w->m->config.vision.merge, unit = merge * merge, blocks = w->grid_w / merge;
+    int merge = w->m->w.config.vision.merge, unit = merge * merge, blocks = w->grid_w / merge;
     int64_t block = p / unit;
     int inside = (int)(p % unit);
     *row = (int)(block / blocks) * merge + inside / merge;
@@ -46,13 +46,13 @@ static void interpolate(int index, int size, int side, int *at0, int *at1, float
 static void item_position(void *context, int64_t i, int thread) {
     (void)thread;
     const struct tower *w = context;
-    const struct vision_config *v = &w->m->config.vision;
+    const struct vision_config *v = &w->m->w.config.vision;
     int row, col, y0, y1, x0, x1, side = (int)lround(sqrt(v->positions));
     float fy, fx;
     patch_place(w, i % ((int64_t)w->grid_h * w->grid_w), &row, &col);
     interpolate(row, w->grid_h, side, &y0, &y1, &fy);
     interpolate(col, w->grid_w, side, &x0, &x1, &fx);
-    const float *t = w->m->pos_embed;
+    const float *t = w->m->w.pos_embed;
     const float *a = t + ((int64_t)y0 * side + x0) * w->hidden, *b = t + ((int64_t)y0 * side + x1) * w->hidden;
     const float *c = t + ((int64_t)y1 * side + x0) * w->hidden, *d = t + ((int64_t)y1 * side + x1) * w->hidden;
     float wa = (1 - fy) * (1 - fx), wb = (1 - fy) * fx, wc = fy * (1 - fx), wd = fy * fx;
@@ -67,7 +67,7 @@ static void make_rotary(struct tower *w) {
         patch_place(w, p, &row, &col);
         float *c = w->rotary + p * 2 * half, *s = c + half;
         for (int64_t j = 0; j < quarter; j++) {
-            float f = w->m->vision_frequency[j], a = (float)row * f, b = (float)col * f;
+            float f = w->m->w.vision_frequency[j], a = (float)row * f, b = (float)col * f;
             c[j] = (float)cos((double)a), s[j] = (float)sin((double)a);
             c[quarter + j] = (float)cos((double)b), s[quarter + j] = (float)sin((double)b);
         }
@@ -92,7 +92,7 @@ static void item_layer_norm(void *context, int64_t r, int thread) {
 static void item_rotate(void *context, int64_t r, int thread) {
     (void)thread;
     const struct tower *w = context;
-    int heads = w->m->config.vision.heads;
+    int heads = w->m->w.config.vision.heads;
     const float *c = w->rotary + r % ((int64_t)w->grid_h * w->grid_w) * w->head_dim, *s = c + w->head_dim / 2;
     for (int h = 0; h < 2 * heads; h++) /* q heads, then k heads */
         w->m->ops->rotate(w->qkv + r * 3 * w->hidden + h * w->head_dim, c, s, (int)w->head_dim);
@@ -103,7 +103,7 @@ enum { ATTEND_PARTS = 2 };
 static void item_attend(void *context, int64_t i, int thread) {
     const struct tower *w = context;
     const struct backend_model *m = w->m;
-    int heads = m->config.vision.heads, n = w->grid_h * w->grid_w;
+    int heads = m->w.config.vision.heads, n = w->grid_h * w->grid_w;
     int part = (int)(i % ATTEND_PARTS), head = (int)(i / ATTEND_PARTS % heads);
     int64_t base = i / ATTEND_PARTS / heads * n; /* first row of the temporal group */
     int r0 = n * part / ATTEND_PARTS, r1 = n * (part + 1) / ATTEND_PARTS;
@@ -140,7 +140,7 @@ static void run_block(struct tower *w, const struct vision_block *b) {
     run_norm(w, b->norm1_w, b->norm1_b, 0, w->patches, v);
     linear_run(m, &(struct linear_job){.w = &b->qkv, .in = &w->normed, .y = w->qkv, .ldy = 3 * v, .rows = (int)w->patches}, 1);
     pool_run(m->pool, w->patches, item_rotate, w);
-    pool_run(m->pool, groups * m->config.vision.heads * ATTEND_PARTS, item_attend, w);
+    pool_run(m->pool, groups * m->w.config.vision.heads * ATTEND_PARTS, item_attend, w);
     /* The products of this stage and the next may lie in qkv: attention is done with it. */
     linear_run(m, &(struct linear_job){.w = &b->proj, .in = &w->normed, .y = w->qkv, .ldy = v, .rows = (int)w->patches,
                                        .epilogue = EPILOGUE_ADD, .add_to = w->h}, 1);
@@ -152,7 +152,7 @@ static void run_block(struct tower *w, const struct vision_block *b) {
 }
 
 static void run_merger(struct tower *w, const struct vision_merger *g, float *out) {
-    const struct vision_config *v = &w->m->config.vision;
+    const struct vision_config *v = &w->m->w.config.vision;
     int64_t unit = (int64_t)v->merge * v->merge, tokens = w->patches / unit;
     for (int64_t t = 0; t < tokens; t += MLP_ROWS / unit) {
         int rows = (int)(tokens - t < MLP_ROWS / unit ? tokens - t : MLP_ROWS / unit);
@@ -164,15 +164,15 @@ static void run_merger(struct tower *w, const struct vision_merger *g, float *ou
 
 static int prepare(struct tower *w, const struct patches *p, struct err *err) {
     struct backend_model *m = w->m;
-    const struct vision_config *v = &m->config.vision;
+    const struct vision_config *v = &m->w.config.vision;
     int unit = v->merge * v->merge;
     if (p->grid_t < 1 || p->grid_h < v->merge || p->grid_w < v->merge || p->grid_h % v->merge || p->grid_w % v->merge ||
-        p->count != (int64_t)p->grid_t * p->grid_h * p->grid_w || p->width != m->patch_embed.in || p->count > INT32_MAX)
+        p->count != (int64_t)p->grid_t * p->grid_h * p->grid_w || p->width != m->w.patch_embed.in || p->count > INT32_MAX)
         return err_set(err, ERR_ARGUMENT,
                        "image patches: grid %d x %d x %d with %lld patches of %lld values does not fit this model "
                        "(merge %d, %lld values a patch)",
                        p->grid_t, p->grid_h, p->grid_w, (long long)p->count, (long long)p->width, v->merge,
-                       (long long)m->patch_embed.in);
+                       (long long)m->w.patch_embed.in);
     w->grid_t = p->grid_t, w->grid_h = p->grid_h, w->grid_w = p->grid_w;
     w->patches = p->count, w->hidden = v->hidden, w->head_dim = v->hidden / v->heads;
     int64_t group = (int64_t)p->grid_h * p->grid_w, rows = p->count, chunk = rows < MLP_ROWS ? rows : MLP_ROWS;
@@ -195,7 +195,7 @@ static int prepare(struct tower *w, const struct patches *p, struct err *err) {
 }
 
 int cpu_encode_image(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err) {
-    const struct vision_config *v = &m->config.vision;
+    const struct vision_config *v = &m->w.config.vision;
     struct tower w = {.m = m};
     memset(out, 0, sizeof *out);
     int r = prepare(&w, p, err);
@@ -205,7 +205,7 @@ int cpu_encode_image(struct backend_model *m, const struct patches *p, struct vi
     if (!values) return err_set(err, ERR_MEMORY, "out of memory for the features of %lld image tokens", (long long)tokens);
 
     pool_run(m->pool, p->count, item_round_pixels, &w);
-    linear_run(m, &(struct linear_job){.w = &m->patch_embed, .in = &w.pixels, .y = w.h, .ldy = w.hidden, .rows = (int)p->count},
+    linear_run(m, &(struct linear_job){.w = &m->w.patch_embed, .in = &w.pixels, .y = w.h, .ldy = w.hidden, .rows = (int)p->count},
                1);
     tap(m, "vision.patch_embed", w.h, w.patches, w.hidden);
     pool_run(m->pool, p->count, item_position, &w);
@@ -214,17 +214,17 @@ int cpu_encode_image(struct backend_model *m, const struct patches *p, struct vi
     int level = 0;
     for (int b = 0; b < v->depth; b++) {
         char stage[32];
-        run_block(&w, &m->blocks[b]);
+        run_block(&w, &m->w.blocks[b]);
         snprintf(stage, sizeof stage, "vision.block.%d", b);
         tap(m, stage, w.h, w.patches, w.hidden);
         if (level < v->deepstack_count && v->deepstack[level] == b) {
             float *to = values + (1 + level) * size;
-            run_merger(&w, &m->deepstack[level], to);
+            run_merger(&w, &m->w.deepstack[level], to);
             snprintf(stage, sizeof stage, "vision.deepstack.%d", level++);
             tap(m, stage, to, tokens, v->out_hidden);
         }
     }
-    run_merger(&w, &m->merger, values);
+    run_merger(&w, &m->w.merger, values);
     tap(m, "vision.merger", values, tokens, v->out_hidden);
     *out = (struct vision_features){.grid_t = p->grid_t, .grid_h = p->grid_h, .grid_w = p->grid_w, .tokens = tokens,
                                     .levels = 1 + v->deepstack_count, .values = values};
