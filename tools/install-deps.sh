@@ -16,7 +16,6 @@ zlib1g-dev|compression
 libxxhash-dev|content hashes
 libcurl4-openssl-dev|downloads from the Hugging Face Hub
 libssl-dev|checksums of downloads
-libwebsockets-dev|the API server and the dashboard
 libcmocka-dev|the tests'
 
 if command -v dpkg-query >/dev/null 2>&1; then

@@ -1,5 +1,4 @@
-/* The HTTP and WebSocket core that `serve` and the dashboard share: one libwebsockets service thread, any number of other threads
- * that answer.
+/* The HTTP and WebSocket core that `serve` and the dashboard share: one service thread, any number of other threads that answer.
  *
  * Three ideas:
  *   route     a method and a path (an ending "*" matches any rest) with a handler. Handlers run on the service thread and must not
@@ -9,7 +8,7 @@
  *   websocket a path with callbacks (service thread) and a thread-safe send with a bounded queue per client.
  *
  * Guarded by the core: limits on headers, body, connections and time; the API key; names and origins (a page of another site can
- * not reach a server on loopback); CORS; HEAD and OPTIONS; 404, 405, 411, 413. Errors have the body
+ * not reach a server on loopback); CORS; HEAD and OPTIONS; 404, 405, 413, 431. Errors have the body
  * {"error":{"message","type","param","code"}} that OpenAI's clients read. */
 #ifndef SERVE_HTTP_H
 #define SERVE_HTTP_H
@@ -61,7 +60,7 @@ void http_count(struct http_server *s, struct http_counts *out);
 /* ---- routes ---- */
 
 struct http_request {
-    const char *method, *path, *query; /* percent-decoded; query: without '?', "" when there is none */
+    const char *method, *path, *query; /* path: percent-decoded; query: as sent, "" when there is none */
     const char *content_type, *user_agent, *range, *if_none_match; /* "" when absent */
     const char *peer;                  /* address of the client */
     const char *body;                  /* NUL-terminated */
@@ -82,7 +81,7 @@ int http_static(struct http_server *s, const char *path, int flags, const char *
 
 /* The request of an exchange; valid until the exchange is answered. */
 const struct http_request *http_request(const struct http_exchange *x);
-/* Value of `name` in the query into out (NUL-terminated, cut at size); false when absent. */
+/* Value of `name` in the query, percent-decoded, into out (NUL-terminated, cut at size); false when absent. */
 bool http_query(const struct http_request *r, const char *name, char *out, size_t size);
 
 /* ---- answers: any thread ---- */
@@ -123,7 +122,7 @@ int http_websocket(struct http_server *s, const struct http_ws_options *options,
  * worth having: it takes the place of one of the same stream that still waits. Copies data once for all clients. Returns how many
  * clients it was queued for. Any thread, callbacks included. */
 int http_ws_send(struct http_ws *w, uint64_t client, bool binary, int frame, const void *data, size_t bytes);
-/* Closes one client's connection with a WebSocket close code. */
+/* Closes one client's connection with a WebSocket close code (1000: done). */
 void http_ws_close(struct http_ws *w, uint64_t client, int code);
 /* Clients connected now. */
 int http_ws_clients(struct http_ws *w);

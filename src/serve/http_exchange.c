@@ -1,127 +1,157 @@
-/* Answers: any thread fills the queue of an exchange, the service thread empties it.
- *
- * Answers are written as HTTP/1.1 by ourselves: with a length, or in chunks, so that a streamed answer too leaves the connection
- * open for the next request. */
+/* Answers. Any thread may give one: it sends what the socket takes at once, so that a token costs no change of thread; what is
+ * left waits for the service thread. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "serve/http_room.h"
 
-static const char padding[LWS_PRE];
-
-const struct http_request *http_request(const struct http_exchange *x) { return &x->request; }
-
-const char *http_status_text(int status) {
-    switch (status) {
-    case 200: return "OK";
-    case 204: return "No Content";
-    case 206: return "Partial Content";
-    case 304: return "Not Modified";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 411: return "Length Required";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 416: return "Range Not Satisfiable";
-    case 422: return "Unprocessable Content";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    default: return "Status";
-    }
+static const char *status_text(int status) {
+    static const struct { int status; const char *text; } known[] = {
+        {101, "Switching Protocols"}, {200, "OK"}, {204, "No Content"}, {206, "Partial Content"}, {304, "Not Modified"},
+        {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"},
+        {408, "Request Timeout"}, {409, "Conflict"}, {413, "Content Too Large"}, {415, "Unsupported Media Type"},
+        {416, "Range Not Satisfiable"}, {422, "Unprocessable Content"}, {426, "Upgrade Required"}, {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
+        {503, "Service Unavailable"}, {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].status == status) return known[i].text;
+    return "Status";
 }
 
-void exchange_free(struct http_exchange *x) {
+/* ---- the socket: connection's lock held ---- */
+
+void conn_watch(struct http_conn *c) {
+    if (c->fd < 0) return;
+    struct epoll_event e = {.events = EPOLLRDHUP | (c->wants_read ? EPOLLIN : 0) | (c->wants_write ? EPOLLOUT : 0), .data.ptr = c};
+    epoll_ctl(c->s->poll, EPOLL_CTL_MOD, c->fd, &e);
+}
+
+int conn_flush(struct http_conn *c) {
+    size_t before = c->sent;
+    while (c->fd >= 0 && c->sent < c->out.len) {
+        ssize_t n = send(c->fd, c->out.data + c->sent, c->out.len - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+        if (n <= 0) return -1;
+        c->sent += (size_t)n;
+        atomic_fetch_add(&c->s->bytes_out, (unsigned long long)n);
+    }
+    if (c->sent != before) {
+        c->progress = clock_seconds();
+        pthread_cond_broadcast(&c->room);
+    }
+    if (c->sent == c->out.len) {
+        if (c->out.cap > 256 << 10) buf_free(&c->out);
+        else buf_clear(&c->out);
+        c->sent = 0;
+    } else if (c->sent > STREAM_WAITING) { /* what is gone makes room */
+        memmove(c->out.data, c->out.data + c->sent, c->out.len - c->sent);
+        c->out.len -= c->sent;
+        c->sent = 0;
+    }
+    bool waiting = c->out.len > 0;
+    if (waiting != c->wants_write) {
+        c->wants_write = waiting;
+        conn_watch(c);
+    }
+    return 0;
+}
+
+void conn_send(struct http_conn *c, const void *data, size_t bytes) {
+    if (c->fd < 0) return;
+    if (c->out.len == 0) c->progress = clock_seconds();
+    buf_append(&c->out, data, bytes);
+    if (c->out.failed || conn_flush(c)) shutdown(c->fd, SHUT_RDWR); /* the service thread sees the end and closes */
+}
+
+void conn_kick(struct http_conn *c) {
+    struct http_server *s = c->s;
+    pthread_mutex_lock(&s->kick_lock);
+    if (!c->kicked) {
+        c->kicked = true;
+        c->next_kicked = s->kicked;
+        s->kicked = c;
+    }
+    pthread_mutex_unlock(&s->kick_lock);
+    uint64_t one = 1;
+    if (write(s->event, &one, sizeof one) < 0) return; /* the counter is full: it wakes all the same */
+}
+
+void exchange_reset(struct http_exchange *x) {
     arena_free(&x->strings);
     buf_free(&x->body);
     buf_free(&x->headers);
-    buf_free(&x->out);
-    buf_free(&x->sending);
-    free(x);
+    *x = (struct http_exchange){.c = x->c};
 }
 
-void server_wake(struct http_server *s) {
-    if (s->wake_pending || !s->context) return;
-    s->wake_pending = true;
-    s->lws->lws_cancel_service(s->context);
+void conn_free(struct http_conn *c) {
+    exchange_reset(&c->x);
+    buf_free(&c->out);
+    buf_free(&c->in);
+    buf_free(&c->message);
+    pthread_mutex_destroy(&c->lock);
+    pthread_cond_destroy(&c->room);
+    free(c);
 }
 
-/* Puts x on the list of those with something to write. Lock held. */
-static void wake(struct http_exchange *x) {
-    if (x->woken || x->gone) return;
-    x->woken = true;
-    x->next_woken = x->s->woken;
-    x->s->woken = x;
-    server_wake(x->s);
-}
+/* ---- the door ---- */
 
-/* Lock held. */
-static void append(struct http_exchange *x, const void *data, size_t n) {
-    if (x->out.len == 0) buf_append(&x->out, padding, LWS_PRE);
-    buf_append(&x->out, data, n);
-}
-
-static void append_head(struct http_exchange *x, int status, const char *content_type, const char *length) {
-    struct buf h = {0};
-    buf_printf(&h, "HTTP/1.1 %d %s\r\nserver: pmd-agent\r\nconnection: %s\r\n", status, http_status_text(status),
-               x->close ? "close" : "keep-alive");
-    if (content_type) buf_printf(&h, "content-type: %s\r\nx-content-type-options: nosniff\r\n", content_type);
-    if (x->s->cors_origin) {
-        bool any = !strcmp(x->s->cors_origin, "*");
-        buf_printf(&h, "access-control-allow-origin: %s\r\n%saccess-control-expose-headers: x-request-id\r\n", x->s->cors_origin,
-                   any ? "" : "vary: origin\r\n");
-    }
-    if (x->headers.len) buf_append(&h, x->headers.data, x->headers.len);
-    buf_str(&h, length);
-    buf_str(&h, "\r\n");
-    append(x, h.data, h.len);
-    x->out.failed = x->out.failed || h.failed;
-    buf_free(&h);
-    x->begun = true;
-}
+const struct http_request *http_request(const struct http_exchange *x) { return &x->request; }
 
 void http_header(struct http_exchange *x, const char *name, const char *value) {
-    pthread_mutex_lock(&x->s->lock);
+    pthread_mutex_lock(&x->c->lock);
     buf_printf(&x->headers, "%s: ", name);
     for (const char *p = value; *p; p++)
         if ((unsigned char)*p >= 32 && *p != 127) buf_char(&x->headers, *p);
     buf_str(&x->headers, "\r\n");
-    pthread_mutex_unlock(&x->s->lock);
+    pthread_mutex_unlock(&x->c->lock);
 }
 
-/* Gives x back. Lock held; released. */
+/* The head of an answer. Connection's lock held. */
+static void build_head(struct http_exchange *x, struct buf *h, int status, const char *content_type) {
+    const char *cors = x->c->s->cors_origin;
+    buf_printf(h, "HTTP/1.1 %d %s\r\nserver: pmd-agent\r\nconnection: %s\r\n", status, status_text(status),
+               x->close ? "close" : "keep-alive");
+    if (content_type) buf_printf(h, "content-type: %s\r\nx-content-type-options: nosniff\r\n", content_type);
+    if (cors)
+        buf_printf(h, "access-control-allow-origin: %s\r\n%saccess-control-expose-headers: x-request-id\r\n", cors,
+                   strcmp(cors, "*") ? "vary: origin\r\n" : "");
+    if (x->headers.len) buf_append(h, x->headers.data, x->headers.len);
+    x->begun = true;
+}
+
+/* Gives x back: the connection waits for its next request, or ends. Connection's lock held, released here. */
 static void give_back(struct http_exchange *x) {
-    struct http_server *s = x->s;
-    x->ended = true;
+    struct http_conn *c = x->c;
+    bool was_held = x->held;
+    x->held = false;
     x->on_gone = NULL;
-    if (x->dispatched) s->pending--;
-    bool over = x->gone && !x->woken;
-    if (!x->gone) wake(x);
-    pthread_cond_broadcast(&s->room);
-    pthread_mutex_unlock(&s->lock);
-    if (over) exchange_free(x);
+    if (was_held) atomic_fetch_sub(&c->s->pending, 1);
+    /* A handler that answers at once needs no kick: its caller looks after it has returned. */
+    if (was_held && !(pthread_equal(pthread_self(), c->s->thread) && c->dispatching)) conn_kick(c);
+    pthread_mutex_unlock(&c->lock);
 }
 
 void http_respond(struct http_exchange *x, int status, const char *content_type, const void *data, size_t bytes) {
-    char length[64];
     bool none = status == 204 || status == 304;
-    snprintf(length, sizeof length, "content-length: %zu\r\n", bytes);
-    pthread_mutex_lock(&x->s->lock);
-    if (!x->gone) {
-        append_head(x, status, none ? NULL : content_type, none ? "" : length);
-        if (!x->head && !none) append(x, data, bytes);
+    struct buf h = {0};
+    pthread_mutex_lock(&x->c->lock);
+    if (x->c->fd >= 0) {
+        build_head(x, &h, status, none ? NULL : content_type);
+        if (!none) buf_printf(&h, "content-length: %zu\r\n", bytes);
+        buf_str(&h, "\r\n");
+        if (!none && !x->bodiless) buf_append(&h, data, bytes);
+        if (h.failed) shutdown(x->c->fd, SHUT_RDWR);
+        else conn_send(x->c, h.data, h.len);
     }
+    buf_free(&h);
     give_back(x);
 }
 
@@ -146,111 +176,54 @@ void http_error(struct http_exchange *x, int status, const char *type, const cha
 }
 
 void http_begin(struct http_exchange *x, int status, const char *content_type) {
-    pthread_mutex_lock(&x->s->lock);
-    if (!x->gone) {
-        x->chunked = !x->http10;
-        x->close = x->close || x->http10; /* the end of the connection is the end of the answer */
-        append_head(x, status, content_type, x->chunked ? "transfer-encoding: chunked\r\ncache-control: no-cache\r\n"
-                                                        : "cache-control: no-cache\r\n");
-        wake(x);
+    struct buf h = {0};
+    pthread_mutex_lock(&x->c->lock);
+    if (x->c->fd >= 0) {
+        x->chunked = !x->head.http10;
+        x->close = x->close || x->head.http10; /* the end of the connection is the end of the answer */
+        build_head(x, &h, status, content_type);
+        buf_printf(&h, "cache-control: no-cache\r\n%s\r\n", x->chunked ? "transfer-encoding: chunked\r\n" : "");
+        if (h.failed) shutdown(x->c->fd, SHUT_RDWR);
+        else conn_send(x->c, h.data, h.len);
     }
-    pthread_mutex_unlock(&x->s->lock);
+    buf_free(&h);
+    pthread_mutex_unlock(&x->c->lock);
 }
 
 int http_write(struct http_exchange *x, const void *data, size_t bytes) {
-    struct http_server *s = x->s;
-    int r = 0;
-    pthread_mutex_lock(&s->lock);
-    if (!pthread_equal(pthread_self(), s->thread))
-        while (!x->gone && x->out.len > STREAM_WAITING) pthread_cond_wait(&s->room, &s->lock); /* a stalled client is dropped */
-    if (x->gone || x->out.failed) r = -1;
-    if (!r && bytes && !x->head) {
-        if (x->chunked) {
-            char size[24];
-            append(x, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", bytes));
-        }
-        append(x, data, bytes);
-        if (x->chunked) append(x, "\r\n", 2);
-        wake(x);
+    struct http_conn *c = x->c;
+    char size[24];
+    pthread_mutex_lock(&c->lock);
+    if (!pthread_equal(pthread_self(), c->s->thread)) /* a stalled client is dropped in time */
+        while (c->fd >= 0 && c->out.len - c->sent > STREAM_WAITING) pthread_cond_wait(&c->room, &c->lock);
+    int r = c->fd >= 0 ? 0 : -1;
+    if (!r && bytes && !x->bodiless) {
+        if (x->chunked) buf_append(&c->out, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", bytes));
+        buf_append(&c->out, data, bytes);
+        conn_send(c, "\r\n", x->chunked ? 2 : 0);
     }
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&c->lock);
     return r;
 }
 
 void http_end(struct http_exchange *x) {
-    pthread_mutex_lock(&x->s->lock);
-    if (!x->gone && x->chunked && !x->head) append(x, "0\r\n\r\n", 5);
+    pthread_mutex_lock(&x->c->lock);
+    if (x->chunked && !x->bodiless) conn_send(x->c, "0\r\n\r\n", 5);
     give_back(x);
 }
 
 bool http_gone(const struct http_exchange *x) {
-    pthread_mutex_lock(&x->s->lock);
-    bool gone = x->gone;
-    pthread_mutex_unlock(&x->s->lock);
+    pthread_mutex_lock(&x->c->lock);
+    bool gone = x->c->fd < 0;
+    pthread_mutex_unlock(&x->c->lock);
     return gone;
 }
 
 void http_on_gone(struct http_exchange *x, void (*gone)(void *user), void *user) {
-    pthread_mutex_lock(&x->s->lock);
-    bool now = x->gone;
+    pthread_mutex_lock(&x->c->lock);
+    bool now = x->c->fd < 0;
     x->on_gone = now ? NULL : gone;
     x->gone_user = user;
-    pthread_mutex_unlock(&x->s->lock);
+    pthread_mutex_unlock(&x->c->lock);
     if (now && gone) gone(user);
-}
-
-/* ---- service thread ---- */
-
-void exchange_detach(struct http_exchange *x) {
-    struct http_server *s = x->s;
-    pthread_mutex_lock(&s->lock);
-    s->lws->lws_set_opaque_user_data(x->wsi, NULL);
-    x->wsi = NULL;
-    x->gone = true;
-    s->bodies_held -= x->body.cap;
-    bool held = x->dispatched && !x->ended, over = !held && !x->woken;
-    if (!x->dispatched) x->ended = true;
-    void (*gone)(void *) = held ? x->on_gone : NULL;
-    x->on_gone = NULL;
-    pthread_cond_broadcast(&s->room);
-    if (gone) gone(x->gone_user); /* under the lock: the exchange cannot be given back meanwhile */
-    pthread_mutex_unlock(&s->lock);
-    if (over) exchange_free(x);
-}
-
-int exchange_writeable(struct http_exchange *x) {
-    struct http_server *s = x->s;
-    struct lws *wsi = x->wsi;
-    if (x->sent == x->sending.len) {
-        buf_clear(&x->sending);
-        pthread_mutex_lock(&s->lock);
-        struct buf full = x->out;
-        x->out = x->sending;
-        x->sending = full;
-        bool failed = full.failed;
-        pthread_cond_broadcast(&s->room);
-        pthread_mutex_unlock(&s->lock);
-        if (failed) return -1;
-        x->sent = x->sending.len ? LWS_PRE : 0;
-    }
-    while (x->sent < x->sending.len && !s->lws->lws_send_pipe_choked(wsi)) {
-        size_t n = x->sending.len - x->sent < WRITE_PIECE ? x->sending.len - x->sent : WRITE_PIECE;
-        if (s->lws->lws_write(wsi, (unsigned char *)x->sending.data + x->sent, n, LWS_WRITE_HTTP) < 0) return -1;
-        x->sent += n;
-        s->counts.bytes_out += n;
-    }
-    pthread_mutex_lock(&s->lock);
-    bool more = x->sent < x->sending.len || x->out.len > 0, over = x->ended && !more;
-    pthread_mutex_unlock(&s->lock);
-    if (more || (over && s->lws->lws_partial_buffered(wsi))) {
-        s->lws->lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, s->stall_seconds);
-        s->lws->lws_callback_on_writable(wsi);
-        return 0;
-    }
-    s->lws->lws_set_timeout(wsi, NO_PENDING_TIMEOUT, 0);
-    if (!over) return 0;
-    bool close = x->close;
-    exchange_detach(x);
-    if (close) return -1;
-    return s->lws->lws_http_transaction_completed(wsi) ? -1 : 0;
 }

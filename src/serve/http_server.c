@@ -1,9 +1,22 @@
-/* Starting, stopping, routes: the frame of the HTTP core. */
+/* Starting, stopping, routes, and the service thread: an epoll loop.
+ *
+ * Why not libwebsockets, which was tried first (4.1.6, Debian 12): a request sent ahead while an earlier one is still being answered
+ * is parsed into the live transaction and ends in an endless loop of the service thread; an unknown Upgrade makes it read freed
+ * memory (CVE-2025-11677). Both are open to anyone who can connect. */
 #include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "serve/http_room.h"
 
 /* ---- routes ---- */
@@ -69,14 +82,20 @@ bool http_query(const struct http_request *r, const char *name, char *out, size_
     for (const char *p = r->query; p && *p; p = strchr(p, '&') ? strchr(p, '&') + 1 : NULL) {
         if (strncmp(p, name, n) || (p[n] != '=' && p[n] != '&' && p[n])) continue;
         size_t k = 0;
-        for (const char *v = p[n] == '=' ? p + n + 1 : ""; *v && *v != '&' && k + 1 < size; v++) out[k++] = *v;
+        for (const char *v = p[n] == '=' ? p + n + 1 : ""; *v && *v != '&' && k + 1 < size; v++) {
+            if (*v == '%' && isxdigit((unsigned char)v[1]) && isxdigit((unsigned char)v[2])) {
+                out[k++] = (char)strtol((char[]){v[1], v[2], 0}, NULL, 16);
+                v += 2;
+            } else
+                out[k++] = *v == '+' ? ' ' : *v;
+        }
         out[k] = 0;
         return true;
     }
     return false;
 }
 
-/* ---- life ---- */
+/* ---- options ---- */
 
 static int copy_options(struct http_server *s, const struct http_options *o, struct err *err) {
     s->max_body = o->max_body ? o->max_body : (size_t)64 << 20;
@@ -104,85 +123,174 @@ static int copy_options(struct http_server *s, const struct http_options *o, str
     return 0;
 }
 
+/* ---- the service thread ---- */
+
+/* Of what the event loop watches, the two that are no connection. */
+static char listener_tag, event_tag;
+
+static void accept_all(struct http_server *s) {
+    for (int i = 0; i < 64; i++) { /* then it is the others' turn */
+        struct sockaddr_storage a;
+        socklen_t n = sizeof a;
+        int fd = accept4(s->listener, (struct sockaddr *)&a, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+            s->listening = false; /* until the next look at the clock */
+            epoll_ctl(s->poll, EPOLL_CTL_DEL, s->listener, NULL);
+        }
+        if (fd < 0) return;
+        char peer[48] = "";
+        if (a.ss_family == AF_INET) inet_ntop(AF_INET, &((struct sockaddr_in *)&a)->sin_addr, peer, sizeof peer);
+        else inet_ntop(AF_INET6, &((struct sockaddr_in6 *)&a)->sin6_addr, peer, sizeof peer);
+        int one = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        static const char full[] = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        if (s->open >= s->max_connections) {
+            atomic_fetch_add(&s->refused, 1);
+            send(fd, full, sizeof full - 1, MSG_NOSIGNAL);
+            close(fd);
+        } else if (conn_new(s, fd, peer)) {
+            close(fd);
+        } else
+            atomic_fetch_add(&s->accepted, 1);
+    }
+}
+
+static void on_event(struct http_conn *c, unsigned events) {
+    if (c->state == CONN_CLOSED) return;
+    if (events & EPOLLOUT) {
+        pthread_mutex_lock(&c->lock);
+        bool broken = conn_flush(c) != 0;
+        if (c->state == CONN_WEBSOCKET && !broken) ws_pump(c);
+        if (c->state == CONN_LINGER && !broken && c->out.len == 0) {
+            shutdown(c->fd, SHUT_WR);
+            c->since = clock_seconds();
+        }
+        pthread_mutex_unlock(&c->lock);
+        if (broken) {
+            conn_close(c);
+            return;
+        }
+    }
+    if (events & EPOLLIN) conn_readable(c);
+    else if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) conn_close(c);
+}
+
+static struct http_conn *next_kicked(struct http_server *s) {
+    pthread_mutex_lock(&s->kick_lock);
+    struct http_conn *c = s->kicked;
+    if (c) {
+        s->kicked = c->next_kicked;
+        c->kicked = false;
+    }
+    pthread_mutex_unlock(&s->kick_lock);
+    return c;
+}
+
+/* What other threads have answered, and what is closed. */
+static void look_at_kicked(struct http_server *s) {
+    for (struct http_conn *c; (c = next_kicked(s)) != NULL;) {
+        pthread_mutex_lock(&c->lock); /* whoever kicked has let go */
+        bool held = c->x.held;
+        pthread_mutex_unlock(&c->lock);
+        if (c->state != CONN_CLOSED) conn_advance(c);
+        else if (!held) conn_free(c);
+    }
+}
+
+static void check_time(struct http_server *s, double now) {
+    for (struct http_conn *c = s->connections, *after; c; c = after) {
+        after = c->next;
+        conn_check_time(c, now);
+    }
+    if (s->listening) return;
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = &listener_tag};
+    s->listening = epoll_ctl(s->poll, EPOLL_CTL_ADD, s->listener, &e) == 0;
+}
+
 static void *serve(void *arg) {
     struct http_server *s = arg;
-    for (;;) {
-        pthread_mutex_lock(&s->lock);
-        bool stop = s->stopping;
-        pthread_mutex_unlock(&s->lock);
-        if (stop || s->lws->lws_service(s->context, 0) < 0) break;
+    struct epoll_event events[256];
+    pthread_mutex_lock(&s->lock); /* s->thread is known */
+    pthread_mutex_unlock(&s->lock);
+    double looked = clock_seconds();
+    while (!s->stopping) {
+        int n = epoll_wait(s->poll, events, 256, 500);
+        for (int i = 0; i < n; i++) {
+            void *what = events[i].data.ptr;
+            uint64_t count;
+            if (what == &listener_tag) accept_all(s);
+            else if (what != &event_tag) on_event(what, events[i].events);
+            else if (read(s->event, &count, sizeof count) < 0) continue;
+        }
+        look_at_kicked(s);
+        double now = clock_seconds();
+        if (now - looked < 0.5) continue;
+        looked = now;
+        check_time(s, now);
     }
     return NULL;
 }
 
-/* Can this address be listened on? libwebsockets says only that it failed. */
-static int try_port(struct http_server *s, int port, struct err *err) {
+/* ---- life ---- */
+
+static int listen_at(struct http_server *s, int port, struct err *err) {
     struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
     struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     bool v6 = inet_pton(AF_INET6, s->host, &six.sin6_addr) == 1;
     inet_pton(AF_INET, s->host, &four.sin_addr);
-    int one = 1, fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1, fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return err_set(err, ERR_IO, "cannot open a socket: %s", strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     int r = v6 ? bind(fd, (struct sockaddr *)&six, sizeof six) : bind(fd, (struct sockaddr *)&four, sizeof four);
-    if (!r) r = listen(fd, 1);
-    int why = errno;
-    close(fd);
-    return r ? err_set(err, ERR_IO, "cannot listen on %s port %d: %s", s->host, port, strerror(why)) : 0;
+    if (!r) r = listen(fd, 1024);
+    socklen_t n = v6 ? sizeof six : sizeof four;
+    if (!r) r = getsockname(fd, v6 ? (struct sockaddr *)&six : (struct sockaddr *)&four, &n);
+    if (r) {
+        int why = errno;
+        close(fd);
+        return err_set(err, ERR_IO, "cannot listen on %s port %d: %s", s->host, port, strerror(why));
+    }
+    s->listener = fd;
+    s->port = ntohs(v6 ? six.sin6_port : four.sin_port);
+    const char *host = !strcmp(s->host, "0.0.0.0") ? "127.0.0.1" : !strcmp(s->host, "::") ? "::1" : s->host;
+    snprintf(s->url, sizeof s->url, v6 ? "http://[%s]:%d" : "http://%s:%d", host, s->port);
+    return 0;
 }
 
-static int listen_on(struct http_server *s, const struct http_options *o, struct lws_context_creation_info *info, struct err *err) {
+static int listen_on(struct http_server *s, const struct http_options *o, struct err *err) {
     int tries = o->port && o->port_tries > 1 ? o->port_tries : 1, r = ERR_IO;
-    bool any = !strcmp(s->host, "0.0.0.0"), v6 = strchr(s->host, ':') != NULL;
     for (int i = 0; i < tries && o->port + i <= 65535; i++) {
         struct err why = {0};
-        if ((r = try_port(s, o->port + i, &why))) {
-            if (i == 0 && err) *err = why;
-            continue;
-        }
-        info->port = o->port + i;
-        info->iface = any ? NULL : s->host;
-        if (!v6) info->options |= LWS_SERVER_OPTION_DISABLE_IPV6;
-        s->vhost = s->lws->lws_create_vhost(s->context, info);
-        if (!s->vhost) {
-            r = err_set(err, ERR_IO, "cannot listen on %s port %d", s->host, o->port + i);
-            continue;
-        }
-        s->port = o->port ? o->port + i : s->lws->lws_get_vhost_listen_port(s->vhost);
-        snprintf(s->url, sizeof s->url, v6 ? "http://[%s]:%d" : "http://%s:%d", any ? "127.0.0.1" : s->host, s->port);
-        return 0;
+        if (!(r = listen_at(s, o->port + i, &why))) return 0;
+        if (i == 0 && err) *err = why;
     }
     return r;
 }
 
+static int open_loop(struct http_server *s, struct err *err) {
+    s->poll = epoll_create1(EPOLL_CLOEXEC);
+    s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct epoll_event l = {.events = EPOLLIN, .data.ptr = &listener_tag}, e = {.events = EPOLLIN, .data.ptr = &event_tag};
+    if (s->poll < 0 || s->event < 0 || epoll_ctl(s->poll, EPOLL_CTL_ADD, s->listener, &l) ||
+        epoll_ctl(s->poll, EPOLL_CTL_ADD, s->event, &e))
+        return err_set(err, ERR_IO, "cannot watch sockets: %s", strerror(errno));
+    s->listening = true;
+    return 0;
+}
+
 int http_start(const struct http_options *o, struct http_server **out, struct err *err) {
-    const struct lws_library *lws = lws_library(err);
     *out = NULL;
-    if (!lws) return ERR_MISSING;
     if (o->port < 0 || o->port > 65535) return err_set(err, ERR_ARGUMENT, "port %d: expected 0 to 65535", o->port);
     struct http_server *s = calloc(1, sizeof *s);
     if (!s) return err_set(err, ERR_MEMORY, "out of memory for the server");
-    s->lws = lws;
+    s->listener = s->poll = s->event = -1;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->room, NULL);
+    pthread_mutex_init(&s->kick_lock, NULL);
     int r = copy_options(s, o, err);
+    if (!r) r = listen_on(s, o, err);
+    if (!r) r = open_loop(s, err);
     if (!r) {
-        s->protocols[0] = (struct lws_protocols){.name = "http", .callback = http_callback, .rx_buffer_size = 64 << 10};
-        s->idle_policy = (lws_retry_bo_t){.secs_since_valid_ping = 30, .secs_since_valid_hangup = 60};
-        struct lws_context_creation_info info = {
-            .port = CONTEXT_PORT_NO_LISTEN, .protocols = s->protocols, .user = s, .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS,
-            .gid = -1, .uid = -1, .pt_serv_buf_size = WRITE_PIECE, .max_http_header_data2 = 16 << 10,
-            .max_http_header_pool2 = (unsigned)s->max_connections + 8, .fd_limit_per_thread = (unsigned)s->max_connections + 32,
-            .keepalive_timeout = s->idle_seconds, .timeout_secs = (unsigned)s->receive_seconds,
-            .timeout_secs_ah_idle = (unsigned)s->receive_seconds, .retry_and_idle_policy = &s->idle_policy, .vhost_name = "default"};
-        s->context = lws->lws_create_context(&info);
-        if (!s->context) r = err_set(err, ERR_IO, "libwebsockets could not start");
-        info.options = 0;
-        if (!r) r = listen_on(s, o, &info, err);
-    }
-    if (!r) {
-        s->own_sockets = s->sockets;
-        pthread_mutex_lock(&s->lock); /* the thread must see its own id in s->thread */
+        pthread_mutex_lock(&s->lock);
         s->thread_runs = pthread_create(&s->thread, NULL, serve, s) == 0;
         pthread_mutex_unlock(&s->lock);
         if (!s->thread_runs) r = err_set(err, ERR_MEMORY, "cannot start the server's thread");
@@ -198,42 +306,25 @@ int http_start(const struct http_options *o, struct http_server **out, struct er
 int http_port(const struct http_server *s) { return s->port; }
 const char *http_url(const struct http_server *s) { return s->url; }
 
-void http_drain(struct http_server *s) {
-    pthread_mutex_lock(&s->lock);
-    s->draining = true;
-    pthread_mutex_unlock(&s->lock);
-}
-
-int http_pending(const struct http_server *s) {
-    pthread_mutex_t *lock = (pthread_mutex_t *)&s->lock;
-    pthread_mutex_lock(lock);
-    int n = s->pending;
-    pthread_mutex_unlock(lock);
-    return n;
-}
+void http_drain(struct http_server *s) { s->draining = true; }
+int http_pending(const struct http_server *s) { return s->pending; }
 
 void http_count(struct http_server *s, struct http_counts *out) {
-    pthread_mutex_lock(&s->lock);
-    *out = s->counts;
-    out->connections = s->sockets - s->own_sockets;
-    pthread_mutex_unlock(&s->lock);
+    *out = (struct http_counts){.connections = s->open, .websockets = s->open_websockets, .accepted = s->accepted,
+                                .refused = s->refused, .requests = s->requests, .bytes_in = s->bytes_in, .bytes_out = s->bytes_out};
 }
 
 void http_stop(struct http_server *s) {
     if (!s) return;
-    if (s->thread_runs) {
-        pthread_mutex_lock(&s->lock);
-        s->stopping = true;
-        s->wake_pending = false;
-        server_wake(s);
-        pthread_mutex_unlock(&s->lock);
-        pthread_join(s->thread, NULL);
-    }
-    if (s->context) s->lws->lws_context_destroy(s->context);
-    for (struct http_exchange *x = s->woken, *after; x; x = after) {
-        after = x->next_woken;
-        if (x->ended) exchange_free(x);
-    }
+    s->stopping = true;
+    uint64_t one = 1;
+    if (s->thread_runs && write(s->event, &one, sizeof one) == sizeof one) pthread_join(s->thread, NULL);
+    s->thread = pthread_self();
+    while (s->connections) conn_close(s->connections);
+    look_at_kicked(s);
+    if (s->listener >= 0) close(s->listener);
+    if (s->poll >= 0) close(s->poll);
+    if (s->event >= 0) close(s->event);
     for (size_t i = 0; i < s->route_count; i++) {
         free(s->routes[i]->method);
         free(s->routes[i]->path);
@@ -242,14 +333,15 @@ void http_stop(struct http_server *s) {
     }
     for (struct http_ws *w = s->websockets, *after; w; w = after) {
         after = w->next;
-        ws_free(w);
+        free(w->path);
+        free(w);
     }
     for (int i = 0; i < s->api_key_count; i++) free(s->api_keys[i]);
     free(s->api_keys);
     free(s->routes);
     free(s->host);
     free(s->cors_origin);
-    pthread_cond_destroy(&s->room);
     pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->kick_lock);
     free(s);
 }
