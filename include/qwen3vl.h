@@ -75,6 +75,22 @@ int qvl_tokenize(struct qvl_model *model, const char *text, size_t n, bool speci
 /* malloc'ed NUL-terminated text. */
 int qvl_detokenize(struct qvl_model *model, const int32_t *ids, size_t count, char **text, struct err *err);
 
+/* The bytes of one token (control tokens: their text), NULL for ids without one; valid as long as the model. Bytes of a token may
+ * be a part of a UTF-8 sequence. */
+const char *qvl_token_bytes(const struct qvl_model *model, int32_t id, size_t *bytes);
+/* Is this a JSON schema that json_schema of qvl_generate takes? Else err names the keyword. */
+int qvl_check_schema(struct qvl_model *model, const char *schema, struct err *err);
+
+/* What the model has done and holds; counters since loading. */
+struct qvl_stats {
+    int page_tokens, pages_total, pages_used;  /* KV pages; pages_used: by sessions at work and by the prefix cache */
+    int64_t prefix_hit_tokens, prefix_miss_tokens, prefix_evictions;
+    int64_t images_encoded, images_reused;     /* reused: features taken from the cache */
+    size_t image_cache_bytes;
+    int sessions;
+};
+void qvl_model_stats(struct qvl_model *model, struct qvl_stats *out);
+
 /* ---- session -------------------------------------------------------------------------------------------------------- */
 
 enum qvl_role { QVL_SYSTEM, QVL_USER, QVL_ASSISTANT, QVL_TOOL };
@@ -116,6 +132,14 @@ struct qvl_sampling {
     int top_k;                       /* 0 = the checkpoint's default */
     float repetition_penalty, presence_penalty;
     uint64_t seed;                   /* 0 is a seed like any other */
+    float frequency_penalty;         /* taken off once for each time that a token stands in the answer already */
+};
+
+struct qvl_token;
+/* Added to a token's logit before everything else; the log-probabilities reported are those after it. */
+struct qvl_bias {
+    int32_t id;
+    float bias;
 };
 
 struct qvl_generate {
@@ -130,6 +154,11 @@ struct qvl_generate {
     /* Called with each piece of valid UTF-8 as it appears; return non-zero to stop. */
     int (*on_text)(void *user, const char *text, size_t n, bool thinking);
     void *user;
+    /* Called for each token of the answer (end tokens aside) before the text that it completes is handed out; may be NULL. */
+    void (*on_token)(void *user, const struct qvl_token *token, bool thinking);
+    const struct qvl_bias *bias;
+    int bias_count;
+    const int *cancel;           /* looked at before every forward pass, from any thread's store: non-zero stops; NULL: never */
 };
 
 struct qvl_token {

@@ -1,6 +1,7 @@
 /* Continuing a session. The loop alternates between what is forced (think budget, the bytes that a schema leaves no choice
  * about) and what is chosen. Forced tokens cost no forward pass of their own: they wait and are computed together with
  * whatever comes before the next choice, the prompt included; those behind the last choice are never computed. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/buf.h"
@@ -138,6 +139,10 @@ static struct qvl_token *add_token(struct generation *x, struct err *err) {
     return t;
 }
 
+static void announce(const struct generation *x, const struct qvl_token *t) {
+    if (x->g->on_token) x->g->on_token(x->g->user, t, x->thinking);
+}
+
 static bool is_end(const struct qvl_model *m, int32_t id) {
     for (int i = 0; i < m->eos_count; i++)
         if (m->eos[i] == id) return true;
@@ -156,6 +161,7 @@ static int force(struct generation *x, int32_t id, struct err *err) {
     t->id = id;
     t->forced = true;
     sampler_accept(&x->sampler, id);
+    announce(x, t);
     return take_text(x, id, err);
 }
 
@@ -230,6 +236,7 @@ static int choose(struct generation *x, const uint32_t *mask, bool *end, struct 
     }
     struct qvl_token *t = add_token(x, err);
     if (!t) return ERR_MEMORY;
+    for (int i = 0; i < x->g->bias_count; i++) s->logits[x->g->bias[i].id] += x->g->bias[i].bias; /* published before this */
     int32_t id = sampler_pick(&x->sampler, s->logits, mask);
     if (id < 0)
         return err_set(err, ERR_STATE, "the model's output holds no number for any allowed token (NaN in the checkpoint?)");
@@ -242,6 +249,7 @@ static int choose(struct generation *x, const uint32_t *mask, bool *end, struct 
         return err_set(err, ERR_STATE, "the constraint refused token %d that it had allowed", id);
     if ((r = sequence_append(s, &id, 1, err))) return r;
     if (x->thinking) x->think_count++;
+    announce(x, t);
     return take_text(x, id, err);
 }
 
@@ -266,6 +274,7 @@ static int run(struct generation *x, double start, double *first, struct err *er
     int r = 0;
     x->finish = QVL_FINISH_STOP;
     while (!r && !end && !x->stopped) {
+        if (x->g->cancel && __atomic_load_n(x->g->cancel, __ATOMIC_RELAXED)) x->cancelled = true;
         if (x->cancelled) x->finish = QVL_FINISH_CANCELLED;
         else if (full(x)) x->finish = QVL_FINISH_LENGTH;
         if (x->finish != QVL_FINISH_STOP) break;
@@ -283,6 +292,7 @@ static int run(struct generation *x, double start, double *first, struct err *er
             mask = no_end_mask(x);
         }
         r = choose(x, mask, &end, err);
+        if (r == ERR_CANCELLED) r = 0, x->cancelled = true;
         if (*first == 0) *first = clock_seconds() - start;
     }
     if (r) return r;
@@ -349,6 +359,10 @@ int qvl_generate(struct qvl_session *s, const struct qvl_generate *g, struct qvl
     memset(out, 0, sizeof *out);
     for (int i = 0; i < g->stop_count; i++)
         if (!g->stop[i]) return err_set(err, ERR_ARGUMENT, "stop string %d is missing", i);
+    for (int i = 0; i < g->bias_count; i++)
+        if (g->bias[i].id < 0 || g->bias[i].id >= s->m->config->text.vocab || !isfinite(g->bias[i].bias))
+            return err_set(err, ERR_ARGUMENT, "bias %g of token %d: expected a finite number and an id from 0 to %d",
+                           (double)g->bias[i].bias, g->bias[i].id, s->m->config->text.vocab - 1);
     int r = prepare(&x, s, err);
     bool raw = s->count && s->items[s->count - 1].raw, done;
     bool thinking = x.thinking = s->m->format == CHAT_THINKING && s->m->think_end >= 0 && !raw;
@@ -356,6 +370,7 @@ int qvl_generate(struct qvl_session *s, const struct qvl_generate *g, struct qvl
     /* What a schema forces at the start belongs to the prompt: it is looked up and computed with it. */
     if (!r && !thinking) r = begin_answer(&x, err);
     if (!r && x.constraint) r = run_forced(&x, &done, err);
+    x.sequence.cancel = g->cancel;
     if (!r) r = sequence_match(&x.sequence, err);
     int64_t reused = x.sequence.reused;
     if (!r) r = run(&x, start, &first, err);

@@ -202,3 +202,25 @@ int qvl_detokenize(struct qvl_model *m, const int32_t *ids, size_t count, char *
     *text = r ? NULL : b.data;
     return r;
 }
+
+const char *qvl_token_bytes(const struct qvl_model *m, int32_t id, size_t *bytes) {
+    *bytes = 0;
+    return tokenizer_piece(m->tokenizer, id, bytes);
+}
+
+int qvl_check_schema(struct qvl_model *m, const char *schema, struct err *err) {
+    struct grammar *g;
+    int r = grammar_get(m, schema, &g, err);
+    if (!r) grammar_put(m, g);
+    return r;
+}
+
+void qvl_model_stats(struct qvl_model *m, struct qvl_stats *out) {
+    pthread_mutex_lock(&m->lock);
+    *out = (struct qvl_stats){
+        .page_tokens = BACKEND_PAGE_TOKENS, .pages_total = m->kv.page_limit, .pages_used = m->kv.pages_used,
+        .prefix_hit_tokens = m->kv.hit_tokens, .prefix_miss_tokens = m->kv.miss_tokens, .prefix_evictions = m->kv.evicted,
+        .images_encoded = m->features.encoded, .images_reused = m->features.reused, .image_cache_bytes = m->features.bytes,
+        .sessions = __atomic_load_n(&m->sessions, __ATOMIC_RELAXED)};
+    pthread_mutex_unlock(&m->lock);
+}

@@ -15,10 +15,11 @@ int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct s
         .temperature = or_default(q->temperature, d->temperature), .top_p = or_default(q->top_p, d->top_p),
         .min_p = or_default(q->min_p, d->min_p), .top_k = q->top_k ? q->top_k : d->top_k,
         .repetition_penalty = or_default(q->repetition_penalty, d->repetition_penalty),
-        .presence_penalty = or_default(q->presence_penalty, d->presence_penalty)};
+        .presence_penalty = or_default(q->presence_penalty, d->presence_penalty), .frequency_penalty = q->frequency_penalty};
     if (!d->do_sample && q->temperature == 0 && q->top_k == 0 && q->top_p == 0 && q->min_p == 0) s->greedy = true;
     if (!(s->temperature >= 0) || !(s->top_p >= 0 && s->top_p <= 1) || !(s->min_p >= 0 && s->min_p <= 1) || s->top_k < 0 ||
-        !(s->repetition_penalty >= 0) || isinf(s->temperature) || isinf(s->repetition_penalty) || !isfinite(s->presence_penalty))
+        !(s->repetition_penalty >= 0) || isinf(s->temperature) || isinf(s->repetition_penalty) || !isfinite(s->presence_penalty) ||
+        !isfinite(s->frequency_penalty))
         return err_set(err, ERR_ARGUMENT,
                        "sampling: temperature %g, top_p %g, min_p %g, top_k %d, repetition_penalty %g: expected "
                        "temperature >= 0, top_p and min_p between 0 and 1, top_k >= 0, a positive penalty",
@@ -29,7 +30,8 @@ int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct s
     s->candidates = malloc((size_t)vocab * sizeof *s->candidates);
     bool penalties = s->repetition_penalty != 1 || s->presence_penalty != 0;
     if (penalties) s->seen = calloc((size_t)vocab, 1);
-    if (!s->candidates || (penalties && !s->seen)) {
+    if (s->frequency_penalty != 0) s->times = calloc((size_t)vocab, sizeof *s->times);
+    if (!s->candidates || (penalties && !s->seen) || (s->frequency_penalty != 0 && !s->times)) {
         sampler_free(s);
         return err_set(err, ERR_MEMORY, "out of memory for sampling");
     }
@@ -39,6 +41,8 @@ int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct s
 
 void sampler_free(struct sampler *s) {
     free(s->seen);
+    free(s->times);
+    s->times = NULL;
     free(s->candidates);
     s->seen = NULL;
     s->candidates = NULL;
@@ -46,12 +50,13 @@ void sampler_free(struct sampler *s) {
 
 void sampler_accept(struct sampler *s, int32_t id) {
     if (s->seen) s->seen[id] |= 3;
+    if (s->times) s->times[id]++;
 }
 
 static inline bool allowed(const uint32_t *mask, int32_t id) { return !mask || (mask[id >> 5] >> (id & 31) & 1); }
 
 static float penalised(const struct sampler *s, const float *logits, int32_t i) {
-    float v = logits[i];
+    float v = s->times ? logits[i] - s->frequency_penalty * (float)s->times[i] : logits[i];
     if (!s->seen || !s->seen[i]) return v;
     v = v < 0 ? v * s->repetition_penalty : v / s->repetition_penalty;
     return s->seen[i] & 2 ? v - s->presence_penalty : v;

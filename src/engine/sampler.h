@@ -13,11 +13,12 @@ struct candidate {
 
 struct sampler {
     bool greedy;
-    float temperature, top_p, min_p, repetition_penalty, presence_penalty;
+    float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     int top_k;
     uint64_t state;
     int vocab;
     uint8_t *seen;               /* (vocab) 1 = in prompt or answer, 2 = in the answer; NULL without penalties */
+    uint32_t *times;             /* (vocab) how often in the answer; NULL without frequency penalty */
     struct candidate *candidates; /* (vocab) */
 };
 

@@ -243,6 +243,7 @@ int sequence_run(struct sequence *s, int64_t publish_at, struct err *err) {
         if (upto > s->prompt.count) upto = s->prompt.count;
         int last = (int)(upto - s->computed) - 1;
         bool end = upto == s->prompt.count;
+        if (s->cancel && __atomic_load_n(s->cancel, __ATOMIC_RELAXED)) return err_set(err, ERR_CANCELLED, "cancelled");
         int r = sequence_step(s, upto, &last, end ? 1 : 0, s->logits, NULL, err);
         if (r) return r;
         s->logits_known = end;

@@ -16,6 +16,7 @@ struct sequence {
     float *logits;             /* (vocab) */
     double image_seconds, forward_seconds;
     int64_t forwards;
+    const int *cancel;         /* non-zero: sequence_run stops with ERR_CANCELLED before its next pass; NULL: never */
     const struct vision_features **held; /* (visual_count) features in use, NULL until needed */
 };
 
