@@ -43,6 +43,7 @@ int http_start(const struct http_options *options, struct http_server **out, str
 int http_port(const struct http_server *s);
 /* "http://127.0.0.1:8717" */
 const char *http_url(const struct http_server *s);
+bool http_is_loopback(const struct http_server *s);
 /* From now on new requests get 503, except on public routes. Answers under way go on. */
 void http_drain(struct http_server *s);
 /* Ends all connections and the thread, frees everything. Every exchange must have been answered by then; see http_pending. */

@@ -305,6 +305,7 @@ int http_start(const struct http_options *o, struct http_server **out, struct er
 
 int http_port(const struct http_server *s) { return s->port; }
 const char *http_url(const struct http_server *s) { return s->url; }
+bool http_is_loopback(const struct http_server *s) { return s->loopback; }
 
 void http_drain(struct http_server *s) { s->draining = true; }
 int http_pending(const struct http_server *s) { return s->pending; }
