@@ -8,7 +8,7 @@ LDFLAGS_ALL := -pthread $(if $(SAN),-fsanitize=address$(comma)undefined) $(LDFLA
 
 # The engine and everything below it (libqwen3vl), then the rooms that need the game's libraries.
 ENGINE_ROOMS := base checkpoint text vision backend backend/cpu engine
-GAME_ROOMS := hub emulator game record agent serve
+GAME_ROOMS := hub emulator game record memory agent serve bench
 lib_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(ENGINE_ROOMS),$(wildcard src/$(r)/*.c))))
 app_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(GAME_ROOMS) app,$(wildcard src/$(r)/*.c))))
 ifdef ENGINE_ONLY
