@@ -18,7 +18,7 @@ endif
 tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 
 LIB_LIBS := -lyajl -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -lm
-APP_LIBS := -lcurl -lcrypto -ldl
+APP_LIBS := -lcurl -lcrypto -l:libyaml.a -ldl
 ifdef ENGINE_ONLY # everything that has an archive is linked in: the binary runs where none of it is installed
 CFLAGS_ALL += -DENGINE_ONLY
 LIB_LIBS := -Wl,-Bstatic -lyajl_s -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -Wl,-Bdynamic -lm

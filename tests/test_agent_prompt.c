@@ -63,21 +63,32 @@ static void a_template_is_filled(void **state) {
     assert_string_equal(t.system, "Go.");
     seen.visits[5][6] = 3;
     seen.visits[5][7] = 200;
-    assert_true(prompt_template_fill(&t, &seen, SCENE_FIELD, &m, out, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, out, &err) > 0);
     assert_string_equal(out, "field B1F hp 45/45\nbeen n0 e9\nhere 3");
     for (int i = 0; i < 8; i++) prompt_did(&m, ACTION_WALK + i);
     snprintf(seen.now.log[0], sizeof seen.now.log[0], "Fen hit\nThornling: 7 damage.");
     seen.now.log_count = 1;
     prompt_observe(&m, &seen.now, SCENE_FIELD);
-    assert_true(prompt_template_fill(&t, &seen, SCENE_FIELD, &m, out, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, out, &err) > 0);
     assert_string_equal(out, "field B1F hp 45/45\nlast walk_east walk_ne walk_north walk_nw walk_west walk_sw\nbeen n0 e9\nhere 3\n"
                              "msg fen hit thornling: 7 damage.");
     prompt_observe(&m, &seen.now, SCENE_FIELD); /* an old message is told once */
     assert_string_equal(m.message, "");
     memset(&seen.now, 0, sizeof seen.now);
     seen.now.leader = -1;
-    assert_int_equal(prompt_template_fill(&t, &seen, SCENE_TITLE, &(struct prompt_memory){0}, out, &err), 5);
+    struct prompt_memory nothing;
+    prompt_forget(&nothing);
+    assert_int_equal(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_TITLE, .memory = &nothing}, out, &err), 5);
     assert_string_equal(out, "title");
+    prompt_template_free(&t);
+    /* Lines from memory, each with where it comes from; without any, the line is left out. */
+    struct memory_lines recalled = {.count = 2, .lines = {{"stairs were north of the pond", "floor B1F, step 12"}, {"apples heal", "scratchpad, step 3"}}};
+    assert_int_equal(parse("version v1\n[system]\nGo.\n[user]\n{scene}\nyou remember:\n{memory}\n", &t, &err), 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_TITLE, &m, &recalled}, out, &err) > 0);
+    assert_string_equal(out, "title\nyou remember:\nstairs were north of the pond (floor B1F, step 12)\napples heal (scratchpad, step 3)");
+    recalled.count = 0;
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_TITLE, &m, &recalled}, out, &err) > 0);
+    assert_string_equal(out, "title\nyou remember:");
     prompt_template_free(&t);
 }
 
@@ -116,11 +127,11 @@ static void the_bundled_prompt_is_short_and_hides_the_map(void **state) {
     make_world();
     prompt_forget(&m);
     for (int i = 0; i < 6; i++) prompt_did(&m, ACTION_WALK + 4);
-    assert_true(prompt_template_fill(&t, &seen, SCENE_FIELD, &m, first, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, first, &err) > 0);
     assert_true(strlen(first) < 260);
     seen.now.stairs = (struct point){4, 4};
     seen.now.tiles[3][3].flags = TILE_WALL;
-    assert_true(prompt_template_fill(&t, &seen, SCENE_FIELD, &m, second, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, second, &err) > 0);
     assert_string_equal(first, second);
     prompt_template_free(&t);
 }
@@ -151,6 +162,7 @@ static void the_explorer_leaves_by_the_exit(void **state) {
     assert_string_equal(why, "exploring");
     seen.now.stairs = (struct point){6, 3};
     seen.now.tiles[3][6].flags |= TILE_STAIRS;
+    seen.now.team[0].facing = 4; /* facing east, north-east first would be as good */
     assert_int_equal(explore_step(&seen.now, &seen, false, &why), 4);
     seen.now.team[0].at = seen.now.stairs;
     assert_true(explore_step(&seen.now, &seen, false, &why) >= 0); /* off them again */

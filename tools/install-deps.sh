@@ -14,6 +14,7 @@ libpng-dev|PNG pictures
 libturbojpeg0-dev|JPEG pictures
 zlib1g-dev|compression
 libxxhash-dev|content hashes
+libyaml-dev|skills are YAML files
 libcurl4-openssl-dev|downloads from the Hugging Face Hub
 libssl-dev|checksums of downloads
 libcmocka-dev|the tests'

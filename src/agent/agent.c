@@ -1,15 +1,12 @@
 /* The loop: observe, decide, act, publish; until the dungeon is cleared, the leader has fainted or the budget is used up. */
-#include "agent/agent.h"
+#include "agent/room.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/ask.h"
 #include "agent/ending.h"
-#include "agent/hands.h"
 #include "agent/home.h"
-#include "agent/prompt.h"
 #include "base/clock.h"
 
 enum {
@@ -17,48 +14,7 @@ enum {
     BOOT_FRAMES = 40, BOOT_LIMIT = 1200, END_FRAMES = 60,
     DEFAULT_DECISIONS = 2000,
     IDLE_DECISIONS = 60,      /* without a turn or a new floor: stuck */
-    DONOR_TRIES = 40,
 };
-static const uint32_t donor_seed = 0x9E3779B9;
-
-struct agent {
-    struct agent_options options;
-    struct hands hands;
-    struct prompt_template prompt;
-    struct asker *asker;
-    struct oracle *oracle;     /* decides, or teaches when options.ask_oracle is set */
-    struct oracle *omniscient; /* decides */
-    struct agent *donor;       /* plays another seed for PICTURE_OTHER_SEED; owns its emulator */
-    struct emulator *own_emulator;
-    uint64_t random;
-    uint32_t seed, donor_runs;
-    enum outcome donor_outcome;
-
-    struct world_seen seen;
-    struct prompt_memory memory;
-    uint8_t picture[FRAME_PIXELS * 3], shown[FRAME_PIXELS * 3];
-    char prompt_text[PROMPT_BYTES], reason[320];
-    struct step step;
-    struct answer answer;
-    struct episode_result result;
-    int idle, idle_turns, idle_floor;
-};
-
-static uint64_t random_next(uint64_t *state) { /* splitmix64, Vigna 2015 */
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
-static uint32_t random_below(uint64_t *state, uint32_t n) { return (uint32_t)((random_next(state) >> 32) * n >> 32); }
-
-/* True with this probability; draws nothing at 0, so that a run without dice stays the same. */
-static bool dice(struct agent *a, float probability) {
-    return probability > 0 && (float)(random_next(&a->random) >> 40) * 0x1p-24f < probability;
-}
-
-static int donor_new(struct agent *a, struct err *err);
-
 int agent_new(struct emulator *e, const struct agent_options *options, struct agent **out, struct err *err) {
     *out = NULL;
     if (options->policy < 0 || options->policy >= POLICY_COUNT) return err_set(err, ERR_ARGUMENT, "no such policy: %d", options->policy);
@@ -104,7 +60,7 @@ void agent_free(struct agent *a) {
 /* ---- an episode, step by step ------------------------------------------------------------------------------------------------ */
 
 /* Resets, waits for the title screen and sets the seed; ends with the first frame of the first step. */
-static int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
+int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
     struct hands *h = &a->hands;
     hands_begin(h);
     world_seen_reset(&a->seen);
@@ -150,109 +106,6 @@ static void observe(struct agent *a, struct step *s) {
     s->observe_ms = (clock_seconds() - start) * 1e3;
 }
 
-static const uint8_t *donor_picture(struct agent *a, bool field);
-
-static void reason_add(struct agent *a, const char *text) {
-    size_t n = strlen(a->reason);
-    snprintf(a->reason + n, sizeof a->reason - n, "%s%s", n ? "; " : "", text);
-}
-
-static int ask_model(struct agent *a, struct step *s, enum scene scene, const bool offered[ACTION_COUNT]) {
-    const uint8_t *picture = a->picture;
-    if (a->options.picture == PICTURE_BLANK) picture = memset(a->shown, 0, sizeof a->shown);
-    if (a->options.picture == PICTURE_OTHER_SEED) picture = donor_picture(a, scene == SCENE_FIELD);
-    asker_ask(a->asker, picture, a->prompt_text, offered, a->seed, s->number, &a->answer);
-    const struct answer *r = &a->answer;
-    s->answer = r->text;
-    s->prompt_tokens = r->prompt_tokens;
-    s->prompt_token_count = r->prompt_token_count;
-    s->answer_tokens = r->answer_tokens;
-    s->answer_token_count = r->answer_token_count;
-    s->confidence = r->confidence;
-    s->cached_tokens = r->cached_tokens;
-    s->ask_ms = r->total_ms;
-    s->image_ms = r->image_ms;
-    s->prefill_ms = r->prefill_ms;
-    s->generate_ms = r->generate_ms;
-    a->result.model_seconds += r->total_ms / 1e3;
-    a->result.tokens += r->computed_tokens;
-    if (*r->reason) reason_add(a, r->reason);
-    return r->action;
-}
-
-/* What is done when the model's answer cannot be used: the action that changes least. */
-static int fallback(enum scene scene) {
-    switch (scene) {
-    case SCENE_STAIRS: return ACTION_STAY;
-    case SCENE_CHOICE: return ACTION_NO;
-    case SCENE_MENU: return ACTION_CLOSE;
-    case SCENE_FIELD: return ACTION_WAIT;
-    default: return ACTION_NEXT;
-    }
-}
-
-static int random_action(struct agent *a, const bool offered[ACTION_COUNT], int count) {
-    if (!count) return ACTION_WAIT; /* stopped before the game took input */
-    int pick = (int)random_below(&a->random, (uint32_t)count), action = 0;
-    for (; action < ACTION_COUNT; action++) {
-        if (offered[action] && pick-- == 0) break;
-    }
-    return action;
-}
-
-/* A step that the ground allows, -1 when the dice or the scene say no. */
-static int epsilon_step(struct agent *a, enum scene scene) {
-    const struct monster *l = world_leader(&a->seen.now);
-    if (scene != SCENE_FIELD || !l || !dice(a, a->options.epsilon)) return -1;
-    int legal[8], n = 0;
-    for (int d = 0; d < 8; d++) {
-        if (tile_step_allowed(&a->seen.now, l->at, d) && !foe_at(&a->seen.now, l->at.x + direction_dx[d], l->at.y + direction_dy[d])) legal[n++] = d;
-    }
-    return n ? ACTION_WALK + legal[random_below(&a->random, (uint32_t)n)] : -1;
-}
-
-static int decide(struct agent *a, struct step *s, struct err *err) {
-    const struct agent_options *o = &a->options;
-    enum scene scene = scene_of(&a->hands.world);
-    bool offered[ACTION_COUNT];
-    int count = scene_offers(&a->seen.now, scene, offered), action = -1, taught = -1;
-    const char *why = NULL;
-    *a->reason = 0;
-    if (o->policy == POLICY_MODEL || o->ask_oracle) {
-        if (prompt_template_fill(&a->prompt, &a->seen, scene, &a->memory, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
-        s->prompt = a->prompt_text;
-    }
-    if (o->policy == POLICY_ORACLE || o->ask_oracle || o->mix > 0) taught = oracle_decide(a->oracle, NULL, &a->seen, &why);
-    if (o->ask_oracle) s->oracle_action = action_name[taught];
-
-    if ((action = epsilon_step(a, scene)) >= 0) {
-        s->decided_by = BY_RANDOM;
-    } else if (o->policy == POLICY_ORACLE || dice(a, o->mix)) {
-        action = taught, s->decided_by = BY_ORACLE;
-        reason_add(a, why);
-    } else if (o->policy == POLICY_MODEL) {
-        s->decided_by = BY_MODEL;
-        action = ask_model(a, s, scene, offered);
-        if (a->answer.give_up) return err_set(err, ERR_NETWORK, "%s", a->answer.reason);
-        if (action < 0) action = fallback(scene), s->decided_by = BY_FALLBACK;
-    } else if (o->policy == POLICY_OMNISCIENT) {
-        action = oracle_decide(a->omniscient, &a->hands.world, &a->seen, &why), s->decided_by = BY_OMNISCIENT;
-        reason_add(a, why);
-    } else if (o->policy == POLICY_EXTERNAL) {
-        s->decided_by = BY_EXTERNAL;
-        action = o->external(o->external_user, s, offered);
-        if (action < 0) return err_set(err, ERR_CANCELLED, "the process that decides has gone");
-        if (action >= ACTION_COUNT || !offered[action]) {
-            reason_add(a, "the action given is not offered here");
-            action = fallback(scene), s->decided_by = BY_FALLBACK;
-        }
-    } else {
-        action = random_action(a, offered, count), s->decided_by = BY_RANDOM;
-    }
-    s->action = action_name[action];
-    return action;
-}
-
 /* Nothing has moved for a long time: the same picture gets the same answer again and again. */
 static bool idles(struct agent *a) {
     struct hands *h = &a->hands;
@@ -284,14 +137,14 @@ static enum outcome step_outcome(struct agent *a, bool ready) {
 }
 
 /* One decision, from the picture to the moment when the next is due. */
-static int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
+int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     struct hands *h = &a->hands;
     struct step *s = &a->step;
     uint32_t number = s->number + 1;
     double start = clock_seconds(), emulator = h->emulator_seconds, watch = h->watch_seconds;
     *s = (struct step){.number = number};
     observe(a, s);
-    int action = decide(a, s, err);
+    int action = agent_decide(a, s, err);
     if (action < 0) return action;
     double acting = clock_seconds();
     h->step = s;
@@ -337,38 +190,4 @@ int agent_play_episode(struct agent *a, uint32_t seed, struct episode_result *ou
     }
     *out = *r;
     return 0;
-}
-
-/* ---- the picture of another seed ----------------------------------------------------------------------------------------------- */
-
-static int donor_new(struct agent *a, struct err *err) {
-    struct emulator *e;
-    const struct memory_view *m = &a->hands.memory;
-    if (!m->rom) return err_set(err, ERR_STATE, "the picture of another seed needs the ROM in memory");
-    int code = emulator_open(m->rom, m->rom_bytes, NULL, &e, err);
-    if (code) return code;
-    struct agent_options o = {.policy = POLICY_ORACLE, .stop = a->options.stop};
-    if ((code = agent_new(e, &o, &a->donor, err))) {
-        emulator_close(e);
-        return code;
-    }
-    a->donor->own_emulator = e;
-    return 0;
-}
-
-/* The donor's next picture, of the field when ours is one. */
-static const uint8_t *donor_picture(struct agent *a, bool field) {
-    struct agent *d = a->donor;
-    struct err err = {0};
-    double before = d->hands.emulator_seconds;
-    for (int i = 0; i < DONOR_TRIES && !hands_stopped(&a->hands); i++) {
-        if (!d->step.number || a->donor_outcome != OUTCOME_NONE) {
-            if (episode_begin(d, (a->seed ^ donor_seed) + d->donor_runs++, &err)) break;
-            before = d->hands.emulator_seconds;
-        }
-        if (episode_step(d, &a->donor_outcome, &err)) break;
-        if (!field || !strcmp(d->step.scene, scene_name[SCENE_FIELD])) break;
-    }
-    a->hands.emulator_seconds += d->hands.emulator_seconds - before;
-    return d->picture;
 }

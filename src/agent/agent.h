@@ -17,12 +17,26 @@ extern const char *const policy_name[]; /* "model", "oracle", "random", "omnisci
 /* What happens to the picture before the model sees it: controls that show whether it looks. */
 enum picture { PICTURE_REAL, PICTURE_BLANK, PICTURE_OTHER_SEED };
 
+/* Lines told to the model from memory, each with where it comes from ("floor B2F, step 41", "scratchpad, step 12"). */
+enum { MEMORY_LINES = 8 };
+struct memory_line {
+    char text[160], from[48];
+};
+struct memory_lines {
+    struct memory_line lines[MEMORY_LINES];
+    int count;
+};
+
 struct agent_events {
     void *user;
     /* Published when seed and reset are done and before the first observation, with at least one drawn frame between the two.
      * From here on every key pressed must appear in a step's presses (the recorder keeps the emulator state of this moment). */
     void (*episode_begun)(void *user, uint32_t seed, struct emulator *e);
+    /* What is decided on: picture, what is seen, prompt, what is offered; before anybody is asked. */
+    void (*observed)(void *user, const struct step *s);
     void (*token)(void *user, const char *text, size_t n); /* as the model answers */
+    /* A skill walks: where to and which way; again when it changes its mind, and with count 0 when it is over. */
+    void (*planned)(void *user, const struct plan *plan);
     void (*acted)(void *user, struct emulator *e);         /* after each run of frames while acting: a new picture may be there */
     void (*step_done)(void *user, const struct step *s);
     void (*episode_done)(void *user, const struct episode_result *r);
@@ -37,6 +51,13 @@ struct agent_options {
      * or a negative number to stop. An action that is not offered becomes a labelled fallback. */
     int (*external)(void *user, const struct step *s, const bool offered[]);
     void *external_user;
+    /* Memory: fills the lines that the prompt's {memory} shows (zeroed before). s is the observation: scene, seen, picture. */
+    void (*recall)(void *user, const struct step *s, struct memory_lines *out);
+    void *recall_user;
+    /* The first rung when the agent is stuck: may a stronger model be asked? s->stuck says how, s->stuck_level since how many rungs; called
+     * once more with level 0 when the game goes on. False: nobody stronger is there, and the next rung is tried. why: for the record. */
+    bool (*escalate)(void *user, const struct step *s, char *why, size_t cap);
+    void *escalate_user;
     const char *prompt_file;   /* NULL = configs/prompts/tinywoods.txt of the project (home.h) */
     enum picture picture;
     int max_decisions;         /* per episode; 0 = default 2000 */

@@ -58,7 +58,7 @@ void answer_free(struct answer *a) {
     a->prompt_tokens = a->answer_tokens = NULL;
 }
 
-static void write_schema(const bool offered[ACTION_COUNT], struct buf *out) {
+void action_schema(const bool offered[ACTION_COUNT], struct buf *out) {
     buf_str(out, "{\"type\":\"object\",\"properties\":{\"action\":{\"type\":\"string\",\"enum\":[");
     for (int i = 0, first = 1; i < ACTION_COUNT; i++) {
         if (offered[i]) buf_printf(out, "%s\"%s\"", first ? "" : ",", action_name[i]), first = 0;
@@ -72,8 +72,7 @@ void question_token(const struct question *q, const char *text, size_t n) {
     }
 }
 
-/* The action that the answer names, -1 with a reason. */
-static int parse_answer(const char *text, const bool offered[ACTION_COUNT], char *reason, size_t cap) {
+int action_of_answer(const char *text, const bool offered[ACTION_COUNT], char *reason, size_t cap) {
     struct arena arena = {0};
     struct err err = {0};
     const struct json *root = json_parse(text, strlen(text), "answer", &arena, &err);
@@ -95,10 +94,11 @@ static int on_text(void *user, const char *text, size_t n, bool thinking) {
 
 static int generate(struct asker *a, const struct question *q, struct answer *out, struct qvl_result *result, struct err *err) {
     struct qvl_part system = {.text = q->system};
-    struct qvl_part user[2] = {{.rgb = q->rgb, .width = FRAME_WIDTH, .height = FRAME_HEIGHT}, {.text = q->prompt}};
+    struct qvl_part user[2] = {{.rgb = q->rgb, .width = q->width ? q->width : FRAME_WIDTH, .height = q->height ? q->height : FRAME_HEIGHT},
+                               {.text = q->prompt}};
     qvl_session_clear(a->session);
     int code = qvl_session_message(a->session, QVL_SYSTEM, &system, 1, err);
-    if (!code) code = qvl_session_message(a->session, QVL_USER, user, 2, err);
+    if (!code) code = qvl_session_message(a->session, QVL_USER, user + !q->rgb, q->rgb ? 2 : 1, err);
     size_t count = 0;
     if (!code) code = qvl_session_ids(a->session, &out->prompt_tokens, &count, err);
     if (code) return code;
@@ -140,23 +140,36 @@ static int engine_answer(void *user, const struct question *q, struct answer *ou
     return 0;
 }
 
-void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint32_t seed, uint32_t decision,
-               struct answer *out) {
+void asker_question(struct asker *a, const struct question *question, struct answer *out) {
     *out = (struct answer){.action = -1};
-    struct buf schema = {0};
+    struct question q = *question;
     struct err err = {0};
     double start = clock_seconds();
-    write_schema(offered, &schema);
-    struct question q = {.system = a->system, .prompt = prompt, .rgb = rgb, .schema = schema.data, .greedy = a->options.greedy,
-                         .temperature = a->options.temperature, .seed = (uint64_t)seed << 32 | decision, .decision = decision,
-                         .events = a->options.events};
-    char problem[200] = "";
-    int code = schema.failed ? err_set(&err, ERR_MEMORY, "out of memory for a schema") : a->by.answer(a->by.user, &q, out, &err);
+    if (!q.system) q.system = a->system;
+    q.greedy = a->options.greedy;
+    q.temperature = a->options.temperature;
+    q.events = a->options.events;
+    int code = a->by.answer(a->by.user, &q, out, &err);
     out->total_ms = (clock_seconds() - start) * 1e3;
-    buf_free(&schema);
     if (code) snprintf(out->reason, sizeof out->reason, "%.290s", err.message);
-    else if (out->text) out->action = parse_answer(out->text, offered, problem, sizeof problem);
-    else snprintf(problem, sizeof problem, "the model gave no answer");
-    size_t n = strlen(out->reason);
-    if (*problem) snprintf(out->reason + n, sizeof out->reason - n, "%s%s", n ? "; " : "", problem);
+    else if (!out->text) answer_remark(out, "the model gave no answer");
+    if (code) answer_free(out);
+}
+
+void answer_remark(struct answer *a, const char *text) {
+    size_t n = strlen(a->reason);
+    if (*text) snprintf(a->reason + n, sizeof a->reason - n, "%s%s", n ? "; " : "", text);
+}
+
+void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint32_t seed, uint32_t decision,
+               struct answer *out) {
+    struct buf schema = {0};
+    char problem[200] = "";
+    action_schema(offered, &schema);
+    struct question q = {.prompt = prompt, .rgb = rgb, .schema = schema.data, .seed = (uint64_t)seed << 32 | decision, .decision = decision};
+    if (schema.failed) *out = (struct answer){.action = -1, .reason = "out of memory for a schema"};
+    else asker_question(a, &q, out);
+    buf_free(&schema);
+    if (out->text) out->action = action_of_answer(out->text, offered, problem, sizeof problem);
+    answer_remark(out, problem);
 }

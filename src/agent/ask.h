@@ -19,15 +19,18 @@ struct answer {
     double image_ms, prefill_ms, generate_ms, total_ms;
 };
 void answer_free(struct answer *a);
+void answer_remark(struct answer *a, const char *text); /* adds to reason */
 
 struct question {
     const char *system, *prompt;
-    const uint8_t *rgb;          /* FRAME_WIDTH x FRAME_HEIGHT, goes before the prompt */
-    const char *schema;          /* of the answer: {"action": one of the offered names} */
+    const uint8_t *rgb;          /* goes before the prompt; NULL: no picture */
+    int width, height;           /* of rgb; 0: FRAME_WIDTH x FRAME_HEIGHT */
+    const char *schema;          /* of the answer */
     bool greedy;
     float temperature;
     uint64_t seed;               /* of the sampler */
     uint32_t decision;           /* its number in the episode, from 1 */
+    const struct step *step;     /* what is decided on: scene, what is seen, whether the agent is stuck; for a router; may be NULL */
     const struct agent_events *events; /* for question_token */
 };
 /* Tells the subscribers a piece of the answer as it comes. */
@@ -50,7 +53,13 @@ struct ask_options {
 /* model (NULL with an answerer) must outlive the asker; system is copied. */
 int asker_new(struct qvl_model *model, const struct ask_options *o, struct asker **out, struct err *err);
 void asker_free(struct asker *a);
-/* Never fails: what went wrong is in out->reason with out->action = -1. */
+/* Asks q (whose greedy, temperature and events are set here; system NULL: the asker's). Never fails: what went wrong is in out->reason,
+ * out->text is NULL then, and out->action is -1 in every case. */
+void asker_question(struct asker *a, const struct question *q, struct answer *out);
+/* {"action": one of the offered names}: the schema, and the action that such an answer names, -1 with a reason. */
+void action_schema(const bool offered[ACTION_COUNT], struct buf *out);
+int action_of_answer(const char *text, const bool offered[ACTION_COUNT], char *reason, size_t cap);
+/* All three together: out->action is the action, -1 with out->reason. */
 void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint32_t seed, uint32_t decision,
                struct answer *out);
 

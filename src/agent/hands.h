@@ -39,10 +39,14 @@ bool hands_stopped(const struct hands *h);
 bool hands_ready(struct hands *h);
 /* Does one action from the scene the game is in, up to but without hands_ready. Returns NULL or why it did not work. */
 const char *hands_act(struct hands *h, int action);
+/* Turns to the ally in direction d and talks. */
+const char *hands_talk(struct hands *h, int d);
+/* Uses the thing in this row of the bag (from 0): eats it, or whatever its first action is. */
+const char *hands_use_row(struct hands *h, int row);
 
 /* The array of subscribers ends with an all-zero entry. */
 static inline bool subscriber(const struct agent_events *v) {
-    return v && (v->user || v->episode_begun || v->token || v->acted || v->step_done || v->episode_done);
+    return v && (v->user || v->episode_begun || v->observed || v->token || v->planned || v->acted || v->step_done || v->episode_done);
 }
 
 /* The nearest foe within the bounds, in a straight line over open ground: its direction, -1 none. */

@@ -124,10 +124,15 @@ static int action_row(const struct world *w, enum item_use use) {
     return -1;
 }
 
-static const char *use_item_in_menu(struct hands *h, enum item_use use) {
+static int first_row(const struct world *w) {
+    for (int i = 0; i < w->action_count && i < MAX_MENU_ROWS; i++) {
+        if (w->actions[i].selectable) return i;
+    }
+    return -1;
+}
+
+static const char *use_slot_in_menu(struct hands *h, int slot, enum item_use use) {
     enum { ROW_ITEMS = 1 };
-    int slot = bag_find(&h->world, use);
-    if (slot < 0) return "the bag holds no such thing";
     int item = h->world.bag[slot].id;
     if (!press_for(h, KEY_B, TAP, in_main_menu, 0)) return "the menu did not open";
     if (!cursor_to(h, ROW_ITEMS)) return "the menu's cursor did not reach Items";
@@ -136,15 +141,32 @@ static const char *use_item_in_menu(struct hands *h, enum item_use use) {
     if (!press_for(h, KEY_A, HOLD, in_actions, 0)) return "the item's actions did not open";
     if (h->world.actions[0].item != item) return "another item was chosen";
     int row = action_row(&h->world, use);
+    if (row < 0 && use == ITEM_USE_NONE) row = first_row(&h->world);
     if (row < 0) return "the item can't be used that way";
     if (!cursor_to(h, row)) return "the cursor did not reach the action";
     return press_for(h, KEY_A, HOLD, left_menu, 0) ? NULL : "the action was not taken";
 }
 
-static const char *use_item(struct hands *h, enum item_use use) {
-    const char *why = use_item_in_menu(h, use);
+static const char *use_slot(struct hands *h, int slot, enum item_use use) {
+    const char *why = use_slot_in_menu(h, slot, use);
     if (why && scene_of(&h->world) == SCENE_MENU) close_menus(h);
     return why;
+}
+
+static const char *use_item(struct hands *h, enum item_use use) {
+    int slot = bag_find(&h->world, use);
+    return slot < 0 ? "the bag holds no such thing" : use_slot(h, slot, use);
+}
+
+const char *hands_use_row(struct hands *h, int row) {
+    if (row < 0 || row >= h->world.bag_count || row >= MENU_SLOTS) return "the bag has no such row";
+    return use_slot(h, row, ITEM_USE_NONE);
+}
+
+const char *hands_talk(struct hands *h, int d) {
+    const char *why = turn(h, d);
+    if (why) return why;
+    return press_until_taken(h, KEY_A, HOLD_LIMIT) ? NULL : "nobody answers";
 }
 
 int foe_in_line(const struct world *w, int min, int max) {

@@ -13,6 +13,7 @@ struct source {
     const struct monster *leader;
     enum scene scene;
     const struct prompt_memory *memory;
+    const struct memory_lines *recalled;
 };
 
 enum { VISITS_SHOWN = 9, RAY_MIN = 2, RAY_MAX = 6 };
@@ -39,7 +40,7 @@ static int visits_far(const struct source *s, int d) {
 
 enum field {
     FIELD_SCENE, FIELD_FLOOR, FIELD_HP, FIELD_MAX_HP, FIELD_BELLY, FIELD_LEVEL, FIELD_FOOD, FIELD_HEAL, FIELD_THROW, FIELD_PP, FIELD_LAST,
-    FIELD_MESSAGE, FIELD_HERE, FIELD_BEEN, FIELD_FAR = FIELD_BEEN + 8, FIELD_COUNT = FIELD_FAR + 8,
+    FIELD_MESSAGE, FIELD_MEMORY, FIELD_HERE, FIELD_BEEN, FIELD_FAR = FIELD_BEEN + 8, FIELD_COUNT = FIELD_FAR + 8,
 };
 static const char *const fields[FIELD_COUNT] = {
     "scene", "floor", "hp", "max_hp", "belly", "level", /* of the leader */
@@ -47,6 +48,7 @@ static const char *const fields[FIELD_COUNT] = {
     "pp",                                               /* of the move that is set */
     "last",                                             /* the last actions, oldest first */
     "message",                                          /* the newest message since the step before */
+    "memory",                                           /* what is recalled, a line each, with where it comes from */
     "here",                                             /* how often the leader stood on this tile */
     "been_s", "been_se", "been_e", "been_ne", "been_n", "been_nw", "been_w", "been_sw", /* ... on the neighbour tiles */
     "far_s", "far_se", "far_e", "far_ne", "far_n", "far_nw", "far_w", "far_sw",         /* tiles stood on farther that way */
@@ -58,6 +60,12 @@ static bool field_value(const struct source *s, int f, struct buf *out) {
     const struct monster *l = s->leader;
     if (f == FIELD_SCENE) return buf_str(out, scene_name[s->scene]), true;
     if (f == FIELD_MESSAGE) return buf_str(out, s->memory->message), *s->memory->message;
+    if (f == FIELD_MEMORY) {
+        for (int i = 0; s->recalled && i < s->recalled->count; i++) {
+            buf_printf(out, "%s%s (%s)", i ? "\n" : "", s->recalled->lines[i].text, s->recalled->lines[i].from);
+        }
+        return s->recalled && s->recalled->count > 0;
+    }
     if (f == FIELD_LAST) {
         for (int i = 0; i < s->memory->last_count; i++) buf_printf(out, "%s%s", i ? " " : "", action_name[s->memory->last[i]]);
         return s->memory->last_count > 0;
@@ -186,9 +194,8 @@ static bool fill_line(const struct source *s, const char *line, size_t n, struct
     return ok;
 }
 
-int prompt_template_fill(const struct prompt_template *t, const struct world_seen *seen, enum scene scene, const struct prompt_memory *m,
-                 char out[PROMPT_BYTES], struct err *err) {
-    struct source s = {seen, &seen->now, world_leader(&seen->now), scene, m};
+int prompt_template_fill(const struct prompt_template *t, const struct prompt_view *v, char out[PROMPT_BYTES], struct err *err) {
+    struct source s = {v->seen, &v->seen->now, world_leader(&v->seen->now), v->scene, v->memory, v->recalled};
     struct buf text = {0};
     for (const char *line = t->user; line;) {
         const char *end = strchr(line, '\n');

@@ -33,9 +33,15 @@ void prompt_forget(struct prompt_memory *m); /* a new episode */
 void prompt_observe(struct prompt_memory *m, const struct world *seen, enum scene scene);
 void prompt_did(struct prompt_memory *m, int action);
 
-enum { PROMPT_BYTES = 2048 };
+/* What the fields are filled from. */
+struct prompt_view {
+    const struct world_seen *seen;
+    enum scene scene;
+    const struct prompt_memory *memory;
+    const struct memory_lines *recalled; /* NULL: none */
+};
+enum { PROMPT_BYTES = 12288 };
 /* Fills the user text; returns its length, or negative when it does not fit. */
-int prompt_template_fill(const struct prompt_template *t, const struct world_seen *seen, enum scene scene, const struct prompt_memory *m,
-                 char out[PROMPT_BYTES], struct err *err);
+int prompt_template_fill(const struct prompt_template *t, const struct prompt_view *v, char out[PROMPT_BYTES], struct err *err);
 
 #endif

@@ -181,12 +181,17 @@ static void put_base64(struct buf *b, const uint8_t *data, size_t n) { /* RFC 46
 static int put_question(struct buf *b, const struct openai_model *m, const struct question *q, bool logprobs, struct err *err) {
     buf_str(b, "{\"model\":"), put_string(b, m->name);
     buf_str(b, ",\"messages\":[{\"role\":\"system\",\"content\":"), put_string(b, q->system);
-    buf_str(b, "},{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"");
-    struct buf png = {0};
-    int code = png_encode(q->rgb, FRAME_WIDTH, FRAME_HEIGHT, 1, &png, err);
-    buf_str(b, "data:image/png;base64,"), put_base64(b, (const uint8_t *)png.data, png.len);
-    buf_free(&png);
-    buf_str(b, "\"}},{\"type\":\"text\",\"text\":"), put_string(b, q->prompt);
+    buf_str(b, "},{\"role\":\"user\",\"content\":[");
+    int code = 0;
+    if (q->rgb) {
+        struct buf png = {0};
+        code = png_encode(q->rgb, q->width ? q->width : FRAME_WIDTH, q->height ? q->height : FRAME_HEIGHT, 1, &png, err);
+        buf_str(b, "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,");
+        put_base64(b, (const uint8_t *)png.data, png.len);
+        buf_str(b, "\"}},");
+        buf_free(&png);
+    }
+    buf_str(b, "{\"type\":\"text\",\"text\":"), put_string(b, q->prompt);
     buf_printf(b, "}]}],\"max_tokens\":%d,\"temperature\":%g,\"seed\":%u", ANSWER_TOKENS, q->greedy ? 0 : (double)q->temperature,
                (uint32_t)(q->seed ^ q->seed >> 32) & INT32_MAX);
     buf_printf(b, ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"decision\",\"strict\":true,\"schema\":%s}}", q->schema);

@@ -7,8 +7,20 @@
 
 #include "game/world.h"
 
-enum decided_by { BY_MODEL, BY_FALLBACK, BY_HUMAN, BY_RANDOM, BY_ORACLE, BY_OMNISCIENT, BY_EXTERNAL, DECIDED_BY_COUNT };
-extern const char *const decided_by_name[]; /* "model", "fallback", "human", "random", "oracle", "omniscient", "external" */
+/* Who chose the action. BY_GATEKEEPER: the safe default after two refused answers. BY_STUCK: exploration forced because nothing moved on.
+ * BY_SAFEGUARD: a rule that keeps the leader alive overruled the model. */
+enum decided_by { BY_MODEL, BY_FALLBACK, BY_HUMAN, BY_RANDOM, BY_ORACLE, BY_OMNISCIENT, BY_EXTERNAL, BY_GATEKEEPER, BY_STUCK, BY_SAFEGUARD,
+                  DECIDED_BY_COUNT };
+extern const char *const decided_by_name[]; /* "model", "fallback", "human", "random", "oracle", "omniscient", "external", ... */
+
+/* The way that a skill walks, from the next tile on. */
+enum { MAX_PLAN = 96 };
+struct plan {
+    char skill[24];
+    struct point goal;       /* -1, -1: none */
+    struct point path[MAX_PLAN];
+    int count;
+};
 
 /* Keys held for so many frames: what replay plays back. */
 struct key_press {
@@ -17,6 +29,7 @@ struct key_press {
 };
 enum { MAX_STEP_PRESSES = 256 };
 
+struct memory_lines;
 struct step {
     uint32_t number;          /* from 1 */
     uint64_t first_frame;     /* emulator frame at the observation */
@@ -27,6 +40,7 @@ struct step {
     const struct world_seen *seen;
     const char *scene;        /* "field", "dialogue", "stairs", "menu", ... */
 
+    const char *system;       /* the system text as sent; NULL like prompt */
     const char *prompt;       /* the user text as sent, without the picture; NULL when no model was asked (unless
                                  agent_options.make_prompt) */
     const char *const *actions; int action_count;  /* the actions offered in this scene, by name; NULL like prompt */
@@ -34,6 +48,13 @@ struct step {
     const int32_t *prompt_tokens; int prompt_token_count; /* NULL when no model was asked */
     const int32_t *answer_tokens; int answer_token_count;
     const char *action;       /* "walk_north", "hit_ne", "eat", ... */
+    const struct memory_lines *recalled; /* what memory told; NULL: it was not asked (agent/agent.h) */
+    const char *note;         /* what the model wrote to its scratchpad with this answer, or NULL */
+    const char *stuck;        /* how the agent is stuck: "same_state", "to_and_fro", "nothing_new", "text"; NULL: it is not */
+    int stuck_level;          /* rung of the ladder: 1 stronger model, 2 other prompt, 3 forced exploration; 0 none */
+    const char *refused;      /* what the gatekeeper refused and why, or NULL */
+    const struct plan *plan;  /* of the skill that was run, at its start; NULL: a single action */
+    const char *skill_end;    /* how the skill ended, in words; NULL: a single action */
     enum decided_by decided_by;
     const char *reason;       /* why this action, or why a fallback; may be "" */
     float confidence;         /* probability of the action among the allowed ones; 0 when no model was asked */
