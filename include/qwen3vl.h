@@ -158,6 +158,7 @@ struct qvl_generate {
     void (*on_token)(void *user, const struct qvl_token *token, bool thinking);
     const struct qvl_bias *bias;
     int bias_count;
+    bool ignore_end;             /* end tokens do not end the answer (for measuring) */
     const int *cancel;           /* looked at before every forward pass, from any thread's store: non-zero stops; NULL: never */
 };
 
@@ -183,6 +184,13 @@ struct qvl_result {
 };
 int qvl_generate(struct qvl_session *s, const struct qvl_generate *g, struct qvl_result *out, struct err *err);
 void qvl_result_free(struct qvl_result *r);
+
+/* n answers at once, of n different sessions of one model, by the calling thread: one forward pass a step for all of them. Forks
+ * and other sessions with a common beginning compute it once. Each answer is what qvl_generate would have given alone.
+ * errors (n): code 0, or why that answer failed (its result is then empty); one that fails leaves the others alone. Returns 0 when
+ * all succeeded, else the code of one that failed. Callbacks come from the calling thread, in no order across sessions. */
+int qvl_generate_many(struct qvl_session *const *sessions, const struct qvl_generate *generates, struct qvl_result *results,
+                      struct err *errors, int n);
 
 /* Log-probability of each token of the session given those before it (the first has none), with the top k alternatives. */
 int qvl_score(struct qvl_session *s, int top_k, struct qvl_token **tokens, size_t *count, struct err *err);

@@ -32,6 +32,38 @@ struct vision_features {
 };
 void vision_features_free(struct vision_features *f);
 
+/* What penalties and biases make of one token's logit v: v += bias, which log-probabilities see; then, for the choice alone,
+ * v -= minus; v = v < 0 ? v * factor : v / factor; v -= then_minus. Neutral: 0, 0, 1, 0. */
+struct pick_adjust {
+    int32_t id;
+    float bias, minus, factor, then_minus;
+};
+
+enum { PICK_TOP_MOST = 20 };
+
+/* A token to be chosen where the logits are, so that a few numbers are read back instead of a row of the vocabulary.
+ * backend/pick.h is the definition in plain C and says how exactly a backend must agree with it. */
+struct pick {
+    int row;                     /* within the span; several picks of a span ascend */
+    bool sampled;                /* false: the likeliest, the lowest id among equals */
+    float temperature;           /* > 0 */
+    int top_k;                   /* 0 = off; ties with the k-th stay */
+    float top_p, min_p;          /* 1 = off; 0 = off */
+    double draw;                 /* in [0, 1) */
+    int top;                     /* likeliest alternatives to report, 0 to PICK_TOP_MOST */
+    const uint32_t *mask;        /* (vocab bits, least significant first) allowed tokens; NULL = all */
+    const struct pick_adjust *adjust; /* (adjust_count) distinct ids in any order */
+    int adjust_count;
+};
+
+struct picked {
+    int32_t id;                  /* -1: no allowed token has a number above -infinity for a logit */
+    float logprob;               /* of id among the allowed tokens, biases included, before penalties and temperature */
+    int top_count;
+    int32_t top_id[PICK_TOP_MOST]; /* likeliest first, lower id first among equals */
+    float top_logprob[PICK_TOP_MOST];
+};
+
 /* Consecutive tokens of one sequence in a batch. */
 struct span {
     const int32_t *ids;          /* (count) */
@@ -49,6 +81,9 @@ struct span {
     int logits_count;
     float *logits;               /* (logits_count, vocab) */
     float *hidden;               /* (count, hidden) last hidden states after the final norm, or NULL */
+    const struct pick *picks;    /* (pick_count) only what can_pick said yes to; rows may be in logits_rows as well */
+    struct picked *picked;       /* (pick_count) */
+    int pick_count;
 };
 
 /* What a loaded model says about itself; strings live as long as the model. */
@@ -67,8 +102,11 @@ struct backend {
     int (*load)(struct checkpoint *c, const struct backend_options *o, struct backend_model **out, struct err *err);
     void (*unload)(struct backend_model *m);
     int (*encode_image)(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err);
-    /* Writes the keys and values of every token of every span and computes what the spans ask for. */
+    /* Writes the keys and values of every token of every span and computes what the spans ask for. Any mix of chunks of prompts
+     * and single tokens; pages may be shared by spans (a common beginning), the slots written never are. */
     int (*forward)(struct backend_model *m, const struct span *spans, int count, struct err *err);
+    /* Can this be picked on the device? NULL: never. The engine then asks for the row's logits and picks itself. */
+    bool (*can_pick)(const struct backend_model *m, const struct pick *p);
 
     int32_t (*page_alloc)(struct backend_model *m); /* page number, or -1 when the budget or the memory is used up */
     void (*page_free)(struct backend_model *m, int32_t page);

@@ -1,12 +1,13 @@
 /* Continuous batching without a thread of its own: a caller that finds the device free takes every waiting span with it into one
- * forward pass; a caller that finds it busy waits, and its span rides with the next pass. A lone caller computes on its own
+ * forward pass; a caller that finds it busy waits, and its spans ride with the next pass. A lone caller computes on its own
  * thread with nothing in between. */
 #include "engine/room.h"
 
-enum { BATCH_ROWS = 1024, BATCH_SPANS = 256 };
+enum { BATCH_SPANS = 256 }; /* of requests taken together; one request may have more */
 
 struct batch_request {
-    const struct span *span;
+    const struct span *spans;
+    int count, rows;
     struct batch_request *next;
     struct err err;
     int code;
@@ -27,34 +28,41 @@ void device_release(struct qvl_model *m) {
     pthread_mutex_unlock(&m->lock);
 }
 
-/* Takes waiting requests in order of arrival, as many as fit. Called with the lock held. */
-static int take_requests(struct qvl_model *m, struct batch_request **taken, struct span *spans) {
-    int count = 0, rows = 0;
-    while (m->first && count < BATCH_SPANS && (count == 0 || rows + m->first->span->count <= BATCH_ROWS)) {
+/* Takes waiting requests in order of arrival, as many as fit: *out are their spans, in `gathered` when there are several. Called
+ * with the lock held. */
+static int take_requests(struct qvl_model *m, struct batch_request **taken, struct span *gathered, const struct span **out,
+                         int *span_count) {
+    int count = 0, rows = 0, n = 0;
+    *out = m->first->spans;
+    while (m->first && (count == 0 || (n + m->first->count <= BATCH_SPANS && rows + m->first->rows <= BATCH_ROWS))) {
         struct batch_request *r = m->first;
         m->first = r->next;
         if (!m->first) m->last = NULL;
-        rows += r->span->count;
-        spans[count] = *r->span;
+        rows += r->rows;
+        if (n + r->count <= BATCH_SPANS) memcpy(gathered + n, r->spans, (size_t)r->count * sizeof *gathered);
+        n += r->count;
         taken[count++] = r;
     }
+    if (count > 1) *out = gathered;
+    *span_count = n;
     return count;
 }
 
-static void compute(struct qvl_model *m, struct batch_request **taken, struct span *spans, int count) {
+static void compute(struct qvl_model *m, struct batch_request **taken, int count, const struct span *spans, int span_count) {
     struct err err = {0};
-    int code = m->backend->forward(m->device, spans, count, &err);
+    int code = m->backend->forward(m->device, spans, span_count, &err);
     for (int i = 0; i < count; i++) {
         taken[i]->code = code;
         taken[i]->err = err;
         /* One that fails must not fail its neighbours. */
-        if (code && count > 1) taken[i]->code = m->backend->forward(m->device, &spans[i], 1, &taken[i]->err);
+        if (code && count > 1) taken[i]->code = m->backend->forward(m->device, taken[i]->spans, taken[i]->count, &taken[i]->err);
     }
 }
 
-int batch_forward(struct qvl_model *m, const struct span *span, struct err *err) {
-    struct batch_request mine = {.span = span}, *taken[BATCH_SPANS];
-    struct span spans[BATCH_SPANS];
+int batch_forward(struct qvl_model *m, const struct span *spans, int count, struct err *err) {
+    struct batch_request mine = {.spans = spans, .count = count}, *taken[BATCH_SPANS];
+    struct span gathered[BATCH_SPANS];
+    for (int i = 0; i < count; i++) mine.rows += spans[i].count;
     pthread_mutex_lock(&m->lock);
     if (m->last) m->last->next = &mine;
     else m->first = &mine;
@@ -65,11 +73,12 @@ int batch_forward(struct qvl_model *m, const struct span *span, struct err *err)
             continue;
         }
         m->computing = true;
-        int count = take_requests(m, taken, spans);
+        const struct span *all;
+        int n, requests = take_requests(m, taken, gathered, &all, &n);
         pthread_mutex_unlock(&m->lock);
-        compute(m, taken, spans, count);
+        compute(m, taken, requests, all, n);
         pthread_mutex_lock(&m->lock);
-        for (int i = 0; i < count; i++) taken[i]->done = true;
+        for (int i = 0; i < requests; i++) taken[i]->done = true;
         m->computing = false;
         pthread_cond_broadcast(&m->idle);
     }

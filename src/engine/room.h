@@ -7,6 +7,7 @@
 #define ENGINE_ROOM_H
 
 #include <pthread.h>
+#include <string.h>
 
 #include "backend/backend.h"
 #include "base/err.h"
@@ -19,6 +20,7 @@
 #include "text/tokenizer.h"
 
 enum { PREFILL_CHUNK = 512 };      /* prefill is cut at multiples of this many tokens */
+enum { BATCH_ROWS = 1024 };        /* of one forward pass, unless more sequences than that are decoded */
 enum { GRAMMARS_KEPT = 64 };
 static const int64_t image_max_pixels = 1 << 28; /* of a picture handed in, before any resize */
 
@@ -61,11 +63,19 @@ struct qvl_model {
 
 /* ---- batch.c: one device, many threads ---- */
 
-/* Computes span, together with whatever other threads have asked for by then. */
-int batch_forward(struct qvl_model *m, const struct span *span, struct err *err);
+/* Computes spans of different sequences, together with whatever other threads have asked for by then. */
+int batch_forward(struct qvl_model *m, const struct span *spans, int count, struct err *err);
 /* Exclusive use of the device for an image; the lock is not held in between. */
 void device_take(struct qvl_model *m);
 void device_release(struct qvl_model *m);
+
+static inline void token_from_pick(struct qvl_token *t, const struct picked *p) {
+    t->id = p->id;
+    t->logprob = p->logprob;
+    t->top_count = p->top_count;
+    memcpy(t->top_id, p->top_id, sizeof t->top_id);
+    memcpy(t->top_logprob, p->top_logprob, sizeof t->top_logprob);
+}
 
 /* ---- grammars.c ---- */
 int grammar_get(struct qvl_model *m, const char *schema, struct grammar **out, struct err *err);

@@ -2,16 +2,42 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/err.h"
 
 static float or_default(float value, float otherwise) { return value != 0 ? value : otherwise; }
 
+static int make_places(struct sampler *s, int vocab, struct err *err) {
+    if (s->place) return 0;
+    s->place = malloc((size_t)vocab * sizeof *s->place);
+    if (!s->place) return err_set(err, ERR_MEMORY, "out of memory for sampling");
+    for (int i = 0; i < vocab; i++) s->place[i] = -1;
+    return 0;
+}
+
+/* The entry of id, made if there is none. NULL: out of memory. */
+static struct pick_adjust *entry(struct sampler *s, int32_t id, struct err *err) {
+    if (s->place[id] >= 0) return &s->adjust[s->place[id]];
+    if (s->adjust_count == s->adjust_capacity) {
+        int want = s->adjust_capacity ? 2 * s->adjust_capacity : 64;
+        struct pick_adjust *more = realloc(s->adjust, (size_t)want * sizeof *more);
+        if (!more) {
+            err_set(err, ERR_MEMORY, "out of memory for sampling");
+            return NULL;
+        }
+        s->adjust = more;
+        s->adjust_capacity = want;
+    }
+    s->place[id] = s->adjust_count;
+    struct pick_adjust *a = &s->adjust[s->adjust_count++];
+    *a = (struct pick_adjust){.id = id, .factor = 1};
+    return a;
+}
+
 int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct sampling_config *d, int vocab,
                  const int32_t *prompt, int64_t prompt_count, struct err *err) {
     *s = (struct sampler){
-        .greedy = q->greedy, .vocab = vocab, .state = q->seed,
+        .greedy = q->greedy, .state = q->seed,
         .temperature = or_default(q->temperature, d->temperature), .top_p = or_default(q->top_p, d->top_p),
         .min_p = or_default(q->min_p, d->min_p), .top_k = q->top_k ? q->top_k : d->top_k,
         .repetition_penalty = or_default(q->repetition_penalty, d->repetition_penalty),
@@ -27,45 +53,39 @@ int sampler_init(struct sampler *s, const struct qvl_sampling *q, const struct s
     if (s->repetition_penalty == 0) s->repetition_penalty = 1;
     if (s->temperature == 0) s->temperature = 1;
     if (s->top_p == 0) s->top_p = 1;
-    s->candidates = malloc((size_t)vocab * sizeof *s->candidates);
-    bool penalties = s->repetition_penalty != 1 || s->presence_penalty != 0;
-    if (penalties) s->seen = calloc((size_t)vocab, 1);
-    if (s->frequency_penalty != 0) s->times = calloc((size_t)vocab, sizeof *s->times);
-    if (!s->candidates || (penalties && !s->seen) || (s->frequency_penalty != 0 && !s->times)) {
-        sampler_free(s);
-        return err_set(err, ERR_MEMORY, "out of memory for sampling");
+    if (s->repetition_penalty == 1 && s->presence_penalty == 0 && s->frequency_penalty == 0) return 0;
+    int r = make_places(s, vocab, err);
+    for (int64_t i = 0; !r && s->repetition_penalty != 1 && i < prompt_count; i++) {
+        struct pick_adjust *a = entry(s, prompt[i], err);
+        if (a) a->factor = s->repetition_penalty;
+        else r = ERR_MEMORY;
     }
-    for (int64_t i = 0; s->seen && i < prompt_count; i++) s->seen[prompt[i]] |= 1;
+    return r;
+}
+
+int sampler_bias(struct sampler *s, int vocab, int32_t id, float bias, struct err *err) {
+    int r = make_places(s, vocab, err);
+    struct pick_adjust *a = r ? NULL : entry(s, id, err);
+    if (!a) return ERR_MEMORY;
+    a->bias += bias;
     return 0;
 }
 
 void sampler_free(struct sampler *s) {
-    free(s->seen);
-    free(s->times);
-    s->times = NULL;
-    free(s->candidates);
-    s->seen = NULL;
-    s->candidates = NULL;
+    free(s->place);
+    free(s->adjust);
+    s->place = NULL;
+    s->adjust = NULL;
 }
 
-void sampler_accept(struct sampler *s, int32_t id) {
-    if (s->seen) s->seen[id] |= 3;
-    if (s->times) s->times[id]++;
-}
-
-static inline bool allowed(const uint32_t *mask, int32_t id) { return !mask || (mask[id >> 5] >> (id & 31) & 1); }
-
-static float penalised(const struct sampler *s, const float *logits, int32_t i) {
-    float v = s->times ? logits[i] - s->frequency_penalty * (float)s->times[i] : logits[i];
-    if (!s->seen || !s->seen[i]) return v;
-    v = v < 0 ? v * s->repetition_penalty : v / s->repetition_penalty;
-    return s->seen[i] & 2 ? v - s->presence_penalty : v;
-}
-
-static int by_score(const void *a, const void *b) {
-    const struct candidate *x = a, *y = b;
-    if (x->score != y->score) return x->score > y->score ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
+int sampler_accept(struct sampler *s, int32_t id, struct err *err) {
+    if (s->repetition_penalty == 1 && s->presence_penalty == 0 && s->frequency_penalty == 0) return 0;
+    struct pick_adjust *a = entry(s, id, err);
+    if (!a) return ERR_MEMORY;
+    a->factor = s->repetition_penalty;
+    a->then_minus = s->presence_penalty;
+    a->minus += s->frequency_penalty;
+    return 0;
 }
 
 /* uniform in [0, 1) */
@@ -76,90 +96,8 @@ static double draw(struct sampler *s) {
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
-/* The k-th largest score, by quickselect on the candidates. */
-static float kth_score(struct candidate *c, int n, int k) {
-    int low = 0, high = n - 1;
-    while (low < high) {
-        float pivot = c[low + (high - low) / 2].score;
-        int i = low, j = high;
-        while (i <= j) {
-            while (c[i].score > pivot) i++;
-            while (c[j].score < pivot) j--;
-            if (i <= j) {
-                struct candidate t = c[i];
-                c[i++] = c[j];
-                c[j--] = t;
-            }
-        }
-        if (k - 1 <= j) high = j;
-        else if (k - 1 >= i) low = i;
-        else break;
-    }
-    return c[k - 1].score;
-}
-
-int32_t sampler_pick(struct sampler *s, const float *logits, const uint32_t *mask) {
-    int n = 0;
-    int32_t best = -1;
-    float most = 0;
-    for (int32_t i = 0; i < s->vocab; i++) {
-        if (!allowed(mask, i) || isnan(logits[i])) continue;
-        float v = penalised(s, logits, i);
-        if (best < 0 || v > most) best = i, most = v;
-        if (!s->greedy) s->candidates[n++] = (struct candidate){i, v / s->temperature};
-    }
-    if (s->greedy || n <= 1) return best;
-    if (s->top_k > 0 && s->top_k < n) {
-        float least = kth_score(s->candidates, n, s->top_k);
-        int kept = 0;
-        for (int i = 0; i < n; i++)
-            if (s->candidates[i].score >= least) s->candidates[kept++] = s->candidates[i];
-        n = kept;
-    }
-    qsort(s->candidates, (size_t)n, sizeof *s->candidates, by_score);
-    double top = s->candidates[0].score, total = 0;
-    for (int i = 0; i < n; i++) total += exp(s->candidates[i].score - top);
-    if (s->top_p < 1) { /* the smallest set whose probability reaches p */
-        double sum = 0;
-        int kept = 0;
-        while (kept < n && (kept == 0 || sum < s->top_p * total)) sum += exp(s->candidates[kept++].score - top);
-        n = kept;
-        total = sum;
-    }
-    if (s->min_p > 0) {
-        int kept = 0;
-        double sum = 0;
-        while (kept < n && (kept == 0 || exp(s->candidates[kept].score - top) >= s->min_p))
-            sum += exp(s->candidates[kept++].score - top);
-        n = kept;
-        total = sum;
-    }
-    double at = draw(s) * total;
-    for (int i = 0; i < n; i++)
-        if ((at -= exp(s->candidates[i].score - top)) < 0) return s->candidates[i].id;
-    return s->candidates[n - 1].id;
-}
-
-void logprobs_of(const float *logits, int vocab, const uint32_t *mask, int32_t id, int top, struct qvl_token *out) {
-    float most = -INFINITY;
-    for (int32_t i = 0; i < vocab; i++)
-        if (allowed(mask, i) && logits[i] > most) most = logits[i];
-    double total = 0;
-    out->top_count = 0;
-    for (int32_t i = 0; i < vocab; i++) {
-        if (!allowed(mask, i) || isnan(logits[i])) continue;
-        total += exp((double)logits[i] - most);
-        if (top == 0 || (out->top_count == top && logits[i] <= out->top_logprob[top - 1])) continue;
-        int k = out->top_count < top ? out->top_count++ : top - 1;
-        for (; k > 0 && out->top_logprob[k - 1] < logits[i]; k--) {
-            out->top_logprob[k] = out->top_logprob[k - 1];
-            out->top_id[k] = out->top_id[k - 1];
-        }
-        out->top_logprob[k] = logits[i];
-        out->top_id[k] = i;
-    }
-    double norm = most + log(total);
-    for (int k = 0; k < out->top_count; k++) out->top_logprob[k] = (float)(out->top_logprob[k] - norm);
-    out->id = id;
-    out->logprob = (float)(logits[id] - norm);
+struct pick sampler_request(struct sampler *s, const uint32_t *mask, int top) {
+    return (struct pick){.sampled = !s->greedy, .temperature = s->temperature, .top_k = s->top_k, .top_p = s->top_p,
+                         .min_p = s->min_p, .draw = s->greedy ? 0 : draw(s), .top = top, .mask = mask, .adjust = s->adjust,
+                         .adjust_count = s->adjust_count};
 }

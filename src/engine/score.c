@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "engine/sampler.h"
+#include "backend/pick.h"
 #include "engine/sequence.h"
 #include "engine/session.h"
 
@@ -35,8 +35,11 @@ int qvl_score(struct qvl_session *s, int top_k, struct qvl_token **tokens, size_
         int rows[PREFILL_CHUNK];
         for (int i = 0; i < upto - from; i++) rows[i] = i;
         r = sequence_step(&q, upto, rows, (int)(upto - from), logits, NULL, err);
-        for (int64_t i = from; !r && i < upto && i + 1 < n; i++)
-            logprobs_of(logits + (i - from) * vocab, (int)vocab, NULL, q.prompt.ids[i + 1], top_k, &list[i + 1]);
+        for (int64_t i = from; !r && i < upto && i + 1 < n; i++) {
+            struct picked p;
+            pick_score(logits + (i - from) * vocab, (int)vocab, q.prompt.ids[i + 1], top_k, &p);
+            token_from_pick(&list[i + 1], &p);
+        }
     }
     sequence_close(&q);
     free(logits);

@@ -42,6 +42,7 @@ int sequence_match(struct sequence *s, struct err *err) {
     int64_t n = s->prompt.count;
     int r = reserve_pages(s, n + PAGE, err);
     if (r) return r;
+    sequence_rewind(s, 0);
     struct kv_store *kv = &s->m->kv;
     struct kv_entry *e = NULL;
     pthread_mutex_lock(&s->m->lock);
@@ -78,8 +79,10 @@ int sequence_match(struct sequence *s, struct err *err) {
         }
         s->reused = n - 1;
     }
-    kv->hit_tokens += s->reused;
-    kv->miss_tokens += n - s->reused;
+    kv->hit_tokens += s->reused - s->counted_hits;
+    kv->miss_tokens += n - s->reused - s->counted_misses;
+    s->counted_hits = s->reused;
+    s->counted_misses = n - s->reused;
     pthread_mutex_unlock(&s->m->lock);
     return 0;
 }
@@ -144,14 +147,6 @@ static int make_room(struct sequence *s, int64_t upto, struct err *err) {
     return r ? ERR_STATE : 0;
 }
 
-/* The visual rows of tokens [from, upto) as a span wants them. */
-struct visual_rows {
-    int32_t *row;
-    float *values;             /* gathered, or NULL when one picture's features are used in place */
-    const float *level[1 + CONFIG_MAX_DEEPSTACK];
-    int levels;
-};
-
 static int gather_visual(struct sequence *s, int64_t from, int64_t upto, struct visual_rows *v, struct err *err) {
     int first = -1;
     bool several = false;
@@ -196,40 +191,59 @@ static int gather_visual(struct sequence *s, int64_t from, int64_t upto, struct 
     return 0;
 }
 
-int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden,
-                  struct err *err) {
+int sequence_prepare(struct sequence *s, int64_t upto, struct sequence_pass *p, struct err *err) {
+    *p = (struct sequence_pass){.upto = upto};
     int r = make_room(s, upto, err);
+    if (!r) r = gather_visual(s, s->computed, upto, &p->visual, err);
     if (r) return r;
-    struct visual_rows v;
-    if ((r = gather_visual(s, s->computed, upto, &v, err))) return r;
-    double start = clock_seconds();
-    const struct span span = {
+    p->span = (struct span){
         .ids = s->prompt.ids + s->computed, .count = (int)(upto - s->computed), .first = s->computed,
         .positions = s->prompt.positions + 3 * s->computed, .pages = s->pages, .page_count = s->page_count,
-        .visual_row = v.row, .visual_levels = v.level, .levels = v.levels,
-        .logits_rows = rows, .logits_count = row_count, .logits = logits, .hidden = hidden};
-    r = batch_forward(s->m, &span, err);
-    if (v.values) {
-        free(v.values);
-        free(v.row);
+        .visual_row = p->visual.row, .visual_levels = p->visual.level, .levels = p->visual.levels};
+    return 0;
+}
+
+void sequence_commit(struct sequence *s, struct sequence_pass *p, bool done, double seconds) {
+    if (p->visual.values) {
+        free(p->visual.values);
+        free(p->visual.row);
     }
-    s->forward_seconds += clock_seconds() - start;
+    p->visual = (struct visual_rows){0};
+    s->forward_seconds += seconds;
     s->forwards++;
-    if (r) return r;
+    if (!done) return;
     int64_t full = s->computed / PAGE;
-    s->computed = upto;
+    s->computed = p->upto;
     s->logits_known = false;
     pthread_mutex_lock(&s->m->lock);
-    for (; (full + 1) * PAGE <= upto; full++) {
+    for (; (full + 1) * PAGE <= p->upto; full++) {
         s->chain[full + 1] = page_key(s, full, PAGE);
         kv_publish(&s->m->kv, s->chain[full + 1], s->pages[full], PAGE, NULL);
     }
     pthread_mutex_unlock(&s->m->lock);
-    return 0;
 }
 
-/* Publishes the page that ends with token n - 1, with that row's logits when they are at hand. */
-static void publish_end(struct sequence *s, int64_t n, const float *logits) {
+int64_t sequence_next(const struct sequence *s) {
+    int64_t upto = (s->computed / PREFILL_CHUNK + 1) * PREFILL_CHUNK;
+    return upto < s->prompt.count ? upto : s->prompt.count;
+}
+
+int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden,
+                  struct err *err) {
+    struct sequence_pass p;
+    int r = sequence_prepare(s, upto, &p, err);
+    if (r) return r;
+    p.span.logits_rows = rows;
+    p.span.logits_count = row_count;
+    p.span.logits = logits;
+    p.span.hidden = hidden;
+    double start = clock_seconds();
+    r = batch_forward(s->m, &p.span, 1, err);
+    sequence_commit(s, &p, r == 0, clock_seconds() - start);
+    return r;
+}
+
+void sequence_publish(struct sequence *s, int64_t n, const float *logits) {
     if (n <= 0 || n > s->computed) return;
     int64_t full = (n - 1) / PAGE;
     pthread_mutex_lock(&s->m->lock);
@@ -237,26 +251,9 @@ static void publish_end(struct sequence *s, int64_t n, const float *logits) {
     pthread_mutex_unlock(&s->m->lock);
 }
 
-int sequence_run(struct sequence *s, int64_t publish_at, struct err *err) {
-    while (s->computed < s->prompt.count) {
-        int64_t upto = (s->computed / PREFILL_CHUNK + 1) * PREFILL_CHUNK;
-        if (upto > s->prompt.count) upto = s->prompt.count;
-        int last = (int)(upto - s->computed) - 1;
-        bool end = upto == s->prompt.count;
-        if (s->cancel && __atomic_load_n(s->cancel, __ATOMIC_RELAXED)) return err_set(err, ERR_CANCELLED, "cancelled");
-        int r = sequence_step(s, upto, &last, end ? 1 : 0, s->logits, NULL, err);
-        if (r) return r;
-        s->logits_known = end;
-    }
-    if (publish_at > 0) publish_end(s, publish_at, publish_at == s->computed ? s->logits : NULL);
-    return 0;
-}
-
-void sequence_publish(struct sequence *s, int64_t n) { publish_end(s, n, NULL); }
-
 void sequence_close(struct sequence *s) {
     if (!s->m) return;
-    publish_end(s, s->computed, NULL);
+    sequence_publish(s, s->computed, NULL);
     pthread_mutex_lock(&s->m->lock);
     for (int i = s->page_count - 1; i >= 0; i--) {
         if (s->m->kv.pages[s->pages[i]].writer == s) s->m->kv.pages[s->pages[i]].writer = NULL;

@@ -14,28 +14,43 @@ struct sequence {
     struct hash128 *chain;     /* chain[i]: key of the first i full pages; chain[0] is the model's identity */
     bool logits_known;         /* logits holds the row of token computed - 1 */
     float *logits;             /* (vocab) */
+    int64_t counted_hits, counted_misses; /* in the statistics of the cache */
     double image_seconds, forward_seconds;
     int64_t forwards;
-    const int *cancel;         /* non-zero: sequence_run stops with ERR_CANCELLED before its next pass; NULL: never */
     const struct vision_features **held; /* (visual_count) features in use, NULL until needed */
 };
 
 /* Takes over *prompt. Nothing is computed yet: sequence_match looks for a known beginning. */
 int sequence_open(struct sequence *s, struct qvl_model *m, struct prompt *prompt, struct err *err);
-/* Takes what the cache knows of the prompt as it now is; only on a sequence of which nothing is computed. */
+/* Takes what the cache knows of the prompt as it now is; only on a sequence that has computed nothing itself. */
 int sequence_match(struct sequence *s, struct err *err);
 /* Forgets what is computed from token `length` on. */
 void sequence_rewind(struct sequence *s, int64_t length);
 int sequence_append(struct sequence *s, const int32_t *ids, int64_t count, struct err *err);
-/* Computes everything that is not computed yet; afterwards s->logits belongs to the last token. publish_at: also publish the page
- * that ends at this token (a prompt's end inside a page), 0 = none. */
-int sequence_run(struct sequence *s, int64_t publish_at, struct err *err);
-/* Computes tokens [s->computed, upto) with what the caller wants of the rows, in one pass; upto - computed at most PREFILL_CHUNK.
- */
+/* The visual rows of some tokens as a span wants them. */
+struct visual_rows {
+    int32_t *row;
+    float *values;             /* gathered, or NULL when one picture's features are used in place */
+    const float *level[1 + CONFIG_MAX_DEEPSTACK];
+    int levels;
+};
+/* One pass over tokens [computed, upto): sequence_prepare fills the span, the caller adds what it wants of the rows and has it
+ * computed (batch_forward), sequence_commit takes note. Must not move in between. upto - computed at most PREFILL_CHUNK. */
+struct sequence_pass {
+    struct span span;
+    int64_t upto;
+    struct visual_rows visual;
+};
+int sequence_prepare(struct sequence *s, int64_t upto, struct sequence_pass *pass, struct err *err);
+/* After the pass, which took so long; done: it was computed. Also to be called when it was not. */
+void sequence_commit(struct sequence *s, struct sequence_pass *pass, bool done, double seconds);
+/* Where the next pass over what is not computed yet ends: prefill is cut at fixed places. */
+int64_t sequence_next(const struct sequence *s);
+/* All three: what the caller wants of the rows, in one pass. */
 int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden,
                   struct err *err);
-/* Publishes the page that ends with token n - 1 as the end of a prompt. */
-void sequence_publish(struct sequence *s, int64_t n);
+/* Publishes the page that ends with token n - 1 as the end of a prompt, with that row's logits when they are at hand. */
+void sequence_publish(struct sequence *s, int64_t n, const float *logits);
 /* Publishes what was computed and lets the pages go. */
 void sequence_close(struct sequence *s);
 
