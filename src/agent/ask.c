@@ -1,25 +1,20 @@
 #include "agent/ask.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/ask_engine.h"
 #include "agent/hands.h"
 #include "base/clock.h"
 #include "base/json.h"
-
-enum { ANSWER_TOKENS = 40, THINK_TOKENS = 256 };
 
 struct asker {
     struct ask_options options;
     char *system;
     struct answerer by;
-    struct qvl_session *session; /* the engine's; NULL when another answers */
-    bool thinking;
+    struct engine_answerer *engine; /* NULL when another answers */
 };
-
-static int engine_answer(void *user, const struct question *q, struct answer *out, struct err *err);
 
 int asker_new(struct qvl_model *model, const struct ask_options *o, struct asker **out, struct err *err) {
     struct asker *a = calloc(1, sizeof *a);
@@ -32,12 +27,9 @@ int asker_new(struct qvl_model *model, const struct ask_options *o, struct asker
     if (o->answerer) {
         a->by = *o->answerer;
     } else {
-        struct qvl_info info;
-        qvl_model_info(model, &info);
-        a->thinking = info.thinking;
-        a->by = (struct answerer){engine_answer, a};
-        int code = qvl_session_new(model, &a->session, err);
+        int code = engine_answerer_new(model, NULL, &a->engine, err);
         if (code) return asker_free(a), code;
+        a->by = engine_answerer_door(a->engine);
     }
     *out = a;
     return 0;
@@ -45,7 +37,7 @@ int asker_new(struct qvl_model *model, const struct ask_options *o, struct asker
 
 void asker_free(struct asker *a) {
     if (!a) return;
-    qvl_session_free(a->session);
+    engine_answerer_free(a->engine);
     free(a->system);
     free(a);
 }
@@ -72,6 +64,8 @@ void question_token(const struct question *q, const char *text, size_t n) {
     }
 }
 
+double question_now(const struct question *q) { return q->now ? q->now() : clock_seconds(); }
+
 int action_of_answer(const char *text, const bool offered[ACTION_COUNT], char *reason, size_t cap) {
     struct arena arena = {0};
     struct err err = {0};
@@ -84,60 +78,6 @@ int action_of_answer(const char *text, const bool offered[ACTION_COUNT], char *r
     else if (!offered[action]) snprintf(reason, cap, "%s is not offered here", name), action = -1;
     arena_free(&arena);
     return action;
-}
-
-static int on_text(void *user, const char *text, size_t n, bool thinking) {
-    (void)thinking;
-    question_token(user, text, n);
-    return 0;
-}
-
-static int generate(struct asker *a, const struct question *q, struct answer *out, struct qvl_result *result, struct err *err) {
-    struct qvl_part system = {.text = q->system};
-    struct qvl_part user[2] = {{.rgb = q->rgb, .width = q->width ? q->width : FRAME_WIDTH, .height = q->height ? q->height : FRAME_HEIGHT},
-                               {.text = q->prompt}};
-    qvl_session_clear(a->session);
-    int code = qvl_session_message(a->session, QVL_SYSTEM, &system, 1, err);
-    if (!code) code = qvl_session_message(a->session, QVL_USER, user + !q->rgb, q->rgb ? 2 : 1, err);
-    size_t count = 0;
-    if (!code) code = qvl_session_ids(a->session, &out->prompt_tokens, &count, err);
-    if (code) return code;
-    out->prompt_token_count = (int)count;
-    struct qvl_generate g = {
-        .sampling = {.greedy = q->greedy, .temperature = q->temperature, .seed = q->seed},
-        .max_tokens = a->thinking ? ANSWER_TOKENS + THINK_TOKENS : ANSWER_TOKENS,
-        .think_tokens = a->thinking ? THINK_TOKENS : 0,
-        .json_schema = q->schema,
-        .no_append = true,
-        .on_text = q->events ? on_text : NULL,
-        .user = (void *)q,
-    };
-    return qvl_generate(a->session, &g, result, err);
-}
-
-static int engine_answer(void *user, const struct question *q, struct answer *out, struct err *err) {
-    struct asker *a = user;
-    struct qvl_result r = {0};
-    int code = generate(a, q, out, &r, err);
-    if (code) return err_context(err, "the model failed");
-    out->text = r.text;
-    r.text = NULL;
-    double log_probability = 0;
-    out->answer_tokens = r.token_count ? malloc(r.token_count * sizeof *out->answer_tokens) : NULL;
-    for (size_t i = 0; i < r.token_count; i++) {
-        if (out->answer_tokens) out->answer_tokens[out->answer_token_count++] = r.tokens[i].id;
-        if (!r.tokens[i].forced && !a->thinking) log_probability += r.tokens[i].logprob;
-    }
-    out->confidence = a->thinking ? 0 : (float)exp(log_probability);
-    out->cached_tokens = r.cached_tokens;
-    /* Where the schema leaves one answer only, the engine computes nothing. */
-    bool computed = r.image_seconds + r.prefill_seconds + r.decode_seconds > 0;
-    out->computed_tokens = computed ? r.prompt_tokens - r.cached_tokens + (int64_t)r.token_count : 0;
-    out->image_ms = r.image_seconds * 1e3;
-    out->prefill_ms = r.prefill_seconds * 1e3;
-    out->generate_ms = r.decode_seconds * 1e3;
-    qvl_result_free(&r);
-    return 0;
 }
 
 void asker_question(struct asker *a, const struct question *question, struct answer *out) {

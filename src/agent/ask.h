@@ -3,6 +3,7 @@
 #ifndef AGENT_ASK_H
 #define AGENT_ASK_H
 
+#include "agent/ballot.h"
 #include "agent/scene.h"
 
 struct asker;
@@ -14,7 +15,11 @@ struct answer {
     char *text;              /* as generated, or NULL; freed by answer_free */
     int32_t *prompt_tokens, *answer_tokens; /* NULL when who answers tells no ids */
     int prompt_token_count, answer_token_count;
-    float confidence;        /* product of the probabilities of the tokens that were a choice; 0: not known */
+    float confidence;        /* product of the probabilities of the answer's tokens that were a choice; 0: not known */
+    char model[96];          /* who of several answered; "": there is only one */
+    char route_reason[200];  /* why that one was asked (router.h) */
+    struct vote votes[VOTE_MAX]; /* best of n: what was answered; vote_count 0: one answer only */
+    int vote_count;
     int64_t cached_tokens, computed_tokens;
     double image_ms, prefill_ms, generate_ms, total_ms;
 };
@@ -30,11 +35,15 @@ struct question {
     float temperature;
     uint64_t seed;               /* of the sampler */
     uint32_t decision;           /* its number in the episode, from 1 */
+    double deadline;             /* clock_seconds() by which thinking must end and the answer begin; 0: none */
+    double (*now)(void);         /* the clock of the deadline; NULL: clock_seconds */
     const struct step *step;     /* what is decided on: scene, what is seen, whether the agent is stuck; for a router; may be NULL */
     const struct agent_events *events; /* for question_token */
 };
 /* Tells the subscribers a piece of the answer as it comes. */
 void question_token(const struct question *q, const char *text, size_t n);
+
+double question_now(const struct question *q);
 
 /* Who answers. Fills text, and what is known of tokens, confidence and times, in *out (zeroed before). A negative code with the
  * reason in err makes this decision a fallback, with out->give_up it ends the run. One answerer may be asked from several threads. */

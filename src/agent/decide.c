@@ -45,6 +45,10 @@ static int ask_model(struct agent *a, struct step *s, enum scene scene, const bo
     s->answer_tokens = r->answer_tokens;
     s->answer_token_count = r->answer_token_count;
     s->confidence = r->confidence;
+    s->model = *r->model ? r->model : NULL;
+    s->route_reason = *r->route_reason ? r->route_reason : NULL;
+    s->votes = r->votes;
+    s->vote_count = r->vote_count;
     s->cached_tokens = r->cached_tokens;
     s->ask_ms = r->total_ms;
     s->image_ms = r->image_ms;

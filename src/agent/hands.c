@@ -84,11 +84,12 @@ bool hands_stopped(const struct hands *h) { return h->stop && *h->stop; }
 /* The stairs prompt opens a few frames after the step: on the stairs the field counts only when it stays for so long. */
 enum { STAIRS_FRAMES = 14, WAIT_STRIDE = 2, SETTLE_FRAMES = 3 };
 
+/* A wish to stop waits for this too: a step that was cut short could not be lived again (record/run_resume.c). */
 bool hands_ready(struct hands *h) {
     int on_stairs = 0;
     for (int waited = 0; waited < READY_LIMIT; waited += WAIT_STRIDE) {
         const struct world *w = &h->world;
-        if (hands_outcome(h) != OUTCOME_NONE || hands_stopped(h) || h->presses_full) return true;
+        if (hands_outcome(h) != OUTCOME_NONE || h->presses_full) return true;
         enum scene scene = scene_of(w);
         const struct monster *l = world_leader(w);
         bool ready = scene != SCENE_NONE;

@@ -12,7 +12,7 @@
 #include "app/term_view.h"
 #include "base/file.h"
 #include "record/hash.h"
-#include "record/run.h"
+#include "record/run_set.h"
 #include "record/video.h"
 
 enum { ROM_LIMIT = 64 << 20, LONGEST_GAP = 1000 * 1000 /* frames between two steps: 4.6 hours of game time */ };
@@ -35,7 +35,8 @@ static void on_signal(int number) {
 
 static int usage(FILE *to, int status) {
     fputs("usage: pmd-agent replay RUN [--rom FILE] [--episode N] [--watch] [--video FILE.mp4]\n"
-          "Plays a recorded run again in a fresh emulator and checks every picture and every state against the record.\n"
+          "Plays a recorded run again in a fresh emulator and checks every picture and every state against the record. A run of several\n"
+          "games is checked game by game; RUN/game-001 is the first of them alone.\n"
           "  --rom FILE      the ROM, when it is not where the run says\n"
           "  --episode N     this episode only (default: all)\n"
           "  --watch         show it in the terminal\n"
@@ -151,7 +152,7 @@ static int move_to_episode(struct replay *p, int *present, int target, int only,
 static int replay_all(struct replay *p, int only, struct err *err) {
     const struct run_episode *episodes;
     int count = run_reader_episodes(p->reader, &episodes), present = 0, code = 0;
-    if (count == 0) return err_set(err, ERR_FORMAT, "the run holds no episode: it was cut off before the first");
+    if (count == 0 && !run_reader_info(p->reader)->finished) return err_set(err, ERR_FORMAT, "the run holds no episode: it was cut off before the first");
     if (only > count) return err_set(err, ERR_ARGUMENT, "the run has %d episodes, --episode asks for %d", count, only);
     struct run_line *line = malloc(sizeof *line);
     if (!line) return err_set(err, ERR_MEMORY, "out of memory");
@@ -192,6 +193,27 @@ static int open_game(struct replay *p, const char *rom_path, struct err *err) {
     return code;
 }
 
+/* Returns the exit status. */
+static int replay_run(const char *folder, bool name, const char *rom, const char *film, int only, bool watch) {
+    struct replay p = {0};
+    struct err err = {0};
+    int code = run_open(folder, &p.reader, &err);
+    if (!code) code = open_game(&p, rom, &err);
+    if (!code && film) code = video_open(film, &p.video, &err);
+    if (!code && watch) p.view = term_view_open(&(struct term_view_options){.kind = VIEW_AUTO, .fd = 1, .title = "replay"});
+    if (!code) code = replay_all(&p, only, &err);
+    term_view_close(p.view);
+    struct err film_err = {0};
+    int film_code = video_close(p.video, code == 0, &film_err);
+    if (p.emulator) emulator_close(p.emulator);
+    run_close(p.reader);
+    if (code) fprintf(stderr, "pmd-agent replay: %s%s%s\n", name ? folder : "", name ? ": " : "", err.message);
+    if (film_code) fprintf(stderr, "pmd-agent replay: %s\n", film_err.message);
+    if (code || film_code) return code == ERR_CANCELLED ? 130 : 1;
+    printf("%s%s%llu steps, %llu frames: identical\n", name ? folder : "", name ? ": " : "", (unsigned long long)p.steps, (unsigned long long)p.frames);
+    return 0;
+}
+
 int cmd_replay(int argc, char **argv) {
     static const struct option options[] = {{"rom", required_argument, NULL, 'r'}, {"episode", required_argument, NULL, 'e'},
                                             {"watch", no_argument, NULL, 'w'},     {"video", required_argument, NULL, 'v'},
@@ -213,21 +235,15 @@ int cmd_replay(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    struct replay p = {0};
+    struct run_set set;
     struct err err = {0};
-    int code = run_open(argv[optind], &p.reader, &err);
-    if (!code) code = open_game(&p, rom, &err);
-    if (!code && film) code = video_open(film, &p.video, &err);
-    if (!code && watch) p.view = term_view_open(&(struct term_view_options){.kind = VIEW_AUTO, .fd = 1, .title = "replay"});
-    if (!code) code = replay_all(&p, only, &err);
-    term_view_close(p.view);
-    struct err film_err = {0};
-    int film_code = video_close(p.video, code == 0, &film_err);
-    if (p.emulator) emulator_close(p.emulator);
-    run_close(p.reader);
-    if (code) fprintf(stderr, "pmd-agent replay: %s\n", err.message);
-    if (film_code) fprintf(stderr, "pmd-agent replay: %s\n", film_err.message);
-    if (code || film_code) return code == ERR_CANCELLED ? 130 : 1;
-    printf("%llu steps, %llu frames: identical\n", (unsigned long long)p.steps, (unsigned long long)p.frames);
-    return 0;
+    if (run_set_open(argv[optind], &set, &err)) return fprintf(stderr, "pmd-agent replay: %s\n", err.message), 1;
+    int status = 0;
+    if (set.games && (film || only)) status = usage(stderr, 2); /* of one game: RUN/game-001 */
+    for (int i = 0; i < (set.games ? set.games : 1) && !status; i++) {
+        char folder[PATH_MAX];
+        status = replay_run(run_set_game(&set, i, folder), set.games > 0, rom, film, only, watch);
+    }
+    run_set_close(&set);
+    return status;
 }

@@ -74,3 +74,17 @@ void play_model_close(struct play_model *m) {
     openai_model_close(m->server);
     mock_model_close(m->mock);
 }
+
+int play_model_game_open(struct play_model *m, const struct play_options *o, struct play_model_game *out, struct err *err) {
+    *out = (struct play_model_game){.by = m->by};
+    if (!m->engine) return 0;
+    struct engine_answerer_options options = {.think_tokens = o->think_tokens, .best_of = o->best_of, .sum_vote = o->vote_sum};
+    int code = engine_answerer_new(m->engine, &options, &out->engine, err);
+    if (!code) out->by = engine_answerer_door(out->engine);
+    return code;
+}
+
+void play_model_game_close(struct play_model_game *g) {
+    engine_answerer_free(g->engine);
+    *g = (struct play_model_game){0};
+}

@@ -4,7 +4,7 @@
 
 #include <limits.h>
 
-#include "agent/ask.h"
+#include "agent/ask_engine.h"
 #include "app/play_options.h"
 #include "base/buf.h"
 
@@ -20,10 +20,20 @@ struct play_model {
     char label[1200];         /* how every output names it: what the user asked for; a mock says that it is one */
 };
 
+/* What one of several games has of it. */
+struct play_model_game {
+    struct answerer by;
+    struct engine_answerer *engine;
+};
+
 /* Loads or connects. stop: ends waiting for a server. Closing is due in every case. */
 int play_model_open(const struct play_options *o, volatile bool *stop, struct play_model *m, struct err *err);
 /* Appends one JSON object about it, for run.json; nothing when none was opened. */
 void play_model_detail(const struct play_model *m, struct buf *out);
 void play_model_close(struct play_model *m);
+
+/* For one game, one thread. Closing is due in every case, before the model's. */
+int play_model_game_open(struct play_model *m, const struct play_options *o, struct play_model_game *out, struct err *err);
+void play_model_game_close(struct play_model_game *g);
 
 #endif

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/ballot.h"
+
 const char *const backend_name[] = {"hf", "local", "openai", "mock"};
 
 static const char help[] =
@@ -30,6 +32,9 @@ static const char help[] =
     "                      OPENAI_API_KEY.  --no-stream  the answer in one piece;  --server-timeout S  of one answer (default 120)\n"
     "  --mock-script FILE  mock: one action a line (walk_north, hit_ne, eat ...), from the top again after the last\n"
     "  --prompt FILE       words that go with the picture (default configs/prompts/tinywoods.txt; how to write one: src/agent/prompt.h)\n"
+    "  --best-of N         N answers to every question, which share the prompt's computation; the one given most often is taken, among equals\n"
+    "                      the likelier one. --vote sum: the largest sum of probabilities. All votes are recorded\n"
+    "  --think-tokens N    a Thinking model's thought is closed after N tokens and the answer follows (default 256)\n"
     "  --temperature T     0 (default): always the likeliest action; above: sampled, the same for the same seed\n"
     "  --no-picture HOW    a control: `blank` shows the model a black picture, `other` that of another dungeon. If it still plays as\n"
     "                      well, it does not look\n"
@@ -39,10 +44,13 @@ static const char help[] =
     "  --seed S            of the first dungeon (default 1000000, the first of the 200 test seeds); the next episodes take S+1, S+2 ...\n"
     "  --episodes N        default 1\n"
     "  --max-decisions N   per episode, default 2000\n"
-    "  --jobs J            so many games at the same time (then nothing is recorded); results do not depend on it\n"
+    "  --games N           so many games at the same time, each with its own emulator and all with the same model, whose engine computes\n"
+    "                      for all that wait at once; results do not depend on it (--jobs is the same)\n"
     "what you get\n"
     "  --json              one JSON object on standard output, a progress bar with the remaining time on standard error\n"
-    "  --record DIR        record the run in DIR instead of runs/<time>;  --no-record  record nothing\n"
+    "  --record DIR        record the run in DIR instead of runs/<time>;  --no-record  record nothing. Several games: a run for each in it\n"
+    "  --resume RUN        go on with a run that was stopped or killed, with the arguments it was begun with; at most the step it was in is\n"
+    "                      lost. With it: --json, --speed, --device, --threads, --rom, --server and its options\n"
     "  --video FILE.mp4    a film of the game (needs ffmpeg)\n"
     "  --speed X           watching: X times the console's speed (default 2; 0 = as fast as it goes)\n"
     "\n"
@@ -50,6 +58,8 @@ static const char help[] =
     "  pmd-agent play --policy oracle --seed 7 --speed 4          watch the teacher\n"
     "  pmd-agent play --episodes 200 --json --no-record           the clear rate over the test seeds\n"
     "  pmd-agent play --episodes 200 --json --no-picture blank    does it look? (the rate must fall)\n"
+    "  pmd-agent play --games 16 --episodes 16                    sixteen games, one model\n"
+    "  pmd-agent play --resume runs/20260101-120000-4711          go on after a power cut\n"
     "  pmd-agent play --model Qwen/Qwen3-VL-2B-Instruct           a checkpoint from the Hub\n"
     "  pmd-agent play --server http://127.0.0.1:8000/v1           the model that a server offers\n"
     "\n"
@@ -92,23 +102,40 @@ static int choose_backend(struct play_options *o, const char *flag) {
     return 0;
 }
 
-int play_options_parse(int argc, char **argv, struct play_options *o) {
-    enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, JSON, RECORD, NO_RECORD,
-           VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, HELP };
-    static const struct option options[] = {
-        {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
-        {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
-        {"seed", 1, NULL, SEED}, {"episodes", 1, NULL, EPISODES}, {"max-decisions", 1, NULL, DECISIONS}, {"jobs", 1, NULL, JOBS},
-        {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
-        {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
-        {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT}, {"help", 0, NULL, HELP}, {0}};
+enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD,
+       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, HELP };
+static const struct option options[] = {
+    {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
+    {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
+    {"seed", 1, NULL, SEED}, {"episodes", 1, NULL, EPISODES}, {"max-decisions", 1, NULL, DECISIONS}, {"jobs", 1, NULL, JOBS}, {"games", 1, NULL, JOBS},
+    {"best-of", 1, NULL, BEST_OF}, {"vote", 1, NULL, VOTE}, {"think-tokens", 1, NULL, THINK_TOKENS}, {"resume", 1, NULL, RESUME},
+   
+    {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
+    {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
+    {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT}, {"help", 0, NULL, HELP}, {0}};
+
+/* What may be different when a run goes on: how it is shown and where it is computed. */
+static bool may_change(int c) {
+    static const int those[] = {JSON, SPEED, DEVICE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, RESUME, HELP, 'h', '?'};
+    for (size_t i = 0; i < sizeof those / sizeof *those; i++) {
+        if (those[i] == c) return true;
+    }
+    return false;
+}
+
+/* changes_only: to go on with a run. */
+static int parse(int argc, char **argv, bool changes_only, struct play_options *o) {
     *o = (struct play_options){.policy = POLICY_MODEL, .episodes = 1, .jobs = 1, .seed = AGENT_TEST_SEED_FIRST, .speed = 2};
     long long n = 0;
     double x = 0;
     const char *backend = NULL;
-    int c;
+    int c, which = 0;
     optind = 0;
-    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "h", options, &which)) != -1) {
+        if (changes_only && !may_change(c)) {
+            fprintf(stderr, "pmd-agent play: --%s: a run goes on as it was begun; with --resume it cannot be changed (--help explains)\n", options[which].name);
+            return 2;
+        }
         switch (c) {
         case POLICY:
             for (o->policy = 0; o->policy < POLICY_COUNT && strcmp(optarg, policy_name[o->policy]);) o->policy++;
@@ -138,9 +165,22 @@ int play_options_parse(int argc, char **argv, struct play_options *o) {
             o->max_decisions = (int)n;
             break;
         case JOBS:
-            if (!whole(optarg, 1, 256, &n)) return wrong("--jobs", optarg, "a number from 1 to 256");
+            if (!whole(optarg, 1, RUN_GAMES, &n)) return wrong("--games", optarg, "a number from 1 to 256");
             o->jobs = (int)n;
             break;
+        case BEST_OF:
+            if (!whole(optarg, 1, VOTE_MAX, &n)) return wrong("--best-of", optarg, "a number from 1 to 32");
+            o->best_of = (int)n;
+            break;
+        case VOTE:
+            if (strcmp(optarg, "count") && strcmp(optarg, "sum")) return wrong("--vote", optarg, "count or sum");
+            o->vote_sum = *optarg == 's';
+            break;
+        case THINK_TOKENS:
+            if (!whole(optarg, 1, 1000000, &n)) return wrong("--think-tokens", optarg, "a number from 1 to 1000000");
+            o->think_tokens = (int)n;
+            break;
+        case RESUME: o->resume = optarg; break;
         case THREADS:
             if (!whole(optarg, 1, 1024, &n)) return wrong("--threads", optarg, "a number from 1 to 1024");
             o->threads = (int)n;
@@ -167,11 +207,62 @@ int play_options_parse(int argc, char **argv, struct play_options *o) {
     }
     if (optind < argc) return wrong("argument", argv[optind], "options only");
     if (o->record && o->no_record) return wrong("--record", o->record, "either --record or --no-record");
-    if (o->jobs > 1 && (o->record || o->video)) return wrong("--jobs", "with --record or --video", "one game at a time for these");
+    if (changes_only) return 0;
+    if (o->jobs > 1 && o->video) return wrong("--games", "with --video", "one game at a time for a film");
     if (o->picture != PICTURE_REAL && o->policy != POLICY_MODEL) return wrong("--no-picture", "without a model", "--policy model");
     if (o->policy == POLICY_MODEL && choose_backend(o, backend)) return 2;
     if ((uint64_t)o->seed + (uint64_t)o->episodes > UINT32_MAX) return wrong("--seed", "with --episodes", "seeds up to 4294967295");
     if (o->jobs > o->episodes) o->jobs = o->episodes;
-    if (o->jobs > 1) o->no_record = true;
+    o->backend_given = backend != NULL;
     return 0;
+}
+
+static void write_arguments(int argc, char **argv, struct play_options *o) {
+    buf_char(&o->arguments, '[');
+    for (int i = 1; i < argc; i++) {
+        if (i > 1) buf_char(&o->arguments, ',');
+        buf_json_string(&o->arguments, argv[i], strlen(argv[i]));
+    }
+    /* What came from the environment must not change when the run goes on. */
+    if (o->policy == POLICY_MODEL && !o->backend_given) buf_printf(&o->arguments, "%s\"--backend\",\"%s\"", argc > 1 ? "," : "", backend_name[o->backend]);
+    buf_char(&o->arguments, ']');
+}
+
+/* The arguments of the run, then those given now: the later ones count. */
+static int parse_resumed(int argc, char **argv, struct play_options *o) {
+    struct err err = {0};
+    struct run_set past = {0};
+    const char *folder = o->resume;
+    if (run_set_open(folder, &past, &err)) return fprintf(stderr, "pmd-agent play: %s\n", err.message), 2;
+    uint32_t count = past.arguments ? past.arguments->count : 0;
+    const char **all = calloc((size_t)argc + count + 1, sizeof *all);
+    int status = 2, n = 0;
+    if (!past.arguments) fprintf(stderr, "pmd-agent play: %s: the run does not say how it was begun (it is of an older program): it cannot go on\n", folder);
+    else if (!all) fprintf(stderr, "pmd-agent play: out of memory\n");
+    if (past.arguments && all) {
+        all[n++] = argv[0];
+        for (uint32_t i = 0; i < count; i++) all[n++] = past.arguments->items[i]->string;
+        for (int i = 1; i < argc; i++) all[n++] = argv[i];
+        status = parse(n, (char **)all, false, o);
+    }
+    free(all);
+    o->past = past;
+    o->resume = folder;
+    o->record = NULL;
+    return status;
+}
+
+int play_options_parse(int argc, char **argv, struct play_options *o) {
+    bool resume = false;
+    for (int i = 1; i < argc; i++) resume |= !strcmp(argv[i], "--resume") || !strncmp(argv[i], "--resume=", 9);
+    int status = parse(argc, argv, resume, o);
+    if (status) return status;
+    if (resume) return parse_resumed(argc, argv, o);
+    write_arguments(argc, argv, o);
+    return 0;
+}
+
+void play_options_free(struct play_options *o) {
+    buf_free(&o->arguments);
+    run_set_close(&o->past);
 }

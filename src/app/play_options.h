@@ -3,6 +3,7 @@
 #define APP_PLAY_OPTIONS_H
 
 #include "agent/agent.h"
+#include "record/run_set.h"
 
 enum backend { BACKEND_HF, BACKEND_LOCAL, BACKEND_OPENAI, BACKEND_MOCK, BACKEND_COUNT };
 extern const char *const backend_name[]; /* "hf", "local", "openai", "mock" */
@@ -17,9 +18,16 @@ struct play_options {
     double speed;       /* times the console's speed while watching; 0 = as fast as it goes */
     double server_timeout_s; /* 0: the default */
     float temperature;
+    int think_tokens, best_of; /* 0: the default, one answer */
+    bool vote_sum, backend_given;
+    struct buf arguments;      /* as given, a JSON array: for run.json */
+    struct run_set past;       /* of resume: holds the strings of its arguments */
+    const char *resume;        /* folder of the run to go on with */
     const char *model, *rom, *prompt, *video, *record, *device, *server, *mock_script; /* NULL: the default */
 };
-/* 0: play; 1: help was printed; 2: wrong usage (said on stderr). */
+/* With --resume the arguments on record are taken, and those given now may change only how it is shown and where it is computed.
+ * 0: play; 1: help was printed; 2: wrong usage (said on stderr). */
 int play_options_parse(int argc, char **argv, struct play_options *o);
+void play_options_free(struct play_options *o); /* also after a failed parse */
 
 #endif

@@ -96,6 +96,10 @@ void report_text(struct play_totals *t, const struct report_header *h, struct bu
     } else {
         buf_char(out, '\n');
     }
+    if (h->games > 1 && h->seconds > 0) {
+        buf_printf(out, "%.1f decisions/s in %d games at the same time (%lld in %.1f s, start and end of the games included)\n",
+                   (double)h->decisions_here / h->seconds, h->games, h->decisions_here, h->seconds);
+    }
     if (t->model_seconds > 0 && t->tokens > 0) buf_printf(out, "%.0f tokens/s in the model (computed ones, reused ones not counted)\n", (double)t->tokens / t->model_seconds);
     for (int i = 0; i < t->failure_count && t->episodes > 1; i++) buf_printf(out, "  %4d  %s\n", t->failures[i].count, t->failures[i].cause);
     if (h->run_folder) buf_printf(out, "Recorded in %s (pmd-agent replay %s plays it again and checks it)\n", h->run_folder, h->run_folder);
@@ -137,5 +141,7 @@ void report_json(struct play_totals *t, const struct report_header *h, struct bu
     }
     buf_str(out, "},\"overhead_ms\":{\"p50\":");
     number(out, samples_percentile(&t->overhead_ms, 0.5), 3);
-    buf_str(out, "}}\n");
+    buf_printf(out, "},\"games\":%d,\"decisions_per_s\":", h->games);
+    number(out, h->seconds > 0 && h->decisions_here ? (double)h->decisions_here / h->seconds : NAN, 2);
+    buf_str(out, "}\n");
 }

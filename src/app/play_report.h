@@ -31,6 +31,9 @@ struct report_header {
     uint32_t seed;
     int asked; /* episodes */
     bool watched; /* times are without drawing in the terminal, filming and keeping pace */
+    int games;            /* at the same time */
+    double seconds;       /* spent playing by this process, with so many decisions */
+    long long decisions_here;
     const char *run_folder, *picture; /* NULL: not recorded; the real picture */
 };
 void report_text(struct play_totals *t, const struct report_header *h, struct buf *out);

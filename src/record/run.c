@@ -1,12 +1,16 @@
 /* The run on disk, format 1.
  *
  *   run.json         one object, written once at the start: format (1), program, started_at (UTC, ISO 8601), policy, model,
- *                    model_detail, rom {path, title, code, bytes, hash}, seed, episodes (asked for), settings.
+ *                    model_detail, rom {path, title, code, bytes, hash}, seed, episodes (asked for), settings, arguments (those of
+ *                    `play`, for --resume).
  *   episodes.jsonl   two lines an episode. At its start: {"episode", "event":"begin", "seed", "start_state" (file), "start_frame"
  *                    (emulator frame number then), "state_hash", "started_at", "chain"}. At its end: {"episode", "event":"end",
  *                    "steps", "last_chain" (of its last step line), "end_frame", "end_state_hash", "outcome", "cause",
  *                    "floor_reached", "turns", "decisions", "decided_by" {..}, "seconds", "model_seconds",
- *                    "emulator_seconds", "tokens", "chain"}.
+ *                    "emulator_seconds", "tokens", "chain"}. The times are those of the process that ended it.
+ *                    One more where a later process went on with the run: {"episode" (the last begun, 0: none), "event":"resume",
+ *                    "reopens" (true: the end record before it, with the outcome "stopped", does not hold any more), "steps" (of the
+ *                    open episode on record), "last_chain", "resumed_at", "chain"}.
  *   trajectory.jsonl the truth of the run: one line a step, of all episodes in order:
  *       episode, step         both from 1
  *       at                    UTC, milliseconds
@@ -17,6 +21,8 @@
  *       prompt, answer        text, null when no model was asked; prompt_tokens, answer_tokens: ids
  *       actions               those offered, null when unknown
  *       action, decided_by, reason, confidence, oracle_action
+ *       model, route_reason   which of several models answered and why that one was asked; only where there are several
+ *       votes                 best of n: [{answer, count, log_probability, probability (both summed)}, ..]; only then
  *       buttons               [[keys, frames], ...]: keys as GBA bits (A 1, B 2, SELECT 4, START 8, RIGHT 16, LEFT 32, UP 64,
  *                             DOWN 128, R 256, L 512), 0 = waiting
  *       ms                    {observe, decode, ask, act, total, image, prefill, generate}
@@ -57,33 +63,9 @@
 #include "record/hash.h"
 #include "record/lines.h"
 #include "record/png_file.h"
+#include "record/run_room.h"
 
-enum { KEY_FRAMES_EPISODE = 32, KEY_FRAMES_RUN = 512, SYNC_SECONDS = 2 };
-
-struct run {
-    char *folder;
-    int trajectory, episodes;    /* file descriptors */
-    char trajectory_path[PATH_MAX], episodes_path[PATH_MAX];
-    char chain[33], episode_chain[33];
-    bool failed, no_pictures;
-    int episode;                 /* number of the present one, 0 before the first */
-    bool in_episode;
-    uint32_t seed;
-    uint32_t steps;              /* of this episode */
-    int key_frames, key_frames_total, checkpoint_floor, last_floor;
-    char last_scene[32];
-    double last_sync;
-    struct emulator *emulator;   /* valid during an episode */
-    struct buf line;
-    char *model;                 /* as in run.json; NULL: none */
-    /* totals for summary.json */
-    double started;
-    int done, outcomes[OUTCOME_STUCK + 1], decided[DECIDED_BY_COUNT];
-    int64_t decisions, tokens, turns_cleared;
-    double model_seconds, emulator_seconds;
-};
-
-static void now_text(char out[32]) {
+void run_now(char out[32]) {
     struct timeval now;
     struct tm tm;
     gettimeofday(&now, NULL);
@@ -114,16 +96,18 @@ static int open_lines(const char *folder, const char *name, char path[PATH_MAX],
     return fd;
 }
 
-static int make_folder(const struct run_options *o, char path[PATH_MAX], struct err *err) {
-    if (o->folder) {
-        if (snprintf(path, PATH_MAX, "%s", o->folder) >= PATH_MAX - 64) return err_set(err, ERR_ARGUMENT, "run folder: path too long");
-        char marker[PATH_MAX];
-        if (snprintf(marker, sizeof marker, "%.*s/run.json", PATH_MAX - 16, path) > 0 && file_exists(marker)) {
-            return err_set(err, ERR_STATE, "%s: holds a run already; name another folder", path);
+int run_make_folder(const char *root, const char *folder, char path[PATH_MAX], struct err *err) {
+    if (folder) {
+        if (snprintf(path, PATH_MAX, "%s", folder) >= PATH_MAX - 64) return err_set(err, ERR_ARGUMENT, "run folder: path too long");
+        char run[PATH_MAX], games[PATH_MAX];
+        snprintf(run, sizeof run, "%.*s/run.json", PATH_MAX - 16, path);
+        snprintf(games, sizeof games, "%.*s/games.json", PATH_MAX - 16, path);
+        if (file_exists(run) || file_exists(games)) {
+            return err_set(err, ERR_STATE, "%s: holds a run already; name another folder, or go on with it (play --resume %s)", path, path);
         }
         return file_make_folders(path, err);
     }
-    const char *root = o->root ? o->root : "runs";
+    if (!root) root = "runs";
     if (file_make_folders(root, err) != 0) return err->code;
     char stamp[32];
     time_t now = time(NULL);
@@ -145,7 +129,7 @@ static int make_folder(const struct run_options *o, char path[PATH_MAX], struct 
 static int write_head(struct run *r, const struct run_options *o, struct err *err) {
     struct buf b = {0};
     char now[32], rom_hash[33], path[PATH_MAX];
-    now_text(now);
+    run_now(now);
     hash_hex(o->rom, o->rom_bytes, NULL, 0, rom_hash);
     struct rom_header header = {0};
     bool known = o->rom && rom_header_read(o->rom, o->rom_bytes, &header, NULL) == 0;
@@ -158,6 +142,7 @@ static int write_head(struct run *r, const struct run_options *o, struct err *er
     buf_str(&b, ",\"code\":"), put_string(&b, known ? header.code : NULL);
     buf_printf(&b, ",\"bytes\":%zu,\"hash\":\"%s\"},\"seed\":%u,\"episodes\":%d,\"settings\":", o->rom_bytes, rom_hash, o->seed, o->episodes);
     put_object(&b, o->settings);
+    if (o->arguments) buf_printf(&b, ",\"arguments\":%s", o->arguments);
     buf_str(&b, "}\n");
     snprintf(path, sizeof path, "%.*s/run.json", PATH_MAX - 16, r->folder);
     int code = b.failed ? err_set(err, ERR_MEMORY, "%s: out of memory", path) : file_replace(path, b.data, b.len, err);
@@ -174,7 +159,7 @@ int run_create(const struct run_options *o, struct run **out, struct err *err) {
     if (!err) err = &local;
     *out = NULL;
     char path[PATH_MAX];
-    int code = make_folder(o, path, err);
+    int code = run_make_folder(o->root, o->folder, path, err);
     if (code) return code;
     struct run *r = calloc(1, sizeof *r);
     if (!r) return err_set(err, ERR_MEMORY, "%s: out of memory", path);
@@ -190,6 +175,7 @@ int run_create(const struct run_options *o, struct run **out, struct err *err) {
     if (!code) code = write_head(r, o, err);
     if (!code && (r->trajectory = open_lines(path, "trajectory.jsonl", r->trajectory_path, err)) < 0) code = err->code;
     if (!code && (r->episodes = open_lines(path, "episodes.jsonl", r->episodes_path, err)) < 0) code = err->code;
+    if (!code) code = run_lock(r->trajectory, path, err);
     if (code) {
         r->failed = true;
         run_finish(r, NULL);
@@ -201,17 +187,16 @@ int run_create(const struct run_options *o, struct run **out, struct err *err) {
 
 const char *run_folder(const struct run *r) { return r->folder; }
 
-static int refuse(const struct run *r, struct err *err) {
+int run_refuse(const struct run *r, struct err *err) {
     return err_set(err, ERR_STATE, "%s: the run was ended by an earlier error", r->folder);
 }
 
-static int fail(struct run *r, struct err *err) {
+int run_fail(struct run *r, struct err *err) {
     r->failed = true;
     return err ? err->code : ERR_IO;
 }
 
-/* Ends the object in r->line with its chain and appends it to a file. */
-static int append_line(struct run *r, int fd, const char *path, char chain[33], const char *what, struct err *err) {
+int run_append(struct run *r, int fd, const char *path, char chain[33], const char *what, struct err *err) {
     char next[33];
     if (r->line.failed) return r->failed = true, err_set(err, ERR_MEMORY, "%s: out of memory for %s", path, what);
     hash_hex(chain, 32, r->line.data, r->line.len, next);
@@ -223,7 +208,7 @@ static int append_line(struct run *r, int fd, const char *path, char chain[33], 
     return 0;
 }
 
-static int sync_file(struct run *r, int fd, const char *path, struct err *err) {
+int run_sync(struct run *r, int fd, const char *path, struct err *err) {
     if (fdatasync(fd) == 0 || errno == EINVAL || errno == ENOSYS) return 0;
     r->failed = true;
     return err_set(err, ERR_IO, "%s: cannot bring to the disk: %s", path, strerror(errno));
@@ -248,27 +233,15 @@ static int write_packed(const char *path, const struct buf *state, struct err *e
 }
 
 int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct err *err) {
-    if (r->failed) return refuse(r, err);
+    if (r->failed) return run_refuse(r, err);
     struct err local;
     if (!err) err = &local;
     char name[64], path[PATH_MAX], hash[33], now[32];
-    r->episode++;
-    if (r->episode == 1) snprintf(name, sizeof name, "start.state");
-    else snprintf(name, sizeof name, "start-%05d.state.gz", r->episode);
-    snprintf(path, sizeof path, "%.*s/%s", PATH_MAX - 70, r->folder, name);
-    struct buf state = {0};
-    int code = emulator_state_save(e, &state, err);
-    if (code == 0) code = r->episode == 1 ? file_replace(path, state.data, state.len, err) : write_packed(path, &state, err);
-    buf_free(&state);
-    if (code) return fail(r, err);
-    emulator_state_hash(e, hash);
-    now_text(now);
-    buf_clear(&r->line);
-    buf_printf(&r->line, "{\"episode\":%d,\"event\":\"begin\",\"seed\":%u,\"start_state\":\"%s\",\"start_frame\":%llu,\"state_hash\":\"%s\",\"started_at\":\"%s\"",
-               r->episode, seed, name, (unsigned long long)emulator_frame_number(e), hash, now);
-    char what[48];
-    snprintf(what, sizeof what, "the start of episode %d", r->episode);
-    if (append_line(r, r->episodes, r->episodes_path, r->episode_chain, what, err)) return fail(r, err);
+    bool again = r->past.open;
+    if (!again) {
+        run_past_free(&r->past);
+        r->episode++;
+    }
     r->in_episode = true;
     r->emulator = e;
     r->seed = seed;
@@ -276,7 +249,23 @@ int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct e
     r->key_frames = 0;
     r->last_floor = r->checkpoint_floor = -1;
     r->last_scene[0] = 0;
-    return 0;
+    if (again) return past_begin(r, seed, e, err) ? run_fail(r, err) : 0;
+    if (r->episode == 1) snprintf(name, sizeof name, "start.state");
+    else snprintf(name, sizeof name, "start-%05d.state.gz", r->episode);
+    snprintf(path, sizeof path, "%.*s/%s", PATH_MAX - 70, r->folder, name);
+    struct buf state = {0};
+    int code = emulator_state_save(e, &state, err);
+    if (code == 0) code = r->episode == 1 ? file_replace(path, state.data, state.len, err) : write_packed(path, &state, err);
+    buf_free(&state);
+    if (code) return run_fail(r, err);
+    emulator_state_hash(e, hash);
+    run_now(now);
+    buf_clear(&r->line);
+    buf_printf(&r->line, "{\"episode\":%d,\"event\":\"begin\",\"seed\":%u,\"start_state\":\"%s\",\"start_frame\":%llu,\"state_hash\":\"%s\",\"started_at\":\"%s\"",
+               r->episode, seed, name, (unsigned long long)emulator_frame_number(e), hash, now);
+    char what[48];
+    snprintf(what, sizeof what, "the start of episode %d", r->episode);
+    return run_append(r, r->episodes, r->episodes_path, r->episode_chain, what, err) ? run_fail(r, err) : 0;
 }
 
 /* Keeps the picture where a reader would want one; name is "" when none was kept. */
@@ -348,9 +337,19 @@ static void put_observation(struct buf *b, const struct step *s) {
     }
 }
 
+static void put_votes(struct buf *b, const struct step *s) {
+    buf_str(b, ",\"votes\":");
+    for (int i = 0; i < s->vote_count; i++) {
+        buf_str(b, i ? ",{\"answer\":" : "[{\"answer\":"), put_string(b, s->votes[i].answer);
+        buf_printf(b, ",\"count\":%d,\"log_probability\":", s->votes[i].count), buf_json_number(b, s->votes[i].log_probability);
+        buf_str(b, ",\"probability\":"), buf_json_number(b, s->votes[i].probability), buf_char(b, '}');
+    }
+    buf_char(b, ']');
+}
+
 static void put_step(struct buf *b, int episode, const struct step *s, const char *picture) {
     char now[32];
-    now_text(now);
+    run_now(now);
     buf_printf(b, "{\"episode\":%d,\"step\":%u,\"at\":\"%s\",\"first_frame\":%llu,\"frame_hash\":\"%.32s\",\"state_hash\":\"%.32s\"", episode,
                s->number, now, (unsigned long long)s->first_frame, s->frame_hash, s->state_hash);
     put_observation(b, s);
@@ -365,6 +364,9 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     buf_printf(b, ",\"decided_by\":\"%s\",\"reason\":", (unsigned)s->decided_by < DECIDED_BY_COUNT ? decided_by_name[s->decided_by] : "model");
     put_string(b, s->reason ? s->reason : "");
     buf_str(b, ",\"confidence\":"), buf_json_number(b, s->confidence);
+    if (s->model) buf_str(b, ",\"model\":"), put_string(b, s->model);
+    if (s->route_reason) buf_str(b, ",\"route_reason\":"), put_string(b, s->route_reason);
+    if (s->vote_count) put_votes(b, s);
     buf_str(b, ",\"oracle_action\":"), put_string(b, s->oracle_action);
     buf_str(b, ",\"buttons\":[");
     for (int i = 0; i < s->press_count && i < MAX_STEP_PRESSES; i++) {
@@ -379,22 +381,23 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
 int run_step(struct run *r, const struct step *s, struct err *err) {
     struct err local;
     if (!err) err = &local;
-    if (r->failed) return refuse(r, err);
+    if (r->failed) return run_refuse(r, err);
     if (!r->in_episode) return err_set(err, ERR_STATE, "%s: step %u outside any episode", r->folder, s->number);
     const struct world *w = s->seen ? &s->seen->now : s->world;
     int floor = w ? w->floor : 0;
     char picture[64], what[48];
-    if (key_frame(r, s, floor, picture, err)) return fail(r, err);
-    if (checkpoint(r, s, floor, err)) return fail(r, err);
+    if (r->past.at < r->past.count) return past_step(r, s, floor, err) ? run_fail(r, err) : 0;
+    if (key_frame(r, s, floor, picture, err)) return run_fail(r, err);
+    if (checkpoint(r, s, floor, err)) return run_fail(r, err);
     buf_clear(&r->line);
     put_step(&r->line, r->episode, s, picture);
     snprintf(what, sizeof what, "step %u of episode %d", s->number, r->episode);
-    if (append_line(r, r->trajectory, r->trajectory_path, r->chain, what, err)) return fail(r, err);
+    if (run_append(r, r->trajectory, r->trajectory_path, r->chain, what, err)) return run_fail(r, err);
     r->steps++;
     double now = clock_seconds();
     if (now - r->last_sync >= SYNC_SECONDS) {
         r->last_sync = now;
-        return sync_file(r, r->trajectory, r->trajectory_path, err);
+        return run_sync(r, r->trajectory, r->trajectory_path, err);
     }
     return 0;
 }
@@ -405,12 +408,29 @@ static void put_decided(struct buf *b, const int decided[DECIDED_BY_COUNT]) {
     buf_char(b, '}');
 }
 
+void run_count(struct run *r, const struct episode_result *result) {
+    r->done++;
+    r->outcomes[(unsigned)result->outcome <= OUTCOME_STUCK ? result->outcome : OUTCOME_NONE]++;
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) r->decided[i] += result->decided[i];
+    r->decisions += result->decisions;
+    r->tokens += result->tokens;
+    if (result->outcome == OUTCOME_CLEARED) r->turns_cleared += result->turns;
+    r->model_seconds += result->model_seconds;
+    r->emulator_seconds += result->emulator_seconds;
+}
+
 int run_episode_end(struct run *r, const struct episode_result *result, struct emulator *e, struct err *err) {
     struct err local;
     if (!err) err = &local;
-    if (r->failed) return refuse(r, err);
+    if (r->failed) return run_refuse(r, err);
     if (!r->in_episode) return err_set(err, ERR_STATE, "%s: end of an episode that was not begun", r->folder);
-    if (sync_file(r, r->trajectory, r->trajectory_path, err)) return err->code;
+    if (run_lives_again(r)) { /* stopped before the seam: what is on record stays as it is */
+        if (result->outcome == OUTCOME_STOPPED) return r->failed = true, 0;
+        err_set(err, ERR_STATE, "%s: lived again, episode %d ends (%s) after step %d, the record has %d", r->folder, r->episode,
+                outcome_name[result->outcome], r->past.at, r->past.count);
+        return run_fail(r, err);
+    }
+    if (run_sync(r, r->trajectory, r->trajectory_path, err)) return err->code;
     struct buf *b = &r->line;
     int outcome = (unsigned)result->outcome <= OUTCOME_STUCK ? (int)result->outcome : 0;
     buf_clear(b);
@@ -428,24 +448,17 @@ int run_episode_end(struct run *r, const struct episode_result *result, struct e
                result->emulator_seconds, (long long)result->tokens);
     char what[48];
     snprintf(what, sizeof what, "the end of episode %d", r->episode);
-    if (append_line(r, r->episodes, r->episodes_path, r->episode_chain, what, err)) return fail(r, err);
+    if (run_append(r, r->episodes, r->episodes_path, r->episode_chain, what, err)) return run_fail(r, err);
     r->in_episode = false;
     r->emulator = NULL;
-    r->done++;
-    r->outcomes[outcome]++;
-    for (int i = 0; i < DECIDED_BY_COUNT; i++) r->decided[i] += result->decided[i];
-    r->decisions += result->decisions;
-    r->tokens += result->tokens;
-    if (result->outcome == OUTCOME_CLEARED) r->turns_cleared += result->turns;
-    r->model_seconds += result->model_seconds;
-    r->emulator_seconds += result->emulator_seconds;
-    return sync_file(r, r->episodes, r->episodes_path, err);
+    run_count(r, result);
+    return run_sync(r, r->episodes, r->episodes_path, err);
 }
 
 static int write_summary(struct run *r, struct err *err) {
     struct buf b = {0};
     char path[PATH_MAX], now[32];
-    now_text(now);
+    run_now(now);
     int cleared = r->outcomes[OUTCOME_CLEARED];
     buf_printf(&b, "{\"ended_at\":\"%s\",\"model\":", now);
     put_string(&b, r->model);
@@ -475,6 +488,7 @@ int run_finish(struct run *r, struct err *err) {
         code = err_set(err, ERR_IO, "%s: cannot close: %s", r->trajectory_path, strerror(errno));
     }
     if (r->episodes >= 0) close(r->episodes);
+    run_past_free(&r->past);
     buf_free(&r->line);
     free(r->folder);
     free(r->model);

@@ -19,6 +19,7 @@ struct run_options {
     const char *model;         /* what was loaded, as the user would name it; NULL when the policy asks no model */
     const char *model_detail;  /* one JSON object about it (device, storage, parameters, ...), or NULL */
     const char *settings;      /* one JSON object: every setting that the run depends on, or NULL */
+    const char *arguments;     /* one JSON array of strings: how `play` was called, for --resume; or NULL */
     const char *rom_path;      /* as given by the user; where replay looks for the ROM */
     const void *rom; size_t rom_bytes; /* for its hash */
     uint32_t seed;             /* of the first episode */
@@ -39,6 +40,28 @@ int run_episode_end(struct run *r, const struct episode_result *result, struct e
 /* Writes summary.json (totals over the episodes) and closes; frees r in every case. r may be NULL. After an error of any of the
  * functions above the run accepts nothing more, and this only closes it. */
 int run_finish(struct run *r, struct err *err);
+
+/* ---- going on with a run that was cut off (how: run_resume.c) ------------------------------------------------------------ */
+
+/* Opens the run for writing behind its last whole line; a torn one is cut off. Then the open episode, if there is one, must be played
+ * from its beginning; run_episode_begin and run_step compare instead of writing until the past has been lived again. An episode
+ * that was stopped by the user is opened again. */
+int run_resume(const char *folder, struct run **out, struct err *err);
+bool run_open_episode(const struct run *r, uint32_t *seed); /* is there one still to be begun again? */
+bool run_lives_again(const struct run *r);                  /* the next step is one on record */
+
+struct run_past_step { /* strings live as long as the run */
+    uint64_t first_frame;
+    char frame_hash[33], state_hash[33], presses_hash[33];
+    const char *action, *decided_by, *answer, *model, *route_reason; /* the last three may be NULL */
+    int32_t *prompt_tokens, *answer_tokens;
+    int prompt_token_count, answer_token_count;
+    float confidence;
+    double ask_ms;
+    bool has_picture;
+};
+/* A step of the open episode that is on record, NULL behind the last. */
+const struct run_past_step *run_past_step(const struct run *r, uint32_t number);
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------- */
 
@@ -65,7 +88,11 @@ struct run_episode {
     uint64_t end_frame;
     const char *end_hash;     /* state_hash after the last presses, or NULL */
     const char *outcome, *cause;
+    int resumed;              /* so many times the program was started again in it */
+    const struct json *end;   /* its end record */
 };
+/* What the end record says, the seed and the totals. */
+void run_episode_result(const struct run_episode *e, struct episode_result *out);
 
 /* What replay, data sets and reports need of a line; strings live until the next call. */
 struct run_line {
@@ -85,6 +112,8 @@ int run_reader_episodes(const struct run_reader *r, const struct run_episode **o
 /* 1 and the next step, 0 at the end (a torn last line is left out; *torn says so when not NULL), negative: the file is broken
  * or was changed (every line carries a hash chained to the line before). */
 int run_next(struct run_reader *r, struct run_line *out, bool *torn, struct err *err);
+/* The chains as they stand: behind the last step read, and behind the last line of episodes.jsonl. */
+void run_reader_chain(const struct run_reader *r, char steps[33], char episodes[33]);
 /* The state file of an episode, unpacked (appended to out). */
 int run_start_state(const struct run_reader *r, const struct run_episode *e, struct buf *out, struct err *err);
 

@@ -21,7 +21,7 @@ struct run_reader {
     int episode_count;
     struct line_reader lines;
     struct arena line_arena; /* the present line */
-    char chain[33];
+    char chain[33], episode_chain[33];
     int episode;             /* of the last line */
     uint32_t step;
 };
@@ -76,12 +76,25 @@ static int read_head(struct run_reader *r, struct err *err) {
     return 0;
 }
 
+/* A later process went on here. */
+static int take_seam(struct run_reader *r, const struct json *j, int64_t number, const char *path, uint64_t line, struct err *err) {
+    struct run_episode *e = r->episode_count ? &r->episodes[r->episode_count - 1] : NULL;
+    bool reopens = json_as_bool(json_get(j, "reopens"), false);
+    if (number != r->episode_count || (reopens && (!e || !e->ended))) {
+        return err_set(err, ERR_FORMAT, "%s: line %llu: resume of episode %lld is out of order", path, (unsigned long long)line, (long long)number);
+    }
+    if (reopens) e->ended = false;
+    if (e && !e->ended) e->resumed++;
+    return 0;
+}
+
 /* One line of episodes.jsonl into the table. */
 static int take_episode(struct run_reader *r, const struct json *j, const char *path, uint64_t line, struct err *err) {
     const char *event = json_as_string(json_get(j, "event"), "");
     int64_t number = json_as_integer(json_get(j, "episode"), -1);
     bool begin = strcmp(event, "begin") == 0, end = strcmp(event, "end") == 0;
-    if (!begin && !end) return err_set(err, ERR_FORMAT, "%s: line %llu: field event: expected begin or end", path, (unsigned long long)line);
+    if (!strcmp(event, "resume")) return take_seam(r, j, number, path, line, err);
+    if (!begin && !end) return err_set(err, ERR_FORMAT, "%s: line %llu: field event: expected begin, end or resume", path, (unsigned long long)line);
     if (number != r->episode_count + begin || number > EPISODE_LIMIT || (end && r->episodes[number - 1].ended) ||
         (begin && number > 1 && !r->episodes[number - 2].ended)) {
         return err_set(err, ERR_FORMAT, "%s: line %llu: %s of episode %lld is out of order", path, (unsigned long long)line, event, (long long)number);
@@ -117,7 +130,24 @@ static int take_episode(struct run_reader *r, const struct json *j, const char *
     e->steps = (uint32_t)steps;
     e->end_frame = (uint64_t)end_frame;
     e->ended = true;
+    e->end = j;
     return 0;
+}
+
+void run_episode_result(const struct run_episode *e, struct episode_result *out) {
+    *out = (struct episode_result){.seed = e->seed};
+    if (!e->ended) return;
+    const struct json *decided = json_get(e->end, "decided_by");
+    while (out->outcome < OUTCOME_STUCK && strcmp(outcome_name[out->outcome], e->outcome)) out->outcome++;
+    snprintf(out->cause, sizeof out->cause, "%s", e->cause);
+    out->floor_reached = (int)json_as_integer(json_get(e->end, "floor_reached"), 0);
+    out->turns = (int)json_as_integer(json_get(e->end, "turns"), 0);
+    out->decisions = (int)json_as_integer(json_get(e->end, "decisions"), 0);
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) out->decided[i] = (int)json_as_integer(json_get(decided, decided_by_name[i]), 0);
+    out->seconds = json_as_number(json_get(e->end, "seconds"), 0);
+    out->model_seconds = json_as_number(json_get(e->end, "model_seconds"), 0);
+    out->emulator_seconds = json_as_number(json_get(e->end, "emulator_seconds"), 0);
+    out->tokens = json_as_integer(json_get(e->end, "tokens"), 0);
 }
 
 static int read_episodes(struct run_reader *r, struct err *err) {
@@ -136,7 +166,13 @@ static int read_episodes(struct run_reader *r, struct err *err) {
         code = j ? take_episode(r, j, path, lines.number, err) : err->code;
     }
     line_reader_close(&lines);
+    memcpy(r->episode_chain, chain, sizeof chain);
     return code;
+}
+
+void run_reader_chain(const struct run_reader *r, char steps[33], char episodes[33]) {
+    memcpy(steps, r->chain, sizeof r->chain);
+    memcpy(episodes, r->episode_chain, sizeof r->episode_chain);
 }
 
 int run_open(const char *folder, struct run_reader **out, struct err *err) {

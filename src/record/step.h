@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "game/world.h"
+#include "record/vote.h"
 
 /* Who chose the action. BY_GATEKEEPER: the safe default after two refused answers. BY_STUCK: exploration forced because nothing moved on.
  * BY_SAFEGUARD: a rule that keeps the leader alive overruled the model. */
@@ -58,6 +59,8 @@ struct step {
     enum decided_by decided_by;
     const char *reason;       /* why this action, or why a fallback; may be "" */
     float confidence;         /* probability of the action among the allowed ones; 0 when no model was asked */
+    const char *model, *route_reason; /* which of several models answered, and why that one; NULL: there is only one */
+    const struct vote *votes; int vote_count; /* best of n, what was answered; 0: one answer */
     const char *oracle_action;/* what the fair oracle would do here; NULL when it was not asked */
 
     struct key_press presses[MAX_STEP_PRESSES]; /* what was then pressed, in order; frames include waiting */

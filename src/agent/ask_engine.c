@@ -1,0 +1,152 @@
+#include "agent/ask_engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/hands.h"
+#include "base/clock.h"
+
+struct engine_answerer {
+    struct qvl_session *session;
+    struct engine_answerer_options options;
+    bool thinking;
+};
+
+/* One answer being generated. */
+struct attempt {
+    struct qvl_generate g;
+    const struct question *q;
+    bool quiet;             /* its text goes to nobody */
+    double log_probability; /* of the tokens that were a choice, thoughts left out */
+};
+
+int engine_answerer_new(struct qvl_model *model, const struct engine_answerer_options *o, struct engine_answerer **out, struct err *err) {
+    struct engine_answerer *a = calloc(1, sizeof *a);
+    *out = NULL;
+    if (!a) return err_set(err, ERR_MEMORY, "out of memory for a session");
+    if (o) a->options = *o;
+    if (a->options.think_tokens <= 0) a->options.think_tokens = ENGINE_THINK_TOKENS;
+    if (a->options.best_of < 1) a->options.best_of = 1;
+    if (a->options.best_of > VOTE_MAX) a->options.best_of = VOTE_MAX;
+    struct qvl_info info;
+    qvl_model_info(model, &info);
+    a->thinking = info.thinking;
+    int code = qvl_session_new(model, &a->session, err);
+    if (code) return free(a), code;
+    *out = a;
+    return 0;
+}
+
+void engine_answerer_free(struct engine_answerer *a) {
+    if (!a) return;
+    qvl_session_free(a->session);
+    free(a);
+}
+
+static int on_text(void *user, const char *text, size_t n, bool thinking) {
+    const struct attempt *t = user;
+    (void)thinking;
+    if (!t->quiet) question_token(t->q, text, n);
+    return 0;
+}
+
+/* A thought that has used up its time is closed like one that has used up its tokens, and the answer follows. */
+static void on_token(void *user, const struct qvl_token *token, bool thinking) {
+    struct attempt *t = user;
+    if (!thinking && !token->forced) t->log_probability += token->logprob;
+    if (thinking && t->q->deadline > 0 && question_now(t->q) >= t->q->deadline) t->g.think_tokens = 1;
+}
+
+static int build_session(struct engine_answerer *a, const struct question *q, struct answer *out, struct err *err) {
+    struct qvl_part system = {.text = q->system};
+    struct qvl_part user[2] = {{.rgb = q->rgb, .width = q->width ? q->width : FRAME_WIDTH, .height = q->height ? q->height : FRAME_HEIGHT},
+                               {.text = q->prompt}};
+    qvl_session_clear(a->session);
+    int code = qvl_session_message(a->session, QVL_SYSTEM, &system, 1, err);
+    if (!code) code = qvl_session_message(a->session, QVL_USER, user + !q->rgb, q->rgb ? 2 : 1, err);
+    size_t count = 0;
+    if (!code) code = qvl_session_ids(a->session, &out->prompt_tokens, &count, err);
+    out->prompt_token_count = (int)count;
+    return code;
+}
+
+/* number: 0 is the answer that would be given alone; the others are drawn by chance, each with a seed of its own. */
+static void attempt_init(struct engine_answerer *a, struct attempt *t, const struct question *q, int number) {
+    int think = a->thinking ? a->options.think_tokens : 0;
+    *t = (struct attempt){.q = q, .quiet = number > 0 || !q->events};
+    t->g = (struct qvl_generate){
+        .sampling = {.greedy = q->greedy && number == 0, .temperature = q->temperature, .seed = q->seed + (uint64_t)number * 0x9E3779B97F4A7C15u},
+        .max_tokens = ENGINE_ANSWER_TOKENS + think,
+        .think_tokens = think,
+        .json_schema = q->schema,
+        .no_append = true,
+        .on_text = on_text,
+        .on_token = on_token,
+        .user = t,
+    };
+}
+
+static void take_answer(const struct attempt *t, struct qvl_result *r, struct answer *out) {
+    out->text = r->text;
+    r->text = NULL;
+    out->confidence = (float)exp(t->log_probability);
+    out->answer_tokens = r->token_count ? malloc(r->token_count * sizeof *out->answer_tokens) : NULL;
+    for (size_t i = 0; out->answer_tokens && i < r->token_count; i++) out->answer_tokens[out->answer_token_count++] = r->tokens[i].id;
+}
+
+static void take_costs(const struct qvl_result *r, struct answer *out) {
+    /* Where the schema leaves one answer only, the engine computes nothing. */
+    bool computed = r->image_seconds + r->prefill_seconds + r->decode_seconds > 0;
+    if (computed) out->computed_tokens += r->prompt_tokens - r->cached_tokens + (int64_t)r->token_count;
+    out->image_ms += r->image_seconds * 1e3;
+    out->prefill_ms += r->prefill_seconds * 1e3;
+    out->generate_ms += r->decode_seconds * 1e3;
+}
+
+static int answer_once(struct engine_answerer *a, const struct question *q, struct answer *out, struct err *err) {
+    struct attempt t;
+    struct qvl_result r = {0};
+    attempt_init(a, &t, q, 0);
+    int code = qvl_generate(a->session, &t.g, &r, err);
+    if (code) return err_context(err, "the model failed");
+    take_answer(&t, &r, out);
+    take_costs(&r, out);
+    out->cached_tokens = r.cached_tokens;
+    qvl_result_free(&r);
+    return 0;
+}
+
+/* Forks share every page of the prompt, so the ones behind the first compute their own tokens only. */
+static int answer_best(struct engine_answerer *a, const struct question *q, struct answer *out, struct err *err) {
+    int n = a->options.best_of, code = 0, winner = -1;
+    struct attempt t[VOTE_MAX];
+    struct qvl_result r[VOTE_MAX] = {0};
+    struct ballot ballots[VOTE_MAX] = {0};
+    for (int i = 0; i < n && !code; i++) {
+        struct qvl_session *fork = NULL;
+        attempt_init(a, &t[i], q, i);
+        if ((code = qvl_session_fork(a->session, &fork, err))) break;
+        code = qvl_generate(fork, &t[i].g, &r[i], err);
+        qvl_session_free(fork);
+        ballots[i] = (struct ballot){r[i].text, t[i].log_probability};
+    }
+    if (!code) winner = vote_count(ballots, n, a->options.sum_vote, out->votes, &out->vote_count);
+    if (!code && winner < 0) code = err_set(err, ERR_STATE, "none of %d answers has a text", n);
+    for (int i = 0; i < n; i++) take_costs(&r[i], out);
+    if (!code) {
+        out->cached_tokens = r[0].cached_tokens;
+        take_answer(&t[winner], &r[winner], out);
+    }
+    for (int i = 0; i < n; i++) qvl_result_free(&r[i]);
+    return code ? err_context(err, "the model failed") : 0;
+}
+
+static int engine_answer(void *user, const struct question *q, struct answer *out, struct err *err) {
+    struct engine_answerer *a = user;
+    int code = build_session(a, q, out, err);
+    if (code) return err_context(err, "the model failed");
+    return a->options.best_of > 1 ? answer_best(a, q, out, err) : answer_once(a, q, out, err);
+}
+
+struct answerer engine_answerer_door(struct engine_answerer *a) { return (struct answerer){engine_answer, a}; }
