@@ -30,7 +30,7 @@ static const char help[] =
     "  --parallel N       requests worked on at once, default 256; --queue N: requests that may wait, default 1024\n"
     "  --timeout S        most seconds for one answer, default 600; --drain S: after SIGTERM, default 30\n"
     "  --max-body-mib N   default 64; --max-connections N: default 4096\n"
-    "  --images N         most pictures of a request, default 64; --image-megapixels N: of one picture, default 64\n"
+    "  --images N         most pictures of a request, default 64; --image-megapixels N: of all of them, default 64\n"
     "  --fetch-images     take pictures by http(s) URL (never from loopback, link-local or private addresses)\n";
 
 enum { MAX_KEYS = 64 };

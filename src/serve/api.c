@@ -36,11 +36,47 @@ void api_stream_error(struct http_exchange *x, const struct api_fault *f) {
 
 /* ---- one request, on a worker ---- */
 
+/* Values of a JSON text, at most: commas, colons and opening brackets outside strings each begin one. */
+static int64_t count_values(const char *text, size_t n) {
+    int64_t count = 1;
+    bool quoted = false;
+    for (size_t i = 0; i < n; i++) {
+        char c = text[i];
+        if (c == '"') quoted = !quoted;
+        else if (quoted) i += c == '\\';
+        else count += c == ',' || c == ':' || c == '[' || c == '{';
+    }
+    return count;
+}
+
+static int take_values(struct api_job *job, int64_t values, struct api_fault *f) {
+    struct api *a = job->a;
+    if (values > API_MAX_VALUES) return api_fail(f, 413, NULL, "the body has more than %d JSON values", API_MAX_VALUES);
+    pthread_mutex_lock(&a->lock);
+    bool fits = a->values_held + values <= API_ALL_VALUES;
+    if (fits) a->values_held += job->values = values;
+    pthread_mutex_unlock(&a->lock);
+    return fits ? 0 : api_fail(f, 503, NULL, "no room for the body now: the others at work hold too many values");
+}
+
+int api_take_pixels(struct api_job *job, int64_t pixels, struct api_fault *f) {
+    struct api *a = job->a;
+    pthread_mutex_lock(&a->lock);
+    bool fits = a->pixels_held + pixels <= API_ALL_PIXELS * a->options.image_pixels;
+    if (fits) {
+        a->pixels_held += pixels;
+        job->pixels += pixels;
+    }
+    pthread_mutex_unlock(&a->lock);
+    return fits ? 0 : api_fail(f, 503, NULL, "no room for the picture now: the requests at work hold too many");
+}
+
 static int answer(struct api_job *job, struct arena *arena, struct api_fault *f) {
     static int (*const endpoints[API_ENDPOINTS])(struct api_job *, const struct json *, struct arena *, struct api_fault *) = {
         api_chat, api_completions, api_embeddings, api_tokenize, api_detokenize};
     const struct http_request *r = http_request(job->x);
     struct err err = {0};
+    if (take_values(job, count_values(r->body, r->body_bytes), f)) return -1;
     const struct json *body = json_parse(r->body, r->body_bytes, "request body", arena, &err);
     if (!body) return api_fail(f, err.code == ERR_MEMORY ? 500 : 400, NULL, "%s", err.message);
     if (body->type != JSON_OBJECT) return api_fail(f, 400, NULL, "request body: expected a JSON object");
@@ -63,6 +99,8 @@ static void work_on(struct api_job *job) {
     struct api_job **at = &a->running;
     while (*at != job) at = &(*at)->next_running;
     *at = job->next_running;
+    a->values_held -= job->values;
+    a->pixels_held -= job->pixels;
     pthread_mutex_unlock(&a->lock);
     free(job);
 }

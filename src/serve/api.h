@@ -15,7 +15,7 @@ struct api_options {
     const char *model_name;     /* as /v1/models and answers call it */
     int parallel;               /* requests worked on at once; 0: 256 */
     int queue;                  /* requests that may wait; 0: 1024 */
-    int64_t image_pixels;       /* most of one picture; 0: 64 million */
+    int64_t image_pixels;       /* most of all pictures of one request; 0: 64 million */
     int images;                 /* most pictures of one request; 0: 64 */
     bool fetch_images;          /* take http(s) URLs of pictures (never of loopback, link-local or private addresses) */
     double seconds;             /* most time for one request's answer; 0: 600 */

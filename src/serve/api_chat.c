@@ -156,7 +156,7 @@ int api_chat(struct api_job *job, const struct json *body, struct arena *arena, 
     if (!c->r.seeded) c->r.g.sampling.seed = (uint64_t)c->created * 1000003u + strlen(c->id) + a->salt + a->next_id;
     if (qvl_session_new(a->model, &s, &err)) return api_fail_engine(f, NULL, &err);
     struct api_writer writer = {c, piece};
-    int r = api_read_messages(a, body, s, f);
+    int r = api_read_messages(job, body, s, f);
     if (!r) {
         r = api_generate_choices(job, s, &c->r, c->r.stream ? &writer : NULL, answers, f);
         if (!r && c->r.stream) end_stream(c, answers);

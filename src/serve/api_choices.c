@@ -100,7 +100,7 @@ static int take_room(struct api_job *job, int64_t tokens, struct api_fault *f) {
     return (int)tokens;
 }
 
-static void give_room(struct api *a, int tokens) {
+void api_give_room(struct api *a, int tokens) {
     pthread_mutex_lock(&a->lock);
     a->tokens_held -= tokens;
     pthread_cond_broadcast(&a->room);
@@ -122,6 +122,11 @@ static int measure(struct api_job *job, struct qvl_session *s, const struct api_
     return 0;
 }
 
+int api_hold_room(struct api_job *job, struct qvl_session *s, const struct api_generate *r, struct api_fault *f) {
+    int64_t tokens;
+    return measure(job, s, r, &tokens, f) ? -1 : take_room(job, tokens, f);
+}
+
 int api_generate_choices(struct api_job *job, struct qvl_session *s, const struct api_generate *r, const struct api_writer *writer,
                          struct api_answer *answers, struct api_fault *f) {
     struct api_choice choices[API_MAX_N] = {0};
@@ -129,10 +134,8 @@ int api_generate_choices(struct api_job *job, struct qvl_session *s, const struc
     bool runs[API_MAX_N] = {0};
     pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
     struct err err = {0};
-    int64_t tokens = 0;
     memset(answers, 0, (size_t)r->n * sizeof *answers);
-    if (measure(job, s, r, &tokens, f)) return -1;
-    int held = take_room(job, tokens, f), code = 0;
+    int held = api_hold_room(job, s, r, f), code = 0;
     if (held < 0) return -1;
     for (int i = 0; i < r->n; i++) {
         struct api_choice *c = &choices[i];
@@ -156,7 +159,7 @@ int api_generate_choices(struct api_job *job, struct qvl_session *s, const struc
         if (runs[i]) pthread_join(threads[i], NULL);
         if (choices[i].s != s) qvl_session_free(choices[i].s);
     }
-    give_room(job->a, held);
+    api_give_room(job->a, held);
     count(job, choices, r->n);
     for (int i = 0; i < r->n && !code; i++)
         if (answers[i].code) code = api_fail_engine(f, NULL, &answers[i].err);

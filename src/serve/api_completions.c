@@ -212,8 +212,10 @@ static int run_prompt(struct completion *c, const struct prompt_in *p, struct bu
     struct api_answer answers[API_MAX_N] = {0};
     struct api_writer writer = {c, piece};
     if (open_prompt(c->job->a, p, &s, f)) return -1;
-    int r = 0;
-    if (c->r.echo && c->r.logprobs && qvl_score(s, c->r.g.top_logprobs, &scored, &scored_count, &err)) r = api_fail_engine(f, "prompt", &err);
+    int r = 0, held = 0;
+    if (c->r.echo && c->r.logprobs && (held = api_hold_room(c->job, s, &c->r, f)) < 0) r = -1;
+    if (!r && c->r.echo && c->r.logprobs && qvl_score(s, c->r.g.top_logprobs, &scored, &scored_count, &err)) r = api_fail_engine(f, "prompt", &err);
+    if (held > 0) api_give_room(c->job->a, held);
     if (!r && c->r.g.max_tokens > 0) {
         r = api_generate_choices(c->job, s, &c->r, c->r.stream ? &writer : NULL, answers, f);
     } else if (!r) {

@@ -12,9 +12,10 @@ static const size_t image_limit = (size_t)64 << 20;
 
 struct reader {
     struct api *a;
+    struct api_job *job;
     struct api_fault *f;
-    const int *cancel;
     int images;
+    int64_t pixels; /* left for this request */
     char where[60]; /* "messages[3].content[1]" */
 };
 
@@ -52,7 +53,7 @@ static int read_image(const struct json *part, struct buf *out, struct reader *r
         if (!r->a->options.fetch_images)
             return api_fail(r->f, 400, r->where, "%s: pictures by http(s) are switched off here (serve --fetch-images); send a data URI",
                             r->where);
-        if (image_fetch(url, image_limit, r->cancel, out, &err))
+        if (image_fetch(url, image_limit, &r->job->cancel, out, &err))
             return api_fail(r->f, 400, r->where, "%s: %s", r->where, err.message);
     } else
         return api_fail(r->f, 400, r->where, "%s: 'image_url' must be a data URI or an http(s) URL", r->where);
@@ -68,7 +69,11 @@ static int read_part(const struct json *part, struct qvl_part *out, struct buf *
         return api_fail(r->f, 400, r->where, "%s.type is '%.40s', expected text or image_url", r->where, type);
     if (read_image(part, file, r)) return -1;
     /* Decoded here, under this server's own limit on pixels, so that the error names the part. */
-    if (image_decode(file->data, file->len, r->a->options.image_pixels, image, &err))
+    int64_t width = 0, height = 0;
+    int code = image_size(file->data, file->len, r->pixels, &width, &height, &err);
+    if (!code && api_take_pixels(r->job, width * height, r->f)) return -1;
+    r->pixels -= width * height;
+    if (code || image_decode(file->data, file->len, r->a->options.image_pixels, image, &err))
         return api_fail(r->f, err.code == ERR_MEMORY ? 500 : 400, r->where, "%s: %s", r->where, err.message);
     buf_free(file);
     *out = (struct qvl_part){.rgb = image->rgb, .width = image->width, .height = image->height};
@@ -117,9 +122,9 @@ static int read_message(const struct json *m, struct qvl_session *s, struct read
     return result;
 }
 
-int api_read_messages(struct api *a, const struct json *body, struct qvl_session *s, struct api_fault *f) {
+int api_read_messages(struct api_job *job, const struct json *body, struct qvl_session *s, struct api_fault *f) {
     const struct json *list = json_get(body, "messages");
-    struct reader r = {.a = a, .f = f};
+    struct reader r = {.a = job->a, .job = job, .f = f, .pixels = job->a->options.image_pixels};
     if (!list || list->type != JSON_ARRAY || list->count == 0)
         return api_fail(f, 400, "messages", "'messages' must be a list of at least one message");
     if (list->count > MAX_MESSAGES)

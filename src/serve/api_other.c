@@ -113,7 +113,7 @@ int api_tokenize(struct api_job *job, const struct json *body, struct arena *are
     if (api_read_bool(body, "with_pieces", &pieces, f)) return -1;
     if (json_get(body, "messages")) {
         if (qvl_session_new(job->a->model, &s, &err)) return api_fail_engine(f, NULL, &err);
-        int r = api_read_messages(job->a, body, s, f);
+        int r = api_read_messages(job, body, s, f);
         if (!r && qvl_session_ids(s, &ids, &n, &err)) r = api_fail_engine(f, "messages", &err);
         qvl_session_free(s);
         if (r) return r;

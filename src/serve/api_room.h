@@ -9,6 +9,9 @@
 #include "base/json.h"
 #include "serve/api.h"
 
+/* Memory that requests at work take beside their bodies: values of JSON documents (56 bytes each as a tree) and pixels of decoded
+ * pictures. One request may have so much, all of them together a few times that; what is over waits for nobody: 503. */
+enum { API_MAX_VALUES = 2000000, API_ALL_VALUES = 4 * API_MAX_VALUES, API_ALL_PIXELS = 8 /* times image_pixels */ };
 enum { API_MAX_N = 16, API_MAX_STOP = 16, API_MAX_BIAS = 1024, API_MAX_PROMPTS = 256 };
 
 enum api_endpoint { API_CHAT, API_COMPLETIONS, API_EMBEDDINGS, API_TOKENIZE, API_DETOKENIZE, API_ENDPOINTS };
@@ -33,7 +36,7 @@ struct api_job {
     struct api_job *next;
     int cancel;            /* set by the client's leaving, the clock or the end */
     bool timed_out;
-    bool running;
+    int64_t values, pixels; /* of the api's accounts, given back at the end */
     double arrived, deadline;
     struct api_job *next_running;
 };
@@ -53,6 +56,7 @@ struct api {
     pthread_t clock;
     bool clock_runs, stopping;
     int64_t tokens_held, tokens_total; /* of the KV budget, promised to requests at work */
+    int64_t values_held, pixels_held;
     uint64_t next_id;
     uint64_t salt;
     struct api_metrics metrics;
@@ -91,7 +95,7 @@ void api_write_json(struct buf *out, const struct json *v);
 
 /* ---- api_messages.c ---- */
 /* Appends body.messages to s. */
-int api_read_messages(struct api *a, const struct json *body, struct qvl_session *s, struct api_fault *f);
+int api_read_messages(struct api_job *job, const struct json *body, struct qvl_session *s, struct api_fault *f);
 
 /* ---- image_fetch.c ---- */
 /* Fetches a picture over http(s) into out. Refuses every address that is not a public one, after each redirect too. */
@@ -136,10 +140,15 @@ struct api_answer {
  * one of them does. */
 int api_generate_choices(struct api_job *job, struct qvl_session *s, const struct api_generate *r, const struct api_writer *writer,
                          struct api_answer *answers, struct api_fault *f);
+/* Room among the keys and values of all requests for the session and its answers; waits for it. What to give back, or -1. */
+int api_hold_room(struct api_job *job, struct qvl_session *s, const struct api_generate *r, struct api_fault *f);
+void api_give_room(struct api *a, int tokens);
 void api_answers_free(struct api_answer *answers, int n);
 const char *api_finish_name(enum qvl_finish finish);
 
 /* ---- api.c ---- */
+/* Takes pixels from the account of all requests for this one. */
+int api_take_pixels(struct api_job *job, int64_t pixels, struct api_fault *f);
 void api_new_id(struct api *a, const char *prefix, char out[48]);
 void histogram_add(struct histogram *h, double seconds);
 /* Error of a streamed answer whose head is sent: one event, then the end. Gives x back. */

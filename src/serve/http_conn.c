@@ -179,15 +179,26 @@ static void take_body(struct http_conn *c) {
     else if (r == 1) dispatch(c);
 }
 
+static void stop_reading(struct http_conn *c) {
+    pthread_mutex_lock(&c->lock);
+    c->wants_read = false; /* what is sent ahead waits in the socket */
+    conn_watch(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
 void conn_advance(struct http_conn *c) {
     for (;;) {
         pthread_mutex_lock(&c->lock);
-        bool held = c->x.held;
+        bool held = c->x.held, behind = c->out.len - c->sent > ANSWERS_WAITING;
         enum conn_state state = c->state;
         pthread_mutex_unlock(&c->lock);
         if (state == CONN_WORK) {
             if (held) return;
             finish(c);
+        } else if (state == CONN_HEAD && behind) {
+            c->paused = true;
+            stop_reading(c);
+            return;
         } else if (state == CONN_HEAD) {
             size_t skip = 0; /* empty lines before a request are allowed */
             while (skip + 1 < c->in.len && c->in.data[skip] == '\r' && c->in.data[skip + 1] == '\n') skip += 2;
@@ -215,11 +226,8 @@ void conn_readable(struct http_conn *c) {
     char piece[READ_AHEAD];
     bool ended = false;
     for (int i = 0; i < 4 && !ended; i++) { /* then it is the others' turn */
-        if (c->state == CONN_WORK && c->in.len >= READ_AHEAD) {
-            pthread_mutex_lock(&c->lock);
-            c->wants_read = false; /* what is sent ahead waits in the socket */
-            conn_watch(c);
-            pthread_mutex_unlock(&c->lock);
+        if (c->paused || (c->state == CONN_WORK && c->in.len >= READ_AHEAD)) {
+            stop_reading(c);
             return;
         }
         ssize_t n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT);
@@ -245,6 +253,8 @@ void conn_check_time(struct http_conn *c, double now) {
     pthread_mutex_unlock(&c->lock);
     double spent = now - c->since;
     if (stalled) conn_close(c);
+    else if (c->paused)
+        return;
     else if (c->state == CONN_HEAD && c->in.len > 0 && spent > s->receive_seconds)
         refuse(c, 408, "the head of the request took too long");
     else if (c->state == CONN_HEAD && c->in.len == 0 && !waiting && spent > s->idle_seconds)

@@ -198,6 +198,7 @@ int http_write(struct http_exchange *x, const void *data, size_t bytes) {
         while (c->fd >= 0 && c->out.len - c->sent > STREAM_WAITING) pthread_cond_wait(&c->room, &c->lock);
     int r = c->fd >= 0 ? 0 : -1;
     if (!r && bytes && !x->bodiless) {
+        if (c->out.len == 0) c->progress = clock_seconds(); /* waiting begins now */
         if (x->chunked) buf_append(&c->out, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", bytes));
         buf_append(&c->out, data, bytes);
         conn_send(c, "\r\n", x->chunked ? 2 : 0);

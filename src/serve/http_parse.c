@@ -128,6 +128,8 @@ int http_head_parse(const char *data, size_t n, struct arena *a, struct http_hea
     if (!out->method) return 400;
     *why = "both Content-Length and Transfer-Encoding";
     if (out->chunked && out->has_length) return 400;
+    *why = "HTTP/1.0 knows no chunks";
+    if (out->chunked && out->http10) return 400;
     *why = "a request in HTTP/1.1 needs one Host";
     int hosts = 0;
     for (int i = 0; i < out->count; i++) hosts += !strcmp(out->fields[i].name, "host");

@@ -18,7 +18,8 @@
 #include "serve/http.h"
 #include "serve/http_parse.h"
 
-enum { STREAM_WAITING = 1 << 20, READ_AHEAD = 64 << 10 };
+/* ANSWERS_WAITING: a client that sends requests and reads no answers is not read from either while so much waits for it. */
+enum { STREAM_WAITING = 1 << 20, READ_AHEAD = 64 << 10, ANSWERS_WAITING = 256 << 10 };
 
 struct http_route_entry {
     char *method, *path;
@@ -83,6 +84,7 @@ struct http_conn {
     struct buf in;                 /* received, not yet understood */
     double since;                  /* begin of the state's time limit */
     bool dispatching;              /* inside the handler */
+    bool paused;                   /* until the client has taken what waits for it */
     size_t held_bytes;             /* of the server's account of bodies */
 
     /* WebSocket. */

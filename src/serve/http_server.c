@@ -165,11 +165,20 @@ static void on_event(struct http_conn *c, unsigned events) {
             shutdown(c->fd, SHUT_WR);
             c->since = clock_seconds();
         }
+        bool resume = c->paused && c->out.len == 0;
+        if (resume) {
+            c->paused = false;
+            c->wants_read = true;
+            c->since = clock_seconds();
+            conn_watch(c);
+        }
         pthread_mutex_unlock(&c->lock);
         if (broken) {
             conn_close(c);
             return;
         }
+        if (resume) conn_advance(c);
+        if (c->state == CONN_CLOSED) return;
     }
     if (events & EPOLLIN) conn_readable(c);
     else if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) conn_close(c);

@@ -56,6 +56,7 @@ static void send_frame(struct http_conn *c, int op, const void *data, size_t n) 
         size = 10;
     }
     if (c->fd < 0) return;
+    if (c->out.len == 0) c->progress = clock_seconds();
     buf_append(&c->out, head, size);
     conn_send(c, data, n);
 }
@@ -233,7 +234,7 @@ static void fail(struct http_conn *c, int code) {
 /* A control frame. */
 static void take_control(struct http_conn *c, int op, const char *data, size_t n) {
     pthread_mutex_lock(&c->lock);
-    if (op == OP_PING && !c->closing) send_frame(c, OP_PONG, data, n);
+    if (op == OP_PING && !c->closing && c->out.len - c->sent < ANSWERS_WAITING) send_frame(c, OP_PONG, data, n); /* else it does not read them */
     if (op == OP_CLOSE) {
         send_close(c, n >= 2 ? ((unsigned char)data[0] << 8 | (unsigned char)data[1]) : 0);
         if (c->out.len == 0) shutdown(c->fd, SHUT_WR);

@@ -15,7 +15,8 @@ struct image {
 
 /* Decodes a file in memory. The header is read first and width * height is checked against max_pixels before any pixel is
  * allocated. Alpha is dropped as PIL's convert("RGB") does, EXIF orientation is applied as transformers' load_image
- * does. Cut or damaged files are refused; other formats are refused by name. */
+ * does. Cut or damaged files are refused; other formats are refused by name. image_size reads and checks the header only. */
+int image_size(const void *data, size_t bytes, int64_t max_pixels, int64_t *width, int64_t *height, struct err *err);
 int image_decode(const void *data, size_t bytes, int64_t max_pixels, struct image *out, struct err *err);
 void image_free(struct image *im);
 

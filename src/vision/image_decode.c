@@ -22,10 +22,11 @@ static const char *foreign_format(const uint8_t *d, size_t n) {
     return NULL;
 }
 
-int image_decode(const void *data, size_t bytes, int64_t max_pixels, struct image *out, struct err *err) {
+static bool is_png(const uint8_t *d, size_t bytes) { return bytes >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
+
+int image_size(const void *data, size_t bytes, int64_t max_pixels, int64_t *out_width, int64_t *out_height, struct err *err) {
     const uint8_t *d = data;
-    *out = (struct image){0};
-    bool png = bytes >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8), jpeg = bytes >= 3 && !memcmp(d, "\xff\xd8\xff", 3);
+    bool png = is_png(d, bytes), jpeg = bytes >= 3 && !memcmp(d, "\xff\xd8\xff", 3);
     if (!png && !jpeg) {
         const char *name = bytes ? foreign_format(d, bytes) : NULL;
         if (name) return err_set(err, ERR_FORMAT, "image: expected PNG or JPEG, found %s, which is not supported", name);
@@ -43,8 +44,18 @@ int image_decode(const void *data, size_t bytes, int64_t max_pixels, struct imag
     if (width * height > max_pixels)
         return err_set(err, ERR_LIMIT, "%s image: expected at most %" PRId64 " pixels, found %" PRId64 " x %" PRId64 " = %" PRId64, kind,
                        max_pixels, width, height, width * height);
-    int orientation = 1;
-    code = png ? image_png_decode(d, bytes, max_pixels, out, &orientation, err) : image_jpeg_decode(d, bytes, out, &orientation, err);
+    *out_width = width;
+    *out_height = height;
+    return 0;
+}
+
+int image_decode(const void *data, size_t bytes, int64_t max_pixels, struct image *out, struct err *err) {
+    const uint8_t *d = data;
+    int64_t width, height;
+    *out = (struct image){0};
+    int code = image_size(data, bytes, max_pixels, &width, &height, err), orientation = 1;
+    if (code) return code;
+    code = is_png(d, bytes) ? image_png_decode(d, bytes, max_pixels, out, &orientation, err) : image_jpeg_decode(d, bytes, out, &orientation, err);
     if (!code) code = image_orient(out, orientation, err);
     if (code) image_free(out);
     return code;
