@@ -57,6 +57,13 @@ $(BUILD)/pmd-agent: $(app_objs) $(BUILD)/libqwen3vl.a
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(filter-out $(BUILD)/obj/src/app/main.o,$(app_objs)) $(BUILD)/libqwen3vl.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(APP_LIBS) $(LIB_LIBS)
+# The dashboard's page: packed, then taken into the program by src/serve/dash_assets.c.
+web_files := $(wildcard web/*)
+$(BUILD)/%.gz: %
+	@mkdir -p $(@D)
+	gzip -9nc $< > $@
+$(BUILD)/obj/src/serve/dash_assets.o: $(web_files:%=$(BUILD)/%.gz)
+$(BUILD)/obj/src/serve/dash_assets.o: CFLAGS_ALL += -DWEB_DIR='"$(BUILD)/web"'
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<

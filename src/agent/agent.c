@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/ending.h"
+#include "agent/human.h"
 #include "agent/home.h"
 #include "base/clock.h"
 
@@ -131,7 +132,8 @@ static enum outcome step_outcome(struct agent *a, bool ready) {
         snprintf(cause, cap, "the game took no input (%s) on floor %d", game_state_name[h->world.state], h->floor);
         return OUTCOME_STUCK;
     }
-    if (idles(a)) return snprintf(cause, cap, "no turn passed in %d decisions on floor %d", IDLE_DECISIONS, h->floor), OUTCOME_STUCK;
+    if (a->step.decided_by == BY_HUMAN) a->idle = 0; /* a person may take his time */
+    else if (idles(a)) return snprintf(cause, cap, "no turn passed in %d decisions on floor %d", IDLE_DECISIONS, h->floor), OUTCOME_STUCK;
     if ((int)a->step.number >= budget) return snprintf(cause, cap, "%d decisions used up on floor %d", budget, h->floor), OUTCOME_OUT_OF_BUDGET;
     return OUTCOME_NONE;
 }
@@ -144,18 +146,23 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     double start = clock_seconds(), emulator = h->emulator_seconds, watch = h->watch_seconds;
     *s = (struct step){.number = number};
     observe(a, s);
-    int action = agent_decide(a, s, err);
+    bool human = control_human(a->options.control);
+    if (human) s->action = HUMAN_ACTION, s->decided_by = BY_HUMAN;
+    int action = human ? 0 : agent_decide(a, s, err);
     if (action < 0) return action;
     double acting = clock_seconds();
     h->step = s;
     h->presses_full = false;
     struct world before = h->world; /* subscribers see the world that was decided on */
-    const char *why = hands_act(h, action);
+    const char *why = NULL;
+    bool relived = false;
+    if (human) relived = human_act(h, a->options.control, a->reason, sizeof a->reason);
+    else why = hands_act(h, action);
     if (why) reason_add(a, why);
-    bool ready = hands_ready(h);
+    bool ready = relived || hands_ready(h);
     *outcome = step_outcome(a, ready);
     h->step = NULL;
-    prompt_did(&a->memory, action);
+    if (!human) prompt_did(&a->memory, action);
     s->reason = a->reason;
     s->world = &before;
     double end = clock_seconds() - (h->watch_seconds - watch); /* who watches is not part of the decision */

@@ -43,6 +43,7 @@ struct agent_events {
 };
 
 struct answerer;
+struct control;
 struct agent_options {
     enum policy policy;
     struct qvl_model *model;   /* POLICY_MODEL, this or the next */
@@ -69,6 +70,7 @@ struct agent_options {
     bool make_prompt;          /* fill step.prompt and step.actions also when no model is asked (data recording) */
     bool draw_all;             /* draw every frame while acting (for watching), else only the observed ones */
     volatile bool *stop;       /* set from a signal handler: finish the record and return OUTCOME_STOPPED */
+    struct control *control;   /* somebody outside may pause, take over, ...: agent/control.h; NULL: nobody */
     const struct agent_events *events; /* array ended by an all-zero entry, or NULL */
 };
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/control.h"
 #include "agent/explore.h"
 
 static uint64_t random_next(uint64_t *state) { /* splitmix64, Vigna 2015 */
@@ -106,6 +107,7 @@ int agent_decide(struct agent *a, struct step *s, struct err *err) {
         }
         struct prompt_view view = {&a->seen, scene, &a->memory, s->recalled};
         if (prompt_template_fill(&a->prompt, &view, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
+        control_add_note(o->control, a->prompt_text, sizeof a->prompt_text);
         s->system = a->prompt.system;
         s->prompt = a->prompt_text;
     }

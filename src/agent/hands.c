@@ -3,10 +3,11 @@
 
 #include <string.h>
 
+#include "agent/control.h"
 #include "base/clock.h"
 
 void hands_open(struct hands *h, struct emulator *e, const struct agent_options *o) {
-    *h = (struct hands){.e = e, .events = o->events, .draw_all = o->draw_all, .stop = o->stop};
+    *h = (struct hands){.e = e, .events = o->events, .draw_all = o->draw_all, .control = o->control, .stop = o->stop};
     const struct rom_header *header = emulator_header(e);
     memcpy(h->title, header->title, sizeof h->title);
     memcpy(h->code, header->code, sizeof h->code);
@@ -51,10 +52,11 @@ static void decode(struct hands *h) {
 
 bool hands_run(struct hands *h, uint32_t keys, int frames, bool draw) {
     if (h->presses_full || !record_press(h, keys, frames)) return false;
-    int stride = h->draw_all ? 1 : frames;
+    bool watched = h->draw_all || control_draws(h->control);
+    int stride = watched ? 1 : frames;
     for (int done = 0; done < frames; done += stride) {
         double start = clock_seconds();
-        emulator_run(h->e, keys, stride, h->draw_all || draw);
+        emulator_run(h->e, keys, stride, watched || draw);
         double done_at = clock_seconds();
         h->emulator_seconds += done_at - start;
         for (const struct agent_events *v = h->events; subscriber(v); v++) {

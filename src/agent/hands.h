@@ -13,6 +13,7 @@ struct hands {
     char title[13], code[5];
     const struct agent_events *events;
     bool draw_all;
+    struct control *control; /* NULL: nobody asks for anything */
     volatile bool *stop;
 
     struct step *step; /* gets the presses; NULL: frames that belong to no step */

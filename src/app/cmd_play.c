@@ -50,13 +50,40 @@ static int load_rom(struct play *p, struct err *err) {
     return check_game(p, err);
 }
 
+/* A dashboard that was not asked for is worth no error: the game is played all the same. */
+static int start_board(struct play *p, struct err *err) {
+    bool terminal = isatty(1) && !p->o.json;
+    if (p->o.dashboard == DASHBOARD_OFF || (p->o.dashboard == DASHBOARD_AUTO && !terminal)) return 0;
+    struct buf about = {0};
+    struct control *controls[DASH_GAMES];
+    const char *policy = policy_name[p->o.policy], *label = play_model_name(p) ? play_model_name(p) : policy;
+    buf_printf(&about, "{\"policy\":\"%s\",\"seed\":%u,\"episodes\":%d,\"rom\":", policy, p->o.seed, p->o.episodes);
+    buf_json_string(&about, p->rom_path, strlen(p->rom_path));
+    buf_str(&about, ",\"run\":");
+    buf_json_string(&about, p->folder, strlen(p->folder));
+    buf_str(&about, ",\"model\":");
+    size_t before = about.len;
+    play_model_detail(&p->model, &about);
+    if (about.len == before) buf_str(&about, "null");
+    buf_char(&about, '}');
+    for (int i = 0; i < p->o.jobs && i < DASH_GAMES; i++) controls[i] = p->games[i].control;
+    struct dashboard_options o = {.port = p->o.dashboard_port, .games = p->o.jobs, .title = label, .about = about.data, .controls = controls,
+                                  .model = p->model.engine};
+    int code = about.failed ? err_set(err, ERR_MEMORY, "out of memory for the dashboard") : dashboard_open(&o, &p->board, err);
+    buf_free(&about);
+    if (p->board) fprintf(stderr, "dashboard: %s\n", dashboard_url(p->board));
+    else if (p->o.dashboard == DASHBOARD_AUTO) fprintf(stderr, "no dashboard: %s\n", err->message), code = 0, *err = (struct err){0};
+    return code;
+}
+
 static int start_view(struct play *p, struct err *err) {
     bool bar = p->o.json || p->o.jobs > 1;
-    struct term_view_options o = {.kind = bar ? VIEW_BAR : VIEW_AUTO, .fd = bar ? 2 : 1, .episodes = p->o.episodes,
-                                  .title = play_model_name(p) ? play_model_name(p) : policy_name[p->o.policy]};
+    snprintf(p->title, sizeof p->title, "%s%s%s", play_model_name(p) ? play_model_name(p) : policy_name[p->o.policy], p->board ? "  " : "",
+             p->board ? dashboard_url(p->board) : "");
+    struct term_view_options o = {.kind = bar ? VIEW_BAR : VIEW_AUTO, .fd = bar ? 2 : 1, .episodes = p->o.episodes, .title = p->title};
     if (!(p->view = term_view_open(&o))) return err_set(err, ERR_MEMORY, "out of memory for the view");
     p->watched = p->games[0].film.video || (!bar && isatty(1));
-    if (bar || !isatty(1)) p->o.speed = 0;
+    p->paced = !bar && isatty(1);
     return 0;
 }
 
@@ -70,10 +97,12 @@ static int play_all(struct play *p, struct err *err) {
     for (int i = 0; i < p->o.jobs; i++) {
         p->games[i].play = p;
         p->games[i].run.stop = p->games[i].film.stop = &stop;
+        if (!(p->games[i].control = control_new(p->o.speed))) return err_set(err, ERR_MEMORY, "out of memory for %d games", p->o.jobs);
     }
     if (p->o.video && (code = video_open(p->o.video, &p->games[0].film.video, err))) return code;
     if ((code = play_record_open(p, err))) return code;
     if (p->totals.episodes == p->o.episodes) return 0; /* a resumed run with nothing left to play */
+    if ((code = start_board(p, err))) return code;
     if ((code = start_view(p, err))) return code;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
@@ -107,6 +136,7 @@ int cmd_play(int argc, char **argv) {
     if (!code && p->err.code) code = p->err.code, err = p->err;
 
     term_view_close(p->view);
+    dashboard_close(p->board);
     if (play_record_close(p, &later) && !code) code = later.code, err = later, stopped = false;
     struct video_subscriber *film = p->games ? &p->games[0].film : &(struct video_subscriber){0};
     if (!code && film->code) code = film->code, err = film->err, stopped = false;
@@ -118,6 +148,7 @@ int cmd_play(int argc, char **argv) {
     play_model_close(&p->model);
     totals_free(&p->totals);
     buf_free(&p->rom);
+    for (int i = 0; p->games && i < p->o.jobs; i++) control_free(p->games[i].control);
     free(p->games);
     free(p->begun);
     play_options_free(&p->o);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "app/dashboard.h"
 #include "app/play_model.h"
 #include "app/play_options.h"
 #include "app/play_report.h"
@@ -22,8 +23,7 @@ struct game {
     struct answerer by;            /* the model, or while the past of a resumed run is lived again the answers on record */
     struct samples decision_ms, overhead_ms;
     double last;                   /* time of the last decision's end */
-    double pace_start;
-    uint64_t pace_frame;
+    struct control *control;       /* pause, pace, a person at the keys */
 };
 
 struct play {
@@ -34,7 +34,10 @@ struct play {
     struct term_view *view;
     struct game *games;            /* (o.jobs) */
     char folder[PATH_MAX];         /* of the record; "" none */
+    struct dashboard *board;       /* NULL: none */
+    char title[1400];              /* of the view */
     bool watched;                  /* somebody looks at every frame */
+    bool paced;                    /* ... in a terminal, at o.speed times the console's pace */
     bool *begun;                   /* (o.episodes) by an earlier process: not dealt out any more */
     atomic_int next;               /* episode */
     pthread_mutex_t lock;          /* totals, view and err while several games run */

@@ -3,44 +3,47 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "app/play.h"
 #include "base/clock.h"
 
-static const double frames_per_second = 16777216.0 / 280896;
-
 static bool lives_again(const struct game *g) { return g->run.run && run_lives_again(g->run.run); }
+
+/* What a person pressed in the next step on record, while the past is lived again. */
+static void script_next(struct game *g, uint32_t number) {
+    const struct run_past_step *s = lives_again(g) ? run_past_step(g->run.run, number) : NULL;
+    if (s && !strcmp(s->decided_by, decided_by_name[BY_HUMAN])) control_script(g->control, s->presses, s->press_count);
+}
 
 static void game_begun(void *user, uint32_t seed, struct emulator *e) {
     struct game *g = user;
-    (void)seed;
-    g->last = g->pace_start = clock_seconds();
-    g->pace_frame = emulator_frame_number(e);
-}
-
-static void game_acted(void *user, struct emulator *e) {
-    struct game *g = user;
-    double speed = g->play->o.speed;
-    if (!g->play->view || !g->play->watched || speed <= 0 || *g->play->stop || lives_again(g)) return;
-    double now = clock_seconds(), due = g->pace_start + (double)(emulator_frame_number(e) - g->pace_frame) / (frames_per_second * speed);
-    if (due <= now) {
-        if (now - due > 0.1) g->pace_start = now, g->pace_frame = emulator_frame_number(e); /* thinking time is not caught up */
-        return;
-    }
-    struct timespec rest = {(time_t)(due - now), (long)((due - now - (double)(time_t)(due - now)) * 1e9)};
-    nanosleep(&rest, NULL);
+    (void)seed, (void)e;
+    g->last = clock_seconds();
+    script_next(g, 1);
 }
 
 /* Comes before the recorder: what is lived again is still known as such. */
 static void game_step(void *user, const struct step *s) {
     struct game *g = user;
     /* From the end of the decision before, so that recording and all else is in it; watched, without drawing and keeping pace. */
-    double now = clock_seconds(), ms = g->play->watched ? s->total_ms : (now - g->last) * 1e3;
+    double now = clock_seconds(), ms = g->play->watched || g->play->board ? s->total_ms : (now - g->last) * 1e3;
     g->last = now;
+    script_next(g, s->number + 1);
     if (lives_again(g)) return;
     samples_add(&g->decision_ms, ms);
     samples_add(&g->overhead_ms, ms - s->ask_ms - s->emulator_ms);
+}
+
+/* The last of the subscribers: it makes the game wait. */
+static void game_waits(void *user, struct emulator *e) {
+    struct game *g = user;
+    int number = (int)(g - g->play->games);
+    bool looked_at = g->play->board && dashboard_looks(g->play->board, number);
+    if (!lives_again(g)) control_gate(g->control, emulator_frame_number(e), g->play->paced || looked_at, g->play->stop);
+}
+static void game_waits_between(void *user, const struct step *s) {
+    struct game *g = user;
+    if (!lives_again(g)) control_step_done(g->control, s->first_frame, g->play->stop);
 }
 
 static void fail(struct play *p, const struct err *err) {
@@ -94,19 +97,22 @@ static int game_open(struct game *g, const struct agent_events *events, struct e
     g->by = (struct answerer){answer_on_record, g};
     struct agent_options options = {.policy = p->o.policy, .answerer = p->o.policy == POLICY_MODEL ? &g->by : NULL, .prompt_file = p->prompt_path,
                                     .picture = p->o.picture, .max_decisions = p->o.max_decisions, .greedy = p->o.temperature <= 0,
-                                    .temperature = p->o.temperature, .draw_all = p->watched, .stop = p->stop, .events = events};
+                                    .temperature = p->o.temperature, .draw_all = p->watched, .stop = p->stop, .control = g->control,
+                                    .events = events};
     return agent_new(*e, &options, a, err);
 }
 
 static void *play_game(void *user) {
     struct game *g = user;
     struct play *p = g->play;
-    struct agent_events events[5];
+    struct agent_events events[7];
     int n = 0;
-    events[n++] = (struct agent_events){.user = g, .episode_begun = game_begun, .acted = game_acted, .step_done = game_step};
+    events[n++] = (struct agent_events){.user = g, .episode_begun = game_begun, .step_done = game_step};
     if (g->run.run) events[n++] = run_events(&g->run);
     if (g->film.video) events[n++] = video_events(&g->film);
     if (p->view && p->o.jobs == 1) events[n++] = term_view_events(p->view);
+    if (p->board) events[n++] = dashboard_events(p->board, (int)(g - p->games));
+    events[n++] = (struct agent_events){.user = g, .acted = game_waits, .step_done = game_waits_between};
     events[n] = (struct agent_events){0};
     struct emulator *e = NULL;
     struct agent *a = NULL;

@@ -50,8 +50,10 @@ static const char help[] =
     "  --json              one JSON object on standard output, a progress bar with the remaining time on standard error\n"
     "  --record DIR        record the run in DIR instead of runs/<time>;  --no-record  record nothing. Several games: a run for each in it\n"
     "  --resume RUN        go on with a run that was stopped or killed, with the arguments it was begun with; at most the step it was in is\n"
-    "                      lost. With it: --json, --speed, --device, --threads, --rom, --server and its options\n"
+    "                      lost. With it: --json, --speed, --dashboard, --device, --threads, --rom, --server and its options\n"
     "  --video FILE.mp4    a film of the game (needs ffmpeg)\n"
+    "  --dashboard         a page for the browser, printed at the start: http://127.0.0.1:8717/ or the next free port. In a terminal it\n"
+    "                      is there by itself;  --no-dashboard  without it;  --dashboard-port N  on this port (docs/dashboard.md)\n"
     "  --speed X           watching: X times the console's speed (default 2; 0 = as fast as it goes)\n"
     "\n"
     "examples\n"
@@ -103,7 +105,7 @@ static int choose_backend(struct play_options *o, const char *flag) {
 }
 
 enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD,
-       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, HELP };
+       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, HELP };
 static const struct option options[] = {
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
     {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
@@ -112,11 +114,12 @@ static const struct option options[] = {
    
     {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
     {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
-    {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT}, {"help", 0, NULL, HELP}, {0}};
+    {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT},
+    {"dashboard", 0, NULL, DASHBOARD}, {"no-dashboard", 0, NULL, NO_DASHBOARD}, {"dashboard-port", 1, NULL, DASHBOARD_AT}, {"help", 0, NULL, HELP}, {0}};
 
 /* What may be different when a run goes on: how it is shown and where it is computed. */
 static bool may_change(int c) {
-    static const int those[] = {JSON, SPEED, DEVICE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, RESUME, HELP, 'h', '?'};
+    static const int those[] = {JSON, SPEED, DEVICE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, RESUME, HELP, 'h', '?'};
     for (size_t i = 0; i < sizeof those / sizeof *those; i++) {
         if (those[i] == c) return true;
     }
@@ -187,6 +190,13 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
             break;
         case SERVER_TIMEOUT:
             if (!decimal(optarg, 0.1, 86400, &o->server_timeout_s)) return wrong("--server-timeout", optarg, "seconds from 0.1 to 86400");
+            break;
+        case DASHBOARD: o->dashboard = DASHBOARD_ON; break;
+        case NO_DASHBOARD: o->dashboard = DASHBOARD_OFF; break;
+        case DASHBOARD_AT:
+            if (!whole(optarg, 1, 65535, &n)) return wrong("--dashboard-port", optarg, "a number from 1 to 65535");
+            o->dashboard = DASHBOARD_ON;
+            o->dashboard_port = (int)n;
             break;
         case NO_STREAM: o->no_stream = true; break;
         case BACKEND: backend = optarg; break;

@@ -8,6 +8,8 @@
 enum backend { BACKEND_HF, BACKEND_LOCAL, BACKEND_OPENAI, BACKEND_MOCK, BACKEND_COUNT };
 extern const char *const backend_name[]; /* "hf", "local", "openai", "mock" */
 
+enum dashboard_wish { DASHBOARD_AUTO, DASHBOARD_ON, DASHBOARD_OFF }; /* auto: in a terminal, without --json */
+
 struct play_options {
     enum policy policy;
     enum backend backend; /* --backend, else what --server or --mock-script asks for, else $MODEL_BACKEND, else hf */
@@ -15,6 +17,8 @@ struct play_options {
     int episodes, jobs, threads, max_decisions;
     uint32_t seed;
     bool json, no_record, no_stream;
+    enum dashboard_wish dashboard;
+    int dashboard_port; /* 0: 8717, or the next free one */
     double speed;       /* times the console's speed while watching; 0 = as fast as it goes */
     double server_timeout_s; /* 0: the default */
     float temperature;

@@ -35,6 +35,8 @@ const char *run_folder(const struct run *r);
 int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct err *err);
 /* One line, in the file when this returns (one write; to the disk at the latest two seconds or one episode later). */
 int run_step(struct run *r, const struct step *s, struct err *err);
+/* The same line without its chain, for whoever shows a step. */
+void run_step_json(struct buf *b, int episode, const struct step *s);
 /* e: at the end of the last step's presses (its state is hashed, the proof of the last step); NULL when it is gone. */
 int run_episode_end(struct run *r, const struct episode_result *result, struct emulator *e, struct err *err);
 /* Writes summary.json (totals over the episodes) and closes; frees r in every case. r may be NULL. After an error of any of the
@@ -59,6 +61,7 @@ struct run_past_step { /* strings live as long as the run */
     float confidence;
     double ask_ms;
     bool has_picture;
+    const struct key_press *presses; int press_count; /* of a person */
 };
 /* A step of the open episode that is on record, NULL behind the last. */
 const struct run_past_step *run_past_step(const struct run *r, uint32_t number);

@@ -88,6 +88,13 @@ static int add_past(struct run_past *p, const struct run_line *line, struct err 
     s->answer = keep(p, json_as_string(json_get(j, "answer"), NULL));
     s->model = keep(p, json_as_string(json_get(j, "model"), NULL));
     s->route_reason = keep(p, json_as_string(json_get(j, "route_reason"), NULL));
+    if (s->decided_by && !strcmp(s->decided_by, decided_by_name[BY_HUMAN])) {
+        size_t bytes = (size_t)line->press_count * sizeof *line->presses;
+        struct key_press *presses = arena_alloc(&p->arena, bytes + 1);
+        if (!presses) return err_set(err, ERR_MEMORY, "out of memory for the steps on record");
+        memcpy(presses, line->presses, bytes);
+        s->presses = presses, s->press_count = line->press_count;
+    }
     s->prompt_tokens = keep_tokens(p, json_get(j, "prompt_tokens"), &s->prompt_token_count);
     s->answer_tokens = keep_tokens(p, json_get(j, "answer_tokens"), &s->answer_token_count);
     s->confidence = (float)json_as_number(json_get(j, "confidence"), 0);

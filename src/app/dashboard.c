@@ -1,0 +1,174 @@
+#include "app/dashboard.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "record/run.h"
+
+struct player { /* one game */
+    struct dashboard *board;
+    int number, episode;
+    struct control *control;
+    uint8_t rgb[FRAME_PIXELS * 3];
+};
+
+struct dashboard {
+    struct dash *dash;
+    struct qvl_model *model;
+    int games;
+    struct player players[];
+};
+
+/* ---- what the page asks for: service thread ---- */
+
+static void on_pause(void *user, bool paused) {
+    struct dashboard *d = user;
+    for (int i = 0; i < d->games; i++) control_pause(d->players[i].control, paused);
+}
+
+static void on_step(void *user) {
+    struct dashboard *d = user;
+    for (int i = 0; i < d->games; i++) control_step(d->players[i].control);
+}
+
+static void on_speed(void *user, double times) {
+    struct dashboard *d = user;
+    for (int i = 0; i < d->games; i++) control_speed(d->players[i].control, times);
+}
+
+static void on_take_over(void *user, int game, bool on) { control_take_over(((struct dashboard *)user)->players[game].control, on); }
+static void on_keys(void *user, int game, uint32_t keys) { control_keys(((struct dashboard *)user)->players[game].control, keys); }
+static void on_note(void *user, int game, const char *text) { control_note(((struct dashboard *)user)->players[game].control, text); }
+
+static void on_status(void *user, struct buf *out) {
+    struct dashboard *d = user;
+    struct control_state s;
+    control_read(d->players[0].control, &s);
+    buf_printf(out, "\"paused\":%s,\"speed\":%g,\"control\":[", s.paused ? "true" : "false", s.speed);
+    for (int i = 0; i < d->games; i++) {
+        control_read(d->players[i].control, &s);
+        buf_printf(out, "%s{\"human\":%s,\"note\":", i ? "," : "", s.human ? "true" : "false");
+        buf_json_string(out, s.note, strlen(s.note));
+        buf_char(out, '}');
+    }
+    buf_char(out, ']');
+    if (!d->model) return;
+    struct qvl_stats q;
+    struct qvl_info info;
+    qvl_model_stats(d->model, &q);
+    qvl_model_info(d->model, &info);
+    buf_printf(out, ",\"cache\":{\"prefix_hit_tokens\":%lld,\"prefix_miss_tokens\":%lld,\"prefix_evictions\":%lld,\"images_encoded\":%lld,"
+               "\"images_reused\":%lld,\"pages_used\":%d,\"pages_total\":%d,\"page_tokens\":%d},\"memory\":{\"weights\":%zu,\"engine\":%zu,\"images\":%zu}",
+               (long long)q.prefix_hit_tokens, (long long)q.prefix_miss_tokens, (long long)q.prefix_evictions, (long long)q.images_encoded,
+               (long long)q.images_reused, q.pages_used, q.pages_total, q.page_tokens, info.weight_bytes, info.memory_bytes, q.image_cache_bytes);
+}
+
+/* ---- what the agent publishes: the game's thread ---- */
+
+static void on_begun(void *user, uint32_t seed, struct emulator *e) {
+    struct player *p = user;
+    char details[64];
+    (void)e;
+    p->episode++;
+    snprintf(details, sizeof details, "{\"episode\":%d,\"seed\":%u}", p->episode, seed);
+    dash_episode(p->board->dash, p->number, "begun", details);
+}
+
+static void on_acted(void *user, struct emulator *e) {
+    struct player *p = user;
+    int looks = dash_looks(p->board->dash, p->number);
+    control_draw(p->control, looks > 0);
+    uint64_t frame = looks ? emulator_frame(e, p->rgb) : 0;
+    if (frame) dash_picture(p->board->dash, p->number, p->rgb, frame);
+}
+
+static void on_token(void *user, const char *text, size_t n) {
+    struct player *p = user;
+    dash_token(p->board->dash, p->number, text, n, -1, false);
+}
+
+static void on_planned(void *user, const struct plan *plan) {
+    struct player *p = user;
+    if (!dash_looks(p->board->dash, p->number)) return;
+    struct buf b = {0};
+    buf_str(&b, "{\"skill\":");
+    buf_json_string(&b, plan->skill, strlen(plan->skill));
+    buf_printf(&b, ",\"goal\":[%d,%d],\"path\":[", plan->goal.x, plan->goal.y);
+    for (int i = 0; i < plan->count && i < MAX_PLAN; i++) buf_printf(&b, i ? ",[%d,%d]" : "[%d,%d]", plan->path[i].x, plan->path[i].y);
+    buf_str(&b, "]}");
+    if (!b.failed) dash_episode(p->board->dash, p->number, "planned", b.data);
+    buf_free(&b);
+}
+
+static void take_row(const struct step *s, int episode, struct dash_row *row) {
+    const struct world *w = s->seen ? &s->seen->now : s->world;
+    *row = (struct dash_row){.episode = (uint32_t)episode, .step = s->number, .confidence = s->confidence, .total_ms = (float)s->total_ms,
+                             .ask_ms = (float)s->ask_ms, .image_ms = (float)s->image_ms, .prefill_ms = (float)s->prefill_ms,
+                             .generate_ms = (float)s->generate_ms, .emulator_ms = (float)s->emulator_ms, .prompt_tokens = s->prompt_token_count,
+                             .cached_tokens = (int32_t)s->cached_tokens, .answer_tokens = s->answer_token_count};
+    if (w) row->floor = (int16_t)w->floor;
+    if (w && w->leader >= 0 && w->leader < w->team_count) {
+        const struct monster *m = &w->team[w->leader];
+        row->hp = m->hp, row->max_hp = m->max_hp, row->belly = (int16_t)m->belly;
+    }
+    snprintf(row->decided_by, sizeof row->decided_by, "%s", decided_by_name[s->decided_by]);
+    snprintf(row->action, sizeof row->action, "%s", s->action ? s->action : "");
+}
+
+static void on_step_done(void *user, const struct step *s) {
+    struct player *p = user;
+    struct dash_row row;
+    struct buf line = {0};
+    take_row(s, p->episode, &row);
+    run_step_json(&line, p->episode, s);
+    if (!line.failed) dash_step(p->board->dash, p->number, &row, line.data, s->world, s->seen, s->frame);
+    buf_free(&line);
+}
+
+static void on_done(void *user, const struct episode_result *r) {
+    struct player *p = user;
+    struct buf b = {0};
+    buf_printf(&b, "{\"seed\":%u,\"outcome\":\"%s\",\"floor\":%d,\"turns\":%d,\"decisions\":%d,\"cause\":", r->seed, outcome_name[r->outcome], r->floor_reached,
+               r->turns, r->decisions);
+    buf_json_string(&b, r->cause, strlen(r->cause));
+    buf_char(&b, '}');
+    if (!b.failed) dash_episode(p->board->dash, p->number, "done", b.data);
+    buf_free(&b);
+}
+
+struct agent_events dashboard_events(struct dashboard *d, int game) {
+    return (struct agent_events){.user = &d->players[game], .episode_begun = on_begun, .token = on_token, .planned = on_planned, .acted = on_acted,
+                                 .step_done = on_step_done, .episode_done = on_done};
+}
+
+bool dashboard_looks(const struct dashboard *d, int game) { return dash_looks(d->dash, game) > 0; }
+
+/* ---- opening and closing ---- */
+
+int dashboard_open(const struct dashboard_options *o, struct dashboard **out, struct err *err) {
+    *out = NULL;
+    if (o->games > DASH_GAMES) return err_set(err, ERR_LIMIT, "the dashboard shows at most %d games, not %d", DASH_GAMES, o->games);
+    struct dashboard *d = calloc(1, sizeof *d + (size_t)o->games * sizeof *d->players);
+    if (!d) return err_set(err, ERR_MEMORY, "out of memory for the dashboard");
+    d->model = o->model;
+    for (; d->games < o->games; d->games++) d->players[d->games] = (struct player){.board = d, .number = d->games, .control = o->controls[d->games]};
+    struct dash_options dash = {.port = o->port, .port_tries = o->port_tries, .games = o->games, .title = o->title, .about = o->about,
+                                .commands = {.user = d, .pause = on_pause, .step = on_step, .speed = on_speed, .take_over = on_take_over,
+                                             .keys = on_keys, .note = on_note, .status = on_status}};
+    int code = dash_open(&dash, &d->dash, err);
+    if (code) {
+        dashboard_close(d);
+        return code;
+    }
+    *out = d;
+    return 0;
+}
+
+void dashboard_close(struct dashboard *d) {
+    if (!d) return;
+    dash_close(d->dash);
+    free(d);
+}
+
+const char *dashboard_url(const struct dashboard *d) { return dash_url(d->dash); }
