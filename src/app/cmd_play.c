@@ -83,7 +83,7 @@ static int start_view(struct play *p, struct err *err) {
     struct term_view_options o = {.kind = bar ? VIEW_BAR : VIEW_AUTO, .fd = bar ? 2 : 1, .episodes = p->o.episodes, .title = p->title};
     if (!(p->view = term_view_open(&o))) return err_set(err, ERR_MEMORY, "out of memory for the view");
     p->watched = p->games[0].film.video || (!bar && isatty(1));
-    p->paced = !bar && isatty(1);
+    p->paced = (!bar && isatty(1)) || p->o.dashboard == DASHBOARD_ON; /* who asks for a page wants to see it */
     return 0;
 }
 

@@ -37,7 +37,7 @@ struct play {
     struct dashboard *board;       /* NULL: none */
     char title[1400];              /* of the view */
     bool watched;                  /* somebody looks at every frame */
-    bool paced;                    /* ... in a terminal, at o.speed times the console's pace */
+    bool paced;                    /* ... in a terminal or on a page, at o.speed times the console's pace */
     bool *begun;                   /* (o.episodes) by an earlier process: not dealt out any more */
     atomic_int next;               /* episode */
     pthread_mutex_t lock;          /* totals, view and err while several games run */

@@ -37,9 +37,10 @@ void dash_picture(struct dash *d, int game, const uint8_t *rgb, uint64_t frame) 
     int looks = atomic_load_explicit(&g->looks, memory_order_relaxed);
     if (!looks) return;
     double now = clock_seconds();
-    /* A little under the period: else every second picture of a 60 Hz source would be late by a hair and left out. */
-    if (now - g->last_sent < (looks == 2 ? 0.0155 : 0.095)) return;
-    g->last_sent = now;
+    /* On the average, not from one picture to the next: one that follows a late one closely is not too many. */
+    double period = looks == 2 ? 1 / 61.0 : 0.1;
+    if (now < g->due - period / 2) return;
+    g->due = (g->due > now - period ? g->due : now - period) + period;
     pthread_mutex_lock(&d->lock);
     if (!g->last && !(g->last = malloc(FRAME_PIXELS * 3))) {
         pthread_mutex_unlock(&d->lock);

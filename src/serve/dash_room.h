@@ -28,7 +28,7 @@ struct dash_game {
     uint8_t *last;              /* newest picture sent, RGB; NULL before */
     struct buf packed;          /* the same as a message */
     bool last_valid;
-    double last_sent;
+    double due;                 /* time of the next picture */
     uint64_t sent, bytes;       /* pictures */
 };
 
