@@ -41,6 +41,17 @@ struct qvl_options {
     const char *cpu_limit;   /* "c", "avx2", "avx512", "avx512bf16": cap of the instruction set; NULL: best */
     const char *fp8_activations; /* "bf16" (default) or "e4m3" */
     bool pillow_resize;      /* Pillow's resampler instead of torchvision's */
+
+    /* The prefix cache below the device (docs/prefix-cache.md). Host memory is a level of its own only where the device has
+     * memory of its own. */
+    size_t host_bytes;       /* pages kept in (pinned) host memory; 0: none; without effect on the CPU */
+    const char *cache_dir;   /* folder for pages on disk, made if need be, may be shared by processes and models; NULL: none */
+    uint64_t disk_bytes;       /* most bytes of that folder; 0: 8 GB (10^9) */
+    uint64_t disk_daily_bytes; /* most bytes written to it on one day (UTC); 0: 32 GB */
+    bool cache_always;       /* keep and restore even where computing seems faster: for tests and measurements */
+    /* Told in a sentence when the cache drops something for a reason that it has not told before; from any thread. */
+    void (*on_notice)(void *user, const char *text);
+    void *notice_user;
 };
 
 /* What loading would take, told from config and file sizes alone; filled as far as known even when it is refused. */
@@ -81,6 +92,25 @@ const char *qvl_token_bytes(const struct qvl_model *model, int32_t id, size_t *b
 /* Is this a JSON schema that json_schema of qvl_generate takes? Else err names the keyword. */
 int qvl_check_schema(struct qvl_model *model, const char *schema, struct err *err);
 
+/* Why a spill file, or pages meant for one, were dropped. */
+enum qvl_spill_drop {
+    QVL_SPILL_DAMAGED,    /* a checksum or a field is wrong */
+    QVL_SPILL_TRUNCATED,
+    QVL_SPILL_FOREIGN,    /* no spill file at all, under the name of one */
+    QVL_SPILL_NEWER,      /* written by a newer version */
+    QVL_SPILL_READ,       /* the disk failed to read */
+    QVL_SPILL_WRITE,      /* the disk failed to write (full, read-only, ...) */
+    QVL_SPILL_FSYNC,
+    QVL_SPILL_GONE,       /* evicted by another process between look-up and reading */
+    QVL_SPILL_MEMORY,
+    QVL_SPILL_QUEUE,      /* the writer was behind: its queue was full, or the pages had left the memory */
+    QVL_SPILL_DAILY,      /* today's write budget is used up */
+    QVL_SPILL_SIZE,       /* larger than the whole budget */
+    QVL_SPILL_SLOW,       /* not written: computing is faster than reading it back */
+    QVL_SPILL_DROPS
+};
+const char *qvl_spill_drop_name(enum qvl_spill_drop reason); /* "damaged", "truncated", ... */
+
 /* What the model has done and holds; counters since loading. */
 struct qvl_stats {
     int page_tokens, pages_total, pages_used;  /* KV pages; pages_used: by sessions at work and by the prefix cache */
@@ -88,6 +118,15 @@ struct qvl_stats {
     int64_t images_encoded, images_reused;     /* reused: features taken from the cache */
     size_t image_cache_bytes;
     int sessions;
+    /* Of prefix_hit_tokens, those that came from host memory and from disk. */
+    int64_t host_hit_tokens, disk_hit_tokens;
+    int64_t host_pages, host_evictions;
+    size_t host_bytes;
+    int64_t disk_files, disk_evictions;        /* files */
+    uint64_t disk_bytes, disk_read_bytes, disk_written_bytes;
+    int64_t disk_recomputed;                   /* lookups that found pages on disk, but computing was faster */
+    double compute_tokens_per_second, disk_read_bytes_per_second; /* measured, remembered in the folder; 0: not yet known */
+    int64_t disk_drops[QVL_SPILL_DROPS];       /* by enum qvl_spill_drop */
 };
 void qvl_model_stats(struct qvl_model *model, struct qvl_stats *out);
 

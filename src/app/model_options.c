@@ -17,6 +17,11 @@ const char model_options_help[] =
     "  --f32              exact fp32 products (slow, for comparison)\n"
     "  --cpu SET          cap of the instruction set: c, avx2, avx512, avx512bf16\n"
     "  --fp8-activations A  bf16 (default) or e4m3, for FP8 checkpoints\n"
+    "  --kv-cache DIR     keep computed prompts on disk: a prompt seen before is read, not computed, also after a restart;\n"
+    "                     may be shared by processes and models; default: none\n"
+    "  --kv-cache-gb N    most GB (10^9 bytes) of that folder; default 8\n"
+    "  --kv-cache-daily-gb N  most GB written to it on one day; default 32\n"
+    "  --kv-host-gb N     GPU: pages kept in host memory too; default: none\n"
     "  --pillow           resize pictures as Pillow does instead of torchvision\n";
 
 int option_value(const char *command, const char *name, int argc, char **argv, int *i, const char **value) {
@@ -34,6 +39,27 @@ int option_number(const char *command, const char *name, const char *text, doubl
     if (end != text && !*end && *out >= low && *out <= high) return 0;
     fprintf(stderr, "pmd-agent %s: %s: expected a number from %.15g to %.15g, found '%s'\n", command, name, low, high, text);
     return -1;
+}
+
+static int take_bytes(const char *command, const char *name, int argc, char **argv, int *i, uint64_t *out) {
+    const char *v;
+    double number;
+    int r = option_value(command, name, argc, argv, i, &v);
+    if (r == 0) return 0;
+    if (r < 0 || option_number(command, name, v, 0.001, 1e6, &number)) return -1;
+    *out = (uint64_t)(number * 1e9);
+    return 1;
+}
+
+static int take_cache(struct model_options *o, const char *command, int argc, char **argv, int *i) {
+    const char *v;
+    uint64_t host = 0;
+    int r = option_value(command, "--kv-cache", argc, argv, i, &v);
+    if (r) return r < 0 ? r : (o->load.cache_dir = v, 1);
+    if ((r = take_bytes(command, "--kv-cache-gb", argc, argv, i, &o->load.disk_bytes))) return r;
+    if ((r = take_bytes(command, "--kv-cache-daily-gb", argc, argv, i, &o->load.disk_daily_bytes))) return r;
+    if ((r = take_bytes(command, "--kv-host-gb", argc, argv, i, &host)) == 1) o->load.host_bytes = (size_t)host;
+    return r;
 }
 
 int model_options_take(struct model_options *o, const char *command, int argc, char **argv, int *i) {
@@ -58,7 +84,12 @@ int model_options_take(struct model_options *o, const char *command, int argc, c
         if (r < 0 || option_number(command, "--kv-mib", v, 1, 1 << 24, &number)) return -1;
         return o->load.kv_bytes = (size_t)number << 20, 1;
     }
-    return 0;
+    return take_cache(o, command, argc, argv, i);
+}
+
+static void print_notice(void *user, const char *text) {
+    (void)user;
+    fprintf(stderr, "%s\n", text);
 }
 
 static void print_plan(const struct qvl_plan *p) {
@@ -86,6 +117,7 @@ int model_options_open(struct model_options *o, const char *command, bool quiet,
         r = qvl_plan_load(o->folder, &o->load, &plan, &err);
         if (!r && !quiet) print_plan(&plan);
     }
+    if (!o->load.on_notice) o->load.on_notice = print_notice;
     if (!r) r = qvl_load(o->folder, &o->load, out, &err);
     if (r) fprintf(stderr, "pmd-agent %s: %s\n", command, err.message);
     return r ? 1 : 0;

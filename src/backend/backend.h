@@ -95,6 +95,7 @@ struct backend_info {
     size_t weight_bytes;     /* of all matrices and vectors in use */
     size_t decode_bytes;     /* read for one decoded token */
     int32_t pages;           /* most KV pages within the budget */
+    bool own_memory;         /* the device's memory is not the host's: host memory is then a level of the prefix cache */
 };
 
 struct backend {
@@ -113,8 +114,13 @@ struct backend {
     /* Copies the first `tokens` slots of every layer; the others of `from` may be written meanwhile. */
     int (*page_copy)(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err);
     size_t (*page_bytes)(const struct backend_model *m);
+    /* Whole pages out of and into host memory. Called by threads that move pages while another is in forward or encode_image, never
+     * with a page that a running pass writes (export) or reads (import). */
     int (*page_export)(struct backend_model *m, int32_t page, void *out, struct err *err);
     int (*page_import)(struct backend_model *m, int32_t page, const void *in, struct err *err);
+    /* Host memory from which copies are fast (pinned); both NULL where plain memory is as good. Any thread. */
+    void *(*host_alloc)(struct backend_model *m, size_t bytes);
+    void (*host_free)(struct backend_model *m, void *memory);
     size_t (*memory_bytes)(const struct backend_model *m); /* held now, mapped weights not counted */
     void (*describe)(const struct backend_model *m, struct backend_info *out);
 };

@@ -36,7 +36,7 @@ static void link_newest(struct kv_store *s, struct kv_entry *e) {
     s->newest = e;
 }
 
-static struct kv_entry **bucket_of(struct kv_store *s, struct hash128 key) {
+static struct kv_entry **bucket_of(const struct kv_store *s, struct hash128 key) {
     return &s->buckets[key.low & (s->bucket_count - 1)];
 }
 
@@ -90,14 +90,18 @@ void kv_page_drop(struct kv_store *s, int32_t page) {
 
 /* ---- entries ---- */
 
+struct kv_entry *kv_peek(const struct kv_store *s, struct hash128 key) {
+    struct kv_entry *e = *bucket_of(s, key);
+    while (e && !hash_equal(e->key, key)) e = e->next_in_bucket;
+    return e;
+}
+
 struct kv_entry *kv_find(struct kv_store *s, struct hash128 key) {
-    for (struct kv_entry *e = *bucket_of(s, key); e; e = e->next_in_bucket)
-        if (hash_equal(e->key, key)) {
-            unlink_entry(s, e);
-            link_newest(s, e);
-            return e;
-        }
-    return NULL;
+    struct kv_entry *e = kv_peek(s, key);
+    if (!e) return NULL;
+    unlink_entry(s, e);
+    link_newest(s, e);
+    return e;
 }
 
 static void grow(struct kv_store *s) {

@@ -51,6 +51,8 @@ void kv_page_drop(struct kv_store *s, int32_t page);
 
 /* The entry for key (now the most recently used), or NULL. */
 struct kv_entry *kv_find(struct kv_store *s, struct hash128 key);
+/* The same without counting as use. */
+struct kv_entry *kv_peek(const struct kv_store *s, struct hash128 key);
 /* Publishes a page under key; keeps an entry that exists. logits (vocab floats, copied) may be NULL. Out of memory: not cached.
  */
 void kv_publish(struct kv_store *s, struct hash128 key, int32_t page, int tokens, const float *logits);

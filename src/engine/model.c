@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "engine/memory_plan.h"
 #include "engine/room.h"
+#include "engine/spill.h"
 
 static bool known(const int32_t *list, int count, int32_t id) {
     for (int i = 0; i < count; i++)
@@ -106,8 +107,8 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->backend->describe(m->device, &m->backend_info);
     make_identity(m, o);
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
-    return kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20),
-                         err);
+    r = kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20), err);
+    return r ? r : spill_open(m, o, err);
 }
 
 int qvl_plan_load(const char *folder, const struct qvl_options *options, struct qvl_plan *out, struct err *err) {
@@ -152,6 +153,7 @@ int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_m
 
 void qvl_unload(struct qvl_model *m) {
     if (!m) return;
+    spill_close(m);
     grammars_free(m);
     features_free(&m->features);
     kv_store_free(&m->kv);
@@ -222,5 +224,6 @@ void qvl_model_stats(struct qvl_model *m, struct qvl_stats *out) {
         .prefix_hit_tokens = m->kv.hit_tokens, .prefix_miss_tokens = m->kv.miss_tokens, .prefix_evictions = m->kv.evicted,
         .images_encoded = m->features.encoded, .images_reused = m->features.reused, .image_cache_bytes = m->features.bytes,
         .sessions = __atomic_load_n(&m->sessions, __ATOMIC_RELAXED)};
+    if (m->spill) spill_stats(m->spill, out);
     pthread_mutex_unlock(&m->lock);
 }

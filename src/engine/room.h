@@ -32,6 +32,7 @@ struct cached_grammar {
 };
 
 struct batch_request;
+struct spill;
 
 struct qvl_model {
     char *folder;
@@ -55,6 +56,7 @@ struct qvl_model {
     bool computing;
     struct batch_request *first, *last;
     struct kv_store kv;
+    struct spill *spill;      /* the cache's levels below the device (spill.h), or NULL */
     struct feature_cache features;
     struct cached_grammar grammars[GRAMMARS_KEPT];
     uint64_t grammar_clock;

@@ -3,18 +3,23 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "engine/spill.h"
 
 enum { PAGE = BACKEND_PAGE_TOKENS };
 
-/* Key of tokens [PAGE * full, PAGE * full + n) behind the pages before them. */
-static struct hash128 page_key(const struct sequence *s, int64_t full, int n) {
+struct hash128 sequence_page_key(const struct sequence *s, int64_t full, int n) {
     struct hash128 parts[1 + PAGE];
     parts[0] = s->chain[full];
     memcpy(parts + 1, s->prompt.keys + full * PAGE, (size_t)n * sizeof *parts);
     return hash_bytes(parts, (size_t)(1 + n) * sizeof *parts, 0);
 }
 
-static int reserve_pages(struct sequence *s, int64_t tokens, struct err *err) {
+struct hash128 sequence_end_key(const struct sequence *s, int64_t n) {
+    int64_t full = (n - 1) / PAGE;
+    return sequence_page_key(s, full, (int)(n - full * PAGE));
+}
+
+int sequence_reserve(struct sequence *s, int64_t tokens, struct err *err) {
     int64_t need = (tokens + PAGE - 1) / PAGE;
     if (need <= s->page_capacity) return 0;
     int64_t want = need + need / 4 + 8;
@@ -32,59 +37,10 @@ int sequence_open(struct sequence *s, struct qvl_model *m, struct prompt *prompt
     *prompt = (struct prompt){0};
     s->logits = malloc((size_t)m->config->text.vocab * sizeof *s->logits);
     s->held = calloc((size_t)s->prompt.visual_count + 1, sizeof *s->held);
-    int r = s->logits && s->held ? reserve_pages(s, s->prompt.count + 2 * PAGE, err)
+    int r = s->logits && s->held ? sequence_reserve(s, s->prompt.count + 2 * PAGE, err)
                                  : err_set(err, ERR_MEMORY, "out of memory for a sequence");
     if (!r) s->chain[0] = m->identity;
     return r;
-}
-
-int sequence_match(struct sequence *s, struct err *err) {
-    int64_t n = s->prompt.count;
-    int r = reserve_pages(s, n + PAGE, err);
-    if (r) return r;
-    sequence_rewind(s, 0);
-    struct kv_store *kv = &s->m->kv;
-    struct kv_entry *e = NULL;
-    pthread_mutex_lock(&s->m->lock);
-    while (s->computed + PAGE <= n) {
-        struct hash128 key = page_key(s, s->page_count, PAGE);
-        struct kv_entry *full = kv_find(kv, key);
-        if (!full) break;
-        e = full;
-        kv_page_hold(kv, e->page);
-        s->pages[s->page_count++] = e->page;
-        s->chain[s->page_count] = key;
-        s->computed += PAGE;
-    }
-    int64_t left = n - s->computed;
-    for (int k = left < PAGE ? (int)left : PAGE - 1; k > 0; k--) {
-        struct kv_entry *tail = kv_find(kv, page_key(s, s->page_count, k));
-        if (!tail) continue;
-        e = tail;
-        kv_page_hold(kv, e->page);
-        s->pages[s->page_count++] = e->page;
-        s->computed += k;
-        break;
-    }
-    /* Parents more recent than children: what is dropped first is then always the end of a chain. */
-    for (int i = s->page_count - 1; i > 0; i--)
-        if ((int64_t)i * PAGE <= s->computed) kv_find(kv, s->chain[i]);
-    s->reused = s->computed;
-    if (s->computed == n && n > 0) {
-        if (e && e->logits) {
-            memcpy(s->logits, e->logits, (size_t)s->m->config->text.vocab * sizeof *s->logits);
-            s->logits_known = true;
-        } else {
-            s->computed--; /* the last token is computed again for its logits */
-        }
-        s->reused = n - 1;
-    }
-    kv->hit_tokens += s->reused - s->counted_hits;
-    kv->miss_tokens += n - s->reused - s->counted_misses;
-    s->counted_hits = s->reused;
-    s->counted_misses = n - s->reused;
-    pthread_mutex_unlock(&s->m->lock);
-    return 0;
 }
 
 void sequence_rewind(struct sequence *s, int64_t length) {
@@ -112,7 +68,7 @@ int sequence_append(struct sequence *s, const int32_t *ids, int64_t count, struc
 
 /* Pages for slots up to `upto`, all writable from s->computed on: a shared page is copied. */
 static int make_room(struct sequence *s, int64_t upto, struct err *err) {
-    int r = reserve_pages(s, upto + PAGE, err);
+    int r = sequence_reserve(s, upto + PAGE, err);
     if (r) return r;
     struct kv_store *kv = &s->m->kv;
     int first = (int)(s->computed / PAGE), copy_from = -1;
@@ -212,12 +168,13 @@ void sequence_commit(struct sequence *s, struct sequence_pass *p, bool done, dou
     s->forward_seconds += seconds;
     s->forwards++;
     if (!done) return;
+    if (s->m->spill) spill_note_compute(s->m->spill, p->upto - s->computed, seconds);
     int64_t full = s->computed / PAGE;
     s->computed = p->upto;
     s->logits_known = false;
     pthread_mutex_lock(&s->m->lock);
     for (; (full + 1) * PAGE <= p->upto; full++) {
-        s->chain[full + 1] = page_key(s, full, PAGE);
+        s->chain[full + 1] = sequence_page_key(s, full, PAGE);
         kv_publish(&s->m->kv, s->chain[full + 1], s->pages[full], PAGE, NULL);
     }
     pthread_mutex_unlock(&s->m->lock);
@@ -246,19 +203,38 @@ int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_cou
 void sequence_publish(struct sequence *s, int64_t n, const float *logits) {
     if (n <= 0 || n > s->computed) return;
     int64_t full = (n - 1) / PAGE;
+    if (n % PAGE && s->end_count < SEQUENCE_ENDS) s->ends[s->end_count++] = n;
     pthread_mutex_lock(&s->m->lock);
-    kv_publish(&s->m->kv, page_key(s, full, (int)(n - full * PAGE)), s->pages[full], (int)(n - full * PAGE), logits);
+    kv_publish(&s->m->kv, sequence_end_key(s, n), s->pages[full], (int)(n - full * PAGE), logits);
     pthread_mutex_unlock(&s->m->lock);
+}
+
+/* Names page by page: lengths inside a page, then the page in full. */
+static void offer(struct sequence *s) {
+    int64_t pages = (s->computed + PAGE - 1) / PAGE;
+    struct page_name *names = s->m->spill && pages ? malloc((size_t)(pages + SEQUENCE_ENDS) * sizeof *names) : NULL;
+    size_t count = 0;
+    if (!names) return;
+    for (int64_t i = 0; i < pages; i++) {
+        for (int k = 0; k < s->end_count; k++)
+            if ((s->ends[k] - 1) / PAGE == i && s->ends[k] <= s->computed)
+                names[count++] = (struct page_name){sequence_end_key(s, s->ends[k]), (int)(s->ends[k] - i * PAGE)};
+        if ((i + 1) * PAGE <= s->computed) names[count++] = (struct page_name){s->chain[i + 1], PAGE};
+    }
+    spill_offer(s->m->spill, names, count);
+    free(names);
 }
 
 void sequence_close(struct sequence *s) {
     if (!s->m) return;
     sequence_publish(s, s->computed, NULL);
     pthread_mutex_lock(&s->m->lock);
-    for (int i = s->page_count - 1; i >= 0; i--) {
+    for (int i = 0; i < s->page_count; i++)
         if (s->m->kv.pages[s->pages[i]].writer == s) s->m->kv.pages[s->pages[i]].writer = NULL;
-        kv_page_drop(&s->m->kv, s->pages[i]);
-    }
+    pthread_mutex_unlock(&s->m->lock);
+    offer(s); /* nobody writes to the pages any more */
+    pthread_mutex_lock(&s->m->lock);
+    for (int i = s->page_count - 1; i >= 0; i--) kv_page_drop(&s->m->kv, s->pages[i]);
     pthread_mutex_unlock(&s->m->lock);
     for (int i = 0; i < s->prompt.visual_count; i++)
         if (s->held && s->held[i]) features_put(s->m, s->held[i]);

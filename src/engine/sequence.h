@@ -4,6 +4,8 @@
 
 #include "engine/prompt.h"
 
+enum { SEQUENCE_ENDS = 4 };
+
 struct sequence {
     struct qvl_model *m;
     struct prompt prompt;      /* own copy, grows by sequence_append */
@@ -12,6 +14,8 @@ struct sequence {
     int64_t computed;          /* tokens whose keys and values are in the pages */
     int64_t reused;            /* of these, taken from the cache when the sequence was opened */
     struct hash128 *chain;     /* chain[i]: key of the first i full pages; chain[0] is the model's identity */
+    int64_t ends[SEQUENCE_ENDS]; /* lengths inside a page that were published, for the levels below */
+    int end_count;
     bool logits_known;         /* logits holds the row of token computed - 1 */
     float *logits;             /* (vocab) */
     int64_t counted_hits, counted_misses; /* in the statistics of the cache */
@@ -22,7 +26,8 @@ struct sequence {
 
 /* Takes over *prompt. Nothing is computed yet: sequence_match looks for a known beginning. */
 int sequence_open(struct sequence *s, struct qvl_model *m, struct prompt *prompt, struct err *err);
-/* Takes what the cache knows of the prompt as it now is; only on a sequence that has computed nothing itself. */
+/* prefix_match.c: takes what the cache knows of the prompt as it now is, from whichever level; only on a sequence that has computed
+ * nothing itself. */
 int sequence_match(struct sequence *s, struct err *err);
 /* Forgets what is computed from token `length` on. */
 void sequence_rewind(struct sequence *s, int64_t length);
@@ -51,7 +56,14 @@ int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_cou
                   struct err *err);
 /* Publishes the page that ends with token n - 1 as the end of a prompt, with that row's logits when they are at hand. */
 void sequence_publish(struct sequence *s, int64_t n, const float *logits);
-/* Publishes what was computed and lets the pages go. */
+/* Publishes what was computed, offers it to the levels below and lets the pages go. */
 void sequence_close(struct sequence *s);
+
+
+/* For prefix_match.c. Room for the page numbers of so many tokens; the key of tokens [32 * full, 32 * full + n) behind the pages
+ * before them; the key of the page that ends with token n - 1. */
+int sequence_reserve(struct sequence *s, int64_t tokens, struct err *err);
+struct hash128 sequence_page_key(const struct sequence *s, int64_t full, int n);
+struct hash128 sequence_end_key(const struct sequence *s, int64_t n);
 
 #endif

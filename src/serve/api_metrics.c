@@ -51,6 +51,26 @@ static void write_requests(struct buf *b, const struct api_metrics *m) {
     value(b, "pmd_requests_refused_total", "counter", "Requests turned away because the queue was full", (double)m->refused);
 }
 
+/* The levels below the device. */
+static void write_levels(struct buf *b, const struct qvl_stats *s) {
+    value(b, "pmd_host_cache_hit_tokens_total", "counter", "Prompt tokens taken from pages in host memory", (double)s->host_hit_tokens);
+    value(b, "pmd_host_cache_bytes", "gauge", "Pages kept in host memory", (double)s->host_bytes);
+    value(b, "pmd_host_cache_evictions_total", "counter", "Pages dropped from host memory", (double)s->host_evictions);
+    value(b, "pmd_disk_cache_hit_tokens_total", "counter", "Prompt tokens read from spill files", (double)s->disk_hit_tokens);
+    value(b, "pmd_disk_cache_files", "gauge", "Spill files", (double)s->disk_files);
+    value(b, "pmd_disk_cache_bytes", "gauge", "Spill files", (double)s->disk_bytes);
+    value(b, "pmd_disk_cache_evictions_total", "counter", "Spill files evicted", (double)s->disk_evictions);
+    value(b, "pmd_disk_cache_read_bytes_total", "counter", "Read from spill files", (double)s->disk_read_bytes);
+    value(b, "pmd_disk_cache_written_bytes_total", "counter", "Written to spill files", (double)s->disk_written_bytes);
+    value(b, "pmd_disk_cache_recomputed_total", "counter", "Prompts computed because the disk would be slower",
+          (double)s->disk_recomputed);
+    value(b, "pmd_disk_cache_read_bytes_per_second", "gauge", "Measured", s->disk_read_bytes_per_second);
+    value(b, "pmd_prefill_tokens_per_second", "gauge", "Measured by the prompt cache", s->compute_tokens_per_second);
+    buf_str(b, "# HELP pmd_disk_cache_drops_total Spill files or pages dropped, by reason\n# TYPE pmd_disk_cache_drops_total counter\n");
+    for (int i = 0; i < QVL_SPILL_DROPS; i++)
+        buf_printf(b, "pmd_disk_cache_drops_total{reason=\"%s\"} %lld\n", qvl_spill_drop_name(i), (long long)s->disk_drops[i]);
+}
+
 static void write_model(struct buf *b, const struct qvl_stats *s, const struct qvl_info *info) {
     double used = s->pages_total ? (double)s->pages_used / s->pages_total : 0;
     value(b, "pmd_kv_cache_usage_ratio", "gauge", "KV pages in use, prefix cache included, of all", used);
@@ -58,6 +78,7 @@ static void write_model(struct buf *b, const struct qvl_stats *s, const struct q
     value(b, "pmd_prefix_cache_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache (memory)", (double)s->prefix_hit_tokens);
     value(b, "pmd_prefix_cache_miss_tokens_total", "counter", "Prompt tokens that had to be computed", (double)s->prefix_miss_tokens);
     value(b, "pmd_prefix_cache_evictions_total", "counter", "Pages dropped from the prefix cache", (double)s->prefix_evictions);
+    write_levels(b, s);
     value(b, "pmd_images_encoded_total", "counter", "Pictures encoded", (double)s->images_encoded);
     value(b, "pmd_image_cache_hits_total", "counter", "Pictures whose features were kept", (double)s->images_reused);
     value(b, "pmd_image_cache_bytes", "gauge", "Features of pictures kept", (double)s->image_cache_bytes);
