@@ -65,7 +65,7 @@ static void a_template_is_filled(void **state) {
     seen.visits[5][7] = 200;
     assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, out, &err) > 0);
     assert_string_equal(out, "field B1F hp 45/45\nbeen n0 e9\nhere 3");
-    for (int i = 0; i < 8; i++) prompt_did(&m, ACTION_WALK + i);
+    for (int i = 0; i < 8; i++) prompt_did(&m, action_name[ACTION_WALK + i]);
     snprintf(seen.now.log[0], sizeof seen.now.log[0], "Fen hit\nThornling: 7 damage.");
     seen.now.log_count = 1;
     prompt_observe(&m, &seen.now, SCENE_FIELD);
@@ -126,7 +126,7 @@ static void the_bundled_prompt_is_short_and_hides_the_map(void **state) {
     assert_int_equal(prompt_template_load("configs/prompts/tinywoods.txt", &t, &err), 0);
     make_world();
     prompt_forget(&m);
-    for (int i = 0; i < 6; i++) prompt_did(&m, ACTION_WALK + 4);
+    for (int i = 0; i < 6; i++) prompt_did(&m, action_name[ACTION_WALK + 4]);
     assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, first, &err) > 0);
     assert_true(strlen(first) < 260);
     seen.now.stairs = (struct point){4, 4};

@@ -9,6 +9,7 @@
 #include "agent/human.h"
 #include "agent/home.h"
 #include "base/clock.h"
+#include "record/counts.h"
 
 enum {
     SEED_WORD = 0x0203B458,   /* the stream of floor seeds, pmd-red.md 2.4: what stands there when START is pressed is the run's seed */
@@ -26,9 +27,14 @@ int agent_new(struct emulator *e, const struct agent_options *options, struct ag
     int code = 0;
     a->options = *options;
     hands_open(&a->hands, e, options);
+    a->hands.seen = &a->seen;
     if (options->policy == POLICY_MODEL || options->ask_oracle) {
         char path[4096];
         code = prompt_template_load(options->prompt_file ? options->prompt_file : home_file(HOME_PROMPT, path, sizeof path), &a->prompt, err);
+    }
+    if (!code && (options->acting == ACT_BY_SKILLS || options->parts & PART_STUCK)) {
+        char path[4096];
+        code = skill_set_load(options->skill_folder ? options->skill_folder : home_file(HOME_SKILLS, path, sizeof path), a->prompt.skills, &a->skills, err);
     }
     if (!code && options->policy == POLICY_MODEL) {
         struct ask_options ask = {a->prompt.system, options->greedy || options->temperature <= 0, options->temperature, options->events,
@@ -66,6 +72,9 @@ int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
     hands_begin(h);
     world_seen_reset(&a->seen);
     prompt_forget(&a->memory);
+    map_memory_reset(&a->map);
+    stuck_reset(&a->stuck);
+    a->escalated = false;
     memset(&a->step, 0, sizeof a->step);
     memset(&a->result, 0, sizeof a->result);
     a->idle = a->idle_turns = a->idle_floor = 0;
@@ -96,13 +105,15 @@ static void observe(struct agent *a, struct step *s) {
     s->decode_ms = decode * 1e3; /* of all decodes since the observation before */
     h->decode_seconds = 0;
     world_seen_update(&a->seen, &h->world);
+    map_memory_update(&a->map, &a->seen);
+    memcpy(&a->observed, &a->seen, sizeof a->observed);
     prompt_observe(&a->memory, &a->seen.now, scene);
     s->first_frame = emulator_frame(h->e, a->picture);
     frame_hash(a->picture, s->frame_hash);
     emulator_state_hash(h->e, s->state_hash);
     s->frame = a->picture;
     s->world = &h->world;
-    s->seen = &a->seen;
+    s->seen = &a->observed;
     s->scene = scene_name[scene];
     s->observe_ms = (clock_seconds() - start) * 1e3;
 }
@@ -138,6 +149,36 @@ static enum outcome step_outcome(struct agent *a, bool ready) {
     return OUTCOME_NONE;
 }
 
+/* Single acts inside a skill are remembered like the model's own, where it knows nothing else. */
+static void skill_did(void *user, int act) {
+    struct agent *a = user;
+    bool steps = a->options.acting == ACT_BY_STEPS || a->prompt.answers == ANSWER_STEPS;
+    if (steps && act < ACTION_COUNT) prompt_did(&a->memory, action_name[act]);
+}
+
+/* Does what was chosen; true: the game takes input again. */
+static bool act(struct agent *a, struct step *s) {
+    struct hands *h = &a->hands;
+    if (a->choice.action >= 0) {
+        const char *why = hands_act(h, a->choice.action);
+        if (why) reason_add(a, why);
+        prompt_did(&a->memory, action_name[a->choice.action]);
+        return hands_ready(h);
+    }
+    const struct skill *k = &a->skills.skills[a->choice.skill];
+    struct skill_room room = {h, &a->seen, agent_map(a), skill_did, a};
+    struct skill_result r;
+    skill_first_act(k, &a->seen, room.map, scene_of(&h->world), a->choice.argument, &a->plan);
+    s->plan = &a->plan;
+    skill_run(k, &room, a->choice.argument, &r);
+    if (a->options.acting == ACT_BY_SKILLS && a->prompt.answers == ANSWER_SKILLS) prompt_did(&a->memory, a->action_text);
+    snprintf(a->skill_end, sizeof a->skill_end, "%s", r.words);
+    s->skill_end = a->skill_end;
+    count_skill(a->result.skills, &a->result.skill_count, k->name, 1, r.success);
+    if (s->decided_by == BY_STUCK) stuck_forced(&a->stuck, h->turns);
+    return r.ready;
+}
+
 /* One decision, from the picture to the moment when the next is due. */
 int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     struct hands *h = &a->hands;
@@ -148,21 +189,17 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     observe(a, s);
     bool human = control_human(a->options.control);
     if (human) s->action = HUMAN_ACTION, s->decided_by = BY_HUMAN;
-    int action = human ? 0 : agent_decide(a, s, err);
-    if (action < 0) return action;
+    int code = human ? 0 : agent_decide(a, s, err);
+    if (code) return code;
     double acting = clock_seconds();
     h->step = s;
     h->presses_full = false;
     struct world before = h->world; /* subscribers see the world that was decided on */
-    const char *why = NULL;
-    bool relived = false;
-    if (human) relived = human_act(h, a->options.control, a->reason, sizeof a->reason);
-    else why = hands_act(h, action);
-    if (why) reason_add(a, why);
-    bool ready = relived || hands_ready(h);
+    int turns = h->turns;
+    bool ready = human ? human_act(h, a->options.control, a->reason, sizeof a->reason) || hands_ready(h) : act(a, s);
     *outcome = step_outcome(a, ready);
     h->step = NULL;
-    if (!human) prompt_did(&a->memory, action);
+    a->result.turns_by[s->decided_by] += h->turns - turns;
     s->reason = a->reason;
     s->world = &before;
     double end = clock_seconds() - (h->watch_seconds - watch); /* who watches is not part of the decision */

@@ -14,6 +14,20 @@ enum { AGENT_TEST_SEED_FIRST = 1000000, AGENT_TEST_SEEDS = 200 };
 enum policy { POLICY_MODEL, POLICY_ORACLE, POLICY_RANDOM, POLICY_OMNISCIENT, POLICY_EXTERNAL, POLICY_COUNT };
 extern const char *const policy_name[]; /* "model", "oracle", "random", "omniscient", "external" */
 
+/* What one decision is: a step (or hit, bite, throw ...), or a skill of many turns. */
+enum acting { ACT_BY_STEPS, ACT_BY_SKILLS };
+
+/* Parts around the model, POLICY_MODEL only; each can be left out, to measure what it brings. */
+enum part {
+    PART_MEMORY = 1,     /* the last actions and recalled lines in the prompt */
+    PART_MAP = 2,        /* where the leader has been and which end of the map is walked to; without it skills and prompt forget */
+    PART_STUCK = 4,      /* stuckness and its ladder: stronger model, other prompt, forced exploration */
+    PART_GATEKEEPER = 8, /* impossible actions are refused, the reason given back once, then a safe default */
+    PART_SAFEGUARD = 16, /* heals and eats in time when the model does not */
+    PART_COUNT = 5, PART_ALL = 31,
+};
+extern const char *const part_name[PART_COUNT]; /* "memory", "map", "stuckness", "gatekeeper", "safeguards" */
+
 /* What happens to the picture before the model sees it: controls that show whether it looks. */
 enum picture { PICTURE_REAL, PICTURE_BLANK, PICTURE_OTHER_SEED };
 
@@ -61,6 +75,9 @@ struct agent_options {
     void *escalate_user;
     const char *prompt_file;   /* NULL = configs/prompts/tinywoods.txt of the project (home.h) */
     enum picture picture;
+    enum acting acting;
+    unsigned parts;            /* enum part; 0: the model alone */
+    const char *skill_folder;  /* NULL = configs/skills of the project */
     int max_decisions;         /* per episode; 0 = default 2000 */
     bool greedy;               /* default sampling: greedy unless temperature is set */
     float temperature;

@@ -1,11 +1,10 @@
-/* Who decides what: the model, a yardstick, dice, or what stands in when an answer cannot be used. */
+/* Who decides: the model with what is around it (model_choice.c), a yardstick, dice, or somebody outside. */
 #include "agent/room.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "agent/control.h"
-#include "agent/explore.h"
 
 static uint64_t random_next(uint64_t *state) { /* splitmix64, Vigna 2015 */
     uint64_t z = *state += 0x9E3779B97F4A7C15u;
@@ -22,63 +21,53 @@ static bool dice(struct agent *a, float probability) {
 
 void reason_add(struct agent *a, const char *text) {
     size_t n = strlen(a->reason);
-    snprintf(a->reason + n, sizeof a->reason - n, "%s%s", n ? "; " : "", text);
+    if (*text) snprintf(a->reason + n, sizeof a->reason - n, "%s%s", n ? "; " : "", text);
 }
 
-static int ask_model(struct agent *a, struct step *s, enum scene scene, const bool offered[ACTION_COUNT]) {
-    const uint8_t *picture = a->picture;
-    if (a->options.picture == PICTURE_BLANK) picture = memset(a->shown, 0, sizeof a->shown);
-    if (a->options.picture == PICTURE_OTHER_SEED) picture = donor_picture(a, scene == SCENE_FIELD);
-    struct answer *r = &a->answer;
-    struct buf schema = {0};
-    char problem[200] = "";
-    action_schema(offered, &schema);
-    struct question q = {.prompt = a->prompt_text, .rgb = picture, .schema = schema.data, .seed = (uint64_t)a->seed << 32 | s->number,
-                         .decision = s->number, .step = s};
-    if (schema.failed) *r = (struct answer){.action = -1, .reason = "out of memory for a schema"};
-    else asker_question(a->asker, &q, r);
-    buf_free(&schema);
-    if (r->text) r->action = action_of_answer(r->text, offered, problem, sizeof problem);
-    answer_remark(r, problem);
-    s->answer = r->text;
-    s->prompt_tokens = r->prompt_tokens;
-    s->prompt_token_count = r->prompt_token_count;
-    s->answer_tokens = r->answer_tokens;
-    s->answer_token_count = r->answer_token_count;
-    s->confidence = r->confidence;
-    s->model = *r->model ? r->model : NULL;
-    s->route_reason = *r->route_reason ? r->route_reason : NULL;
-    s->votes = r->votes;
-    s->vote_count = r->vote_count;
-    s->cached_tokens = r->cached_tokens;
-    s->ask_ms = r->total_ms;
-    s->image_ms = r->image_ms;
-    s->prefill_ms = r->prefill_ms;
-    s->generate_ms = r->generate_ms;
-    a->result.model_seconds += r->total_ms / 1e3;
-    a->result.tokens += r->computed_tokens;
-    if (*r->reason) reason_add(a, r->reason);
-    return r->action;
-}
+struct choice action_choice(int action) { return (struct choice){.action = action, .skill = -1}; }
 
-/* What is done when the model's answer cannot be used: the action that changes least. */
-static int fallback(enum scene scene) {
+/* The action that changes least. */
+struct choice safe_choice(enum scene scene) {
     switch (scene) {
-    case SCENE_STAIRS: return ACTION_STAY;
-    case SCENE_CHOICE: return ACTION_NO;
-    case SCENE_MENU: return ACTION_CLOSE;
-    case SCENE_FIELD: return ACTION_WAIT;
-    default: return ACTION_NEXT;
+    case SCENE_STAIRS: return action_choice(ACTION_STAY);
+    case SCENE_CHOICE: return action_choice(ACTION_NO);
+    case SCENE_MENU: return action_choice(ACTION_CLOSE);
+    case SCENE_FIELD: return action_choice(ACTION_WAIT);
+    default: return action_choice(ACTION_NEXT);
     }
 }
 
-static int random_action(struct agent *a, const bool offered[ACTION_COUNT], int count) {
-    if (!count) return ACTION_WAIT; /* stopped before the game took input */
-    int pick = (int)random_below(&a->random, (uint32_t)count), action = 0;
-    for (; action < ACTION_COUNT; action++) {
-        if (offered[action] && pick-- == 0) break;
+/* A tile that was seen, open and can be walked to, or a row of the bag. */
+static void random_argument(struct agent *a, struct choice *c) {
+    const struct world *w = &a->seen.now;
+    const struct monster *l = world_leader(w);
+    enum skill_arguments kind = a->skills.skills[c->skill].arguments;
+    if (kind == ARGUMENTS_ITEM) c->argument[0] = 1 + (int)random_below(&a->random, (uint32_t)(w->bag_count < MENU_SLOTS ? w->bag_count : MENU_SLOTS));
+    if (kind != ARGUMENTS_TILE || !l) return;
+    static const struct path_options plain;
+    struct distance_field from;
+    struct point tiles[MAP_HEIGHT * MAP_WIDTH];
+    uint32_t n = 0;
+    path_distances(w, &l->at, 1, &plain, &from);
+    for (int y = 0; y < MAP_HEIGHT; y++) {
+        for (int x = 0; x < MAP_WIDTH; x++) {
+            if (from.steps[y][x] != 0xFFFF) tiles[n++] = (struct point){(int16_t)x, (int16_t)y};
+        }
     }
-    return action;
+    struct point p = tiles[random_below(&a->random, n)];
+    c->argument[0] = p.x, c->argument[1] = p.y;
+}
+
+static struct choice random_choice(struct agent *a, const struct offer *o, enum scene scene) {
+    if (!o->count) return scene == SCENE_NONE ? action_choice(ACTION_WAIT) : safe_choice(scene); /* stopped before the game took input */
+    bool skills = o->answers == ANSWER_SKILLS;
+    int pick = (int)random_below(&a->random, (uint32_t)o->count), i = 0;
+    for (;; i++) {
+        if ((skills ? o->skills[i] : o->actions[i]) && pick-- == 0) break;
+    }
+    struct choice c = skills ? (struct choice){.action = -1, .skill = i} : action_choice(i);
+    if (skills) random_argument(a, &c);
+    return c;
 }
 
 /* A step that the ground allows, -1 when the dice or the scene say no. */
@@ -92,25 +81,44 @@ static int epsilon_step(struct agent *a, enum scene scene) {
     return n ? ACTION_WALK + legal[random_below(&a->random, (uint32_t)n)] : -1;
 }
 
+int prompt_make(struct agent *a, struct step *s, const struct sight *sight, struct err *err) {
+    const struct agent_options *o = &a->options;
+    if (o->recall && !s->recalled) {
+        a->recalled.count = 0;
+        o->recall(o->recall_user, s, &a->recalled);
+        s->recalled = &a->recalled;
+    }
+    struct prompt_view view = {&a->seen, sight->scene, &a->memory, s->recalled,
+                               o->policy == POLICY_MODEL && o->parts ? ~o->parts : 0};
+    if (prompt_template_fill(&a->prompt, &view, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
+    control_add_note(o->control, a->prompt_text, sizeof a->prompt_text);
+    s->system = a->prompt.system;
+    s->prompt = a->prompt_text;
+    return 0;
+}
+
+static int ask_outside(struct agent *a, struct step *s, const struct offer *o, enum scene scene, struct err *err) {
+    s->decided_by = BY_EXTERNAL;
+    int action = a->options.external(a->options.external_user, s, o->actions);
+    if (action < 0) return err_set(err, ERR_CANCELLED, "the process that decides has gone");
+    a->choice = action_choice(action);
+    if (action < ACTION_COUNT && o->actions[action]) return 0;
+    reason_add(a, "the action given is not offered here");
+    a->choice = safe_choice(scene), s->decided_by = BY_FALLBACK;
+    return 0;
+}
+
 int agent_decide(struct agent *a, struct step *s, struct err *err) {
     const struct agent_options *o = &a->options;
-    enum scene scene = scene_of(&a->hands.world);
-    bool offered[ACTION_COUNT];
-    int count = scene_offers(&a->seen.now, scene, offered), action = -1, taught = -1;
-    const char *why = NULL;
+    struct sight sight = {&a->seen, agent_map(a), &a->skills, scene_of(&a->hands.world)};
+    enum scene scene = sight.scene;
+    struct offer offer;
+    int action = -1, taught = -1, code = 0;
+    const char *why = "";
     *a->reason = 0;
-    if (o->policy == POLICY_MODEL || o->ask_oracle) {
-        if (o->recall) {
-            a->recalled.count = 0;
-            o->recall(o->recall_user, s, &a->recalled);
-            s->recalled = &a->recalled;
-        }
-        struct prompt_view view = {&a->seen, scene, &a->memory, s->recalled};
-        if (prompt_template_fill(&a->prompt, &view, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
-        control_add_note(o->control, a->prompt_text, sizeof a->prompt_text);
-        s->system = a->prompt.system;
-        s->prompt = a->prompt_text;
-    }
+    offer_make(&sight, o->acting == ACT_BY_STEPS ? ANSWER_ACTIONS : o->policy == POLICY_MODEL ? a->prompt.answers : ANSWER_SKILLS, &offer);
+    bool decided = o->policy == POLICY_MODEL && stuck_ladder(a, s, &sight);
+    if ((o->policy == POLICY_MODEL || o->ask_oracle) && (code = prompt_make(a, s, &sight, err))) return code;
     for (const struct agent_events *v = o->events; subscriber(v); v++) {
         if (v->observed) v->observed(v->user, s);
     }
@@ -118,29 +126,21 @@ int agent_decide(struct agent *a, struct step *s, struct err *err) {
     if (o->ask_oracle) s->oracle_action = action_name[taught];
 
     if ((action = epsilon_step(a, scene)) >= 0) {
-        s->decided_by = BY_RANDOM;
+        a->choice = action_choice(action), s->decided_by = BY_RANDOM;
     } else if (o->policy == POLICY_ORACLE || dice(a, o->mix)) {
-        action = taught, s->decided_by = BY_ORACLE;
+        a->choice = action_choice(taught), s->decided_by = BY_ORACLE;
         reason_add(a, why);
     } else if (o->policy == POLICY_MODEL) {
-        s->decided_by = BY_MODEL;
-        action = ask_model(a, s, scene, offered);
-        if (a->answer.give_up) return err_set(err, ERR_NETWORK, "%s", a->answer.reason);
-        if (action < 0) action = fallback(scene), s->decided_by = BY_FALLBACK;
+        if (!decided) code = model_choose(a, s, &sight, &offer, err);
     } else if (o->policy == POLICY_OMNISCIENT) {
-        action = oracle_decide(a->omniscient, &a->hands.world, &a->seen, &why), s->decided_by = BY_OMNISCIENT;
+        a->choice = action_choice(oracle_decide(a->omniscient, &a->hands.world, &a->seen, &why)), s->decided_by = BY_OMNISCIENT;
         reason_add(a, why);
     } else if (o->policy == POLICY_EXTERNAL) {
-        s->decided_by = BY_EXTERNAL;
-        action = o->external(o->external_user, s, offered);
-        if (action < 0) return err_set(err, ERR_CANCELLED, "the process that decides has gone");
-        if (action >= ACTION_COUNT || !offered[action]) {
-            reason_add(a, "the action given is not offered here");
-            action = fallback(scene), s->decided_by = BY_FALLBACK;
-        }
+        code = ask_outside(a, s, &offer, scene, err);
     } else {
-        action = random_action(a, offered, count), s->decided_by = BY_RANDOM;
+        a->choice = random_choice(a, &offer, scene), s->decided_by = BY_RANDOM;
     }
-    s->action = action_name[action];
-    return action;
+    choice_print(&a->choice, &a->skills, a->action_text, sizeof a->action_text);
+    s->action = a->action_text;
+    return code;
 }

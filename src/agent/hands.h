@@ -16,6 +16,7 @@ struct hands {
     struct control *control; /* NULL: nobody asks for anything */
     volatile bool *stop;
 
+    const struct world_seen *seen; /* what a player could know, for aiming; NULL: everything */
     struct step *step; /* gets the presses; NULL: frames that belong to no step */
     struct world world; /* newest */
     bool entered;      /* the dungeon was seen live in this episode */

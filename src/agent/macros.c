@@ -186,7 +186,7 @@ int foe_in_line(const struct world *w, int min, int max) {
 }
 
 static const char *throw_item(struct hands *h) {
-    int d = foe_in_line(&h->world, 1, THROW_SIGHT);
+    int d = foe_in_line(h->seen ? &h->seen->now : &h->world, 1, THROW_SIGHT); /* at what is seen, not at what lurks in the dark */
     const char *why = d >= 0 ? turn(h, d) : NULL;
     return why ? why : use_item(h, ITEM_USE_THROW);
 }

@@ -1,5 +1,6 @@
 #include "agent/prompt.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@ struct source {
     enum scene scene;
     const struct prompt_memory *memory;
     const struct memory_lines *recalled;
+    const struct prompt_view *view;
 };
 
 enum { VISITS_SHOWN = 9, RAY_MIN = 2, RAY_MAX = 6 };
@@ -67,10 +69,12 @@ static bool field_value(const struct source *s, int f, struct buf *out) {
         return s->recalled && s->recalled->count > 0;
     }
     if (f == FIELD_LAST) {
-        for (int i = 0; i < s->memory->last_count; i++) buf_printf(out, "%s%s", i ? " " : "", action_name[s->memory->last[i]]);
+        if (s->view->without & PART_MEMORY) return false;
+        for (int i = 0; i < s->memory->last_count; i++) buf_printf(out, "%s%s", i ? " " : "", s->memory->last[i]);
         return s->memory->last_count > 0;
     }
     if (!l) return false;
+    if (f >= FIELD_HERE && s->view->without & PART_MAP) return false;
     if (f >= FIELD_FAR) return buf_printf(out, "%d", visits_far(s, f - FIELD_FAR)), true;
     if (f >= FIELD_BEEN) {
         int d = f - FIELD_BEEN;
@@ -121,7 +125,7 @@ static int check_line(const char *line, size_t n, const char *name, int number, 
 }
 
 int prompt_template_parse(const char *text, size_t n, const char *name, struct prompt_template *out, struct err *err) {
-    *out = (struct prompt_template){0};
+    *out = (struct prompt_template){.answers = ANSWER_SKILLS};
     struct buf parts[2] = {{0}, {0}}; /* system, user */
     int part = -1, code = 0, number = 0;
     if (memchr(text, 0, n)) return err_set(err, ERR_FORMAT, "%s: holds a NUL byte", name);
@@ -135,7 +139,11 @@ int prompt_template_parse(const char *text, size_t n, const char *name, struct p
         if (length == 8 && !memcmp(line, "[system]", 8)) part = 0;
         else if (length == 6 && !memcmp(line, "[user]", 6)) part = 1;
         else if (part < 0 && length > 8 && length < 8 + sizeof out->version && !memcmp(line, "version ", 8)) memcpy(out->version, line + 8, length - 8);
-        else if (part < 0 && length) code = err_set(err, ERR_FORMAT, "%s line %d: expected 'version NAME', '[system]' or '[user]'", name, number);
+        else if (part < 0 && length == 13 && !memcmp(line, "answers steps", 13)) out->answers = ANSWER_STEPS;
+        else if (part < 0 && length > 7 && length < 7 + sizeof out->skills && !memcmp(line, "skills ", 7)) memcpy(out->skills, line + 7, length - 7);
+        else if (part < 0 && length) {
+            code = err_set(err, ERR_FORMAT, "%s line %d: expected 'version NAME', 'answers steps', 'skills NAME ...', '[system]' or '[user]'", name, number);
+        }
         else if (part >= 0) {
             if (part == 1) code = check_line(line, length, name, number, err);
             if (parts[part].len) buf_char(&parts[part], '\n');
@@ -195,7 +203,7 @@ static bool fill_line(const struct source *s, const char *line, size_t n, struct
 }
 
 int prompt_template_fill(const struct prompt_template *t, const struct prompt_view *v, char out[PROMPT_BYTES], struct err *err) {
-    struct source s = {v->seen, &v->seen->now, world_leader(&v->seen->now), v->scene, v->memory, v->recalled};
+    struct source s = {v->seen, &v->seen->now, world_leader(&v->seen->now), v->scene, v->memory, v->recalled, v};
     struct buf text = {0};
     for (const char *line = t->user; line;) {
         const char *end = strchr(line, '\n');
@@ -220,9 +228,9 @@ int prompt_template_fill(const struct prompt_template *t, const struct prompt_vi
 
 void prompt_forget(struct prompt_memory *m) { memset(m, 0, sizeof *m); }
 
-void prompt_did(struct prompt_memory *m, int action) {
+void prompt_did(struct prompt_memory *m, const char *what) {
     if (m->last_count == PROMPT_LAST) memmove(m->last, m->last + 1, (PROMPT_LAST - 1) * sizeof *m->last), m->last_count--;
-    m->last[m->last_count++] = action;
+    snprintf(m->last[m->last_count++], sizeof *m->last, "%s", what);
 }
 
 /* Lower case, plain ASCII, one line. */

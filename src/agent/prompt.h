@@ -4,6 +4,8 @@
  * Template file (UTF-8, at most 64 KiB):
  *     # at the start of a line: a comment
  *     version NAME            kept in the run, first line that is no comment
+ *     answers steps           with `play --act skills`: the model knows single steps only (agent/choice.h); without it: skills
+ *     skills NAME ...         those that are offered, the ones named first first; without it: all of the folder
  *     [system]                the lines below are the system text
  *     [user]                  the lines below follow the picture in the user's message
  * In the user part {name} is replaced (names: see prompt.c, `fields`). A line with a {name} that has no value now is left out; so is a
@@ -11,10 +13,12 @@
 #ifndef AGENT_PROMPT_H
 #define AGENT_PROMPT_H
 
-#include "agent/scene.h"
+#include "agent/choice.h"
 
 struct prompt_template {
-    char version[32];
+    char version[32], skills[512];
+    enum answers answers; /* ANSWER_SKILLS or ANSWER_STEPS */
+    bool unstick;         /* it says something else when the agent is stuck */
     char *system, *user; /* malloc'ed */
 };
 int prompt_template_load(const char *path, struct prompt_template *out, struct err *err);
@@ -24,14 +28,15 @@ void prompt_template_free(struct prompt_template *t);
 /* What is remembered between steps. */
 enum { PROMPT_LAST = 6, PROMPT_MESSAGE = 48 };
 struct prompt_memory {
-    int last[PROMPT_LAST], last_count; /* actions, oldest first */
+    char last[PROMPT_LAST][48];        /* actions or skills, oldest first */
+    int last_count;
     char log[MAX_LOG][256];            /* as it was at the step before */
     int log_count;
     char message[PROMPT_MESSAGE + 1];  /* the newest since the step before; "" none */
 };
 void prompt_forget(struct prompt_memory *m); /* a new episode */
 void prompt_observe(struct prompt_memory *m, const struct world *seen, enum scene scene);
-void prompt_did(struct prompt_memory *m, int action);
+void prompt_did(struct prompt_memory *m, const char *what);
 
 /* What the fields are filled from. */
 struct prompt_view {
@@ -39,6 +44,7 @@ struct prompt_view {
     enum scene scene;
     const struct prompt_memory *memory;
     const struct memory_lines *recalled; /* NULL: none */
+    unsigned without;                    /* enum part: PART_MEMORY, PART_MAP: what these know is left out */
 };
 enum { PROMPT_BYTES = 12288 };
 /* Fills the user text; returns its length, or negative when it does not fit. */

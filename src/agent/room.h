@@ -1,11 +1,13 @@
-/* The agent's inside, shared by the files of this room: agent.c (the loop), decide.c (who decides what), donor.c (the picture of another
- * seed). Private to this room. */
+/* The agent's inside, shared by the files of this room: agent.c (the loop), decide.c and model_choice.c (who decides what), donor.c (the
+ * picture of another seed). Private to this room. */
 #ifndef AGENT_ROOM_H
 #define AGENT_ROOM_H
 
 #include "agent/ask.h"
+#include "agent/choice.h"
 #include "agent/hands.h"
 #include "agent/prompt.h"
+#include "agent/stuck.h"
 
 struct agent {
     struct agent_options options;
@@ -20,7 +22,15 @@ struct agent {
     uint32_t seed, donor_runs;
     enum outcome donor_outcome;
 
-    struct world_seen seen;
+    struct world_seen seen;     /* newest */
+    struct world_seen observed; /* as it was decided on */
+    struct map_memory map;
+    struct stuck stuck;
+    bool escalated;             /* a stronger model was asked for and not yet given back */
+    struct skill_set skills;    /* of the folder, those that the prompt file names first */
+    struct choice choice;
+    struct plan plan;
+    char action_text[48], refused[200], note[NOTE_BYTES + 1], skill_end[160];
     struct prompt_memory memory;
     struct memory_lines recalled;
     uint8_t picture[FRAME_PIXELS * 3], shown[FRAME_PIXELS * 3];
@@ -36,9 +46,19 @@ int episode_begin(struct agent *a, uint32_t seed, struct err *err);
 /* One decision, from the picture to the moment when the next is due. */
 int episode_step(struct agent *a, enum outcome *outcome, struct err *err);
 
-/* decide.c. The action to take, with everything about it in *s; negative: the run ends with err. */
+/* decide.c. What to do in a->choice, with everything about it in *s; not 0: the run ends with err. */
 int agent_decide(struct agent *a, struct step *s, struct err *err);
+/* Fills a->prompt_text; again in the same step after a refusal. */
+int prompt_make(struct agent *a, struct step *s, const struct sight *sight, struct err *err);
+struct choice action_choice(int action);
+struct choice safe_choice(enum scene scene);
 void reason_add(struct agent *a, const char *text);
+
+/* model_choice.c */
+/* Looks whether the agent is stuck; true: the ladder has decided. */
+bool stuck_ladder(struct agent *a, struct step *s, const struct sight *sight);
+int model_choose(struct agent *a, struct step *s, const struct sight *sight, const struct offer *offered, struct err *err);
+struct map_memory *agent_map(struct agent *a); /* NULL: none is kept */
 
 /* donor.c */
 int donor_new(struct agent *a, struct err *err);

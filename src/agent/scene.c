@@ -3,6 +3,7 @@
 #include <string.h>
 
 const char *const policy_name[] = {"model", "oracle", "random", "omniscient", "external"};
+const char *const part_name[PART_COUNT] = {"memory", "map", "stuckness", "gatekeeper", "safeguards"};
 const char *const scene_name[SCENE_COUNT] = {"none", "title", "field", "dialogue", "choice", "stairs", "menu"};
 const char *const action_name[ACTION_COUNT] = {
     "walk_south", "walk_se", "walk_east", "walk_ne", "walk_north", "walk_nw", "walk_west", "walk_sw",

@@ -35,6 +35,11 @@ static const char help[] =
     "  --best-of N         N answers to every question, which share the prompt's computation; the one given most often is taken, among equals\n"
     "                      the likelier one. --vote sum: the largest sum of probabilities. All votes are recorded\n"
     "  --think-tokens N    a Thinking model's thought is closed after N tokens and the answer follows (default 256)\n"
+    "  --act HOW           what one decision is: steps (one step or turn; what the bundled model was trained for), skills (many turns:\n"
+    "                      explore, change_floor, fight ...; configs/skills). Default: steps for the bundled model, else skills\n"
+    "  --skills DIR        folder of skills (default configs/skills; how to write one: src/agent/skills.h)\n"
+    "  --without LIST      leaves out parts around the model, to see what each brings: memory,map,stuckness,gatekeeper,safeguards or all\n"
+    "                      (all: the model alone). What a part decides is labelled and counted as its own, never as the model's\n"
     "  --temperature T     0 (default): always the likeliest action; above: sampled, the same for the same seed\n"
     "  --no-picture HOW    a control: `blank` shows the model a black picture, `other` that of another dungeon. If it still plays as\n"
     "                      well, it does not look\n"
@@ -60,6 +65,8 @@ static const char help[] =
     "examples\n"
     "  pmd-agent play --policy oracle --seed 7 --speed 4          watch the teacher\n"
     "  pmd-agent play --episodes 200 --json --no-record           the clear rate over the test seeds\n"
+    "  pmd-agent play --episodes 200 --json --no-record --without all      the same for the model alone\n"
+    "  pmd-agent play --policy random --act skills --seed 7       a dice player with skills\n"
     "  pmd-agent play --episodes 200 --json --no-picture blank    does it look? (the rate must fall)\n"
     "  pmd-agent play --games 16 --episodes 16                    sixteen games, one model\n"
     "  pmd-agent play --resume runs/20260101-120000-4711          go on after a power cut\n"
@@ -106,7 +113,7 @@ static int choose_backend(struct play_options *o, const char *flag) {
 }
 
 enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD,
-       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, HELP };
+       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, ACT, SKILLS, WITHOUT, HELP };
 static const struct option options[] = {
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
     {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
@@ -116,7 +123,8 @@ static const struct option options[] = {
     {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
     {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
     {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT},
-    {"dashboard", 0, NULL, DASHBOARD}, {"no-dashboard", 0, NULL, NO_DASHBOARD}, {"dashboard-port", 1, NULL, DASHBOARD_AT}, {"help", 0, NULL, HELP}, {0}};
+    {"dashboard", 0, NULL, DASHBOARD}, {"no-dashboard", 0, NULL, NO_DASHBOARD}, {"dashboard-port", 1, NULL, DASHBOARD_AT},
+    {"act", 1, NULL, ACT}, {"skills", 1, NULL, SKILLS}, {"without", 1, NULL, WITHOUT}, {"help", 0, NULL, HELP}, {0}};
 
 /* What may be different when a run goes on: how it is shown and where it is computed. */
 static bool may_change(int c) {
@@ -127,12 +135,28 @@ static bool may_change(int c) {
     return false;
 }
 
+/* "map,stuckness" out of all parts; false: an unknown word. */
+static bool leave_out(const char *list, unsigned *parts) {
+    while (*list) {
+        size_t n = strcspn(list, ",");
+        unsigned out = n == 3 && !memcmp(list, "all", 3) ? PART_ALL : 0;
+        for (int i = 0; i < PART_COUNT; i++) {
+            if (strlen(part_name[i]) == n && !memcmp(list, part_name[i], n)) out = 1u << i;
+        }
+        if (!out) return false;
+        *parts &= ~out;
+        list += n + (list[n] == ',');
+    }
+    return true;
+}
+
 /* changes_only: to go on with a run. */
 static int parse(int argc, char **argv, bool changes_only, struct play_options *o) {
-    *o = (struct play_options){.policy = POLICY_MODEL, .episodes = 1, .jobs = 1, .seed = AGENT_TEST_SEED_FIRST, .speed = 2};
+    *o = (struct play_options){.policy = POLICY_MODEL, .parts = PART_ALL, .episodes = 1, .jobs = 1, .seed = AGENT_TEST_SEED_FIRST, .speed = 2};
     long long n = 0;
     double x = 0;
     const char *backend = NULL;
+    bool act = false;
     int c, which = 0;
     optind = 0;
     while ((c = getopt_long(argc, argv, "h", options, &which)) != -1) {
@@ -199,6 +223,15 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
             o->dashboard = DASHBOARD_ON;
             o->dashboard_port = (int)n;
             break;
+        case ACT:
+            if (strcmp(optarg, "steps") && strcmp(optarg, "skills")) return wrong("--act", optarg, "steps or skills");
+            o->acting = optarg[1] == 't' ? ACT_BY_STEPS : ACT_BY_SKILLS;
+            act = true;
+            break;
+        case WITHOUT:
+            if (!leave_out(optarg, &o->parts)) return wrong("--without", optarg, "memory, map, stuckness, gatekeeper, safeguards (with commas), or all");
+            break;
+        case SKILLS: o->skills = optarg; break;
         case NO_STREAM: o->no_stream = true; break;
         case BACKEND: backend = optarg; break;
         case SERVER: o->server = optarg; break;
@@ -222,6 +255,9 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
     if (o->jobs > 1 && o->video) return wrong("--games", "with --video", "one game at a time for a film");
     if (o->picture != PICTURE_REAL && o->policy != POLICY_MODEL) return wrong("--no-picture", "without a model", "--policy model");
     if (o->policy == POLICY_MODEL && choose_backend(o, backend)) return 2;
+    if (act && o->acting == ACT_BY_SKILLS && o->policy != POLICY_MODEL && o->policy != POLICY_RANDOM) {
+        return wrong("--act", "skills", "--policy model or random with it: the oracles play step by step");
+    }
     if ((uint64_t)o->seed + (uint64_t)o->episodes > UINT32_MAX) return wrong("--seed", "with --episodes", "seeds up to 4294967295");
     if (o->jobs > o->episodes) o->jobs = o->episodes;
     o->backend_given = backend != NULL;

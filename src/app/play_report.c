@@ -38,6 +38,7 @@ double samples_percentile(struct samples *s, double p) {
 void totals_add(struct play_totals *t, const struct episode_result *r) {
     t->episodes++;
     t->decisions += r->decisions;
+    counts_add(&t->counts, r);
     t->tokens += r->tokens;
     t->model_seconds += r->model_seconds;
     t->emulator_seconds += r->emulator_seconds;
@@ -76,6 +77,20 @@ static int by_count(const void *a, const void *b) {
 
 static void sort_failures(struct play_totals *t) { qsort(t->failures, (size_t)t->failure_count, sizeof *t->failures, by_count); }
 
+/* What the parts around the model did; nothing when they had nothing to do. */
+static void report_parts(const struct run_counts *c, struct buf *out) {
+    const struct part_counts *p = &c->parts;
+    long long turns = 0;
+    int stuck = 0;
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) turns += c->turns_by[i];
+    for (int i = 1; i < 5; i++) stuck += p->stuck[i];
+    if (stuck) buf_printf(out, "\nstuck %d times: exploration forced %d times, for %.1f %% of the turns", stuck, p->forced, turns ? 100.0 * (double)c->turns_by[BY_STUCK] / (double)turns : 0);
+    if (p->refused) buf_printf(out, "\ngatekeeper: %d answers refused, %d of them corrected when told why", p->refused, p->corrected);
+    if (p->safeguards) buf_printf(out, "\nsafeguards: healed or ate %d times instead of what the model chose", p->safeguards);
+    if (c->skill_count) buf_str(out, "\nskills (reached / run):");
+    for (int i = 0; i < c->skill_count; i++) buf_printf(out, "%s %s %d/%d", i ? "," : "", c->skills[i].name, c->skills[i].succeeded, c->skills[i].used);
+}
+
 void report_text(struct play_totals *t, const struct report_header *h, struct buf *out) {
     sort_failures(t);
     if (t->episodes == 1 && t->cleared) buf_printf(out, "Cleared: seed %u, %lld turns", h->seed, t->turns_cleared);
@@ -89,6 +104,7 @@ void report_text(struct play_totals *t, const struct report_header *h, struct bu
     }
     if (h->model) buf_printf(out, " (%s)", h->model);
     if (h->picture) buf_printf(out, ", with %s picture", h->picture);
+    report_parts(&t->counts, out);
     if (t->decision_ms.count) {
         buf_printf(out, "\n%.1f ms a decision in the median, %s (p95 %.1f ms); %.2f ms of it outside model and emulator\n",
                    samples_percentile(&t->decision_ms, 0.5), h->watched ? "drawing and pace left out" : "everything included",
@@ -129,7 +145,9 @@ void report_json(struct play_totals *t, const struct report_header *h, struct bu
     number(out, t->model_seconds > 0 && t->tokens > 0 ? (double)t->tokens / t->model_seconds : NAN, 1);
     buf_str(out, ",\"decided_by\":{");
     for (int i = 0; i < DECIDED_BY_COUNT; i++) buf_printf(out, "%s\"%s\":%lld", i ? "," : "", decided_by_name[i], t->decided[i]);
-    buf_str(out, "},\"policy\":");
+    buf_char(out, '}');
+    counts_json(&t->counts, out);
+    buf_str(out, ",\"policy\":");
     string(out, h->policy);
     buf_str(out, ",\"model\":");
     string(out, h->model);

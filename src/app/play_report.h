@@ -3,6 +3,7 @@
 #define APP_PLAY_REPORT_H
 
 #include "agent/agent.h"
+#include "record/counts.h"
 #include "base/buf.h"
 
 struct samples { /* one number a decision */
@@ -17,6 +18,7 @@ enum { MAX_CAUSES = 64 };
 struct play_totals {
     int episodes, cleared;
     long long turns_cleared, decisions, decided[DECIDED_BY_COUNT];
+    struct run_counts counts;
     long long tokens;
     double model_seconds, emulator_seconds;
     struct samples decision_ms, overhead_ms; /* overhead: outside model and emulator */

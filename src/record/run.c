@@ -7,7 +7,8 @@
  *                    (emulator frame number then), "state_hash", "started_at", "chain"}. At its end: {"episode", "event":"end",
  *                    "steps", "last_chain" (of its last step line), "end_frame", "end_state_hash", "outcome", "cause",
  *                    "floor_reached", "turns", "decisions", "decided_by" {..}, "seconds", "model_seconds",
- *                    "emulator_seconds", "tokens", "chain"}. The times are those of the process that ended it.
+ *                    "emulator_seconds", "tokens", "chain"}; also "turns_by", "parts" and "skills" (counts.h).
+ *                    The times are those of the process that ended it.
  *                    One more where a later process went on with the run: {"episode" (the last begun, 0: none), "event":"resume",
  *                    "reopens" (true: the end record before it, with the outcome "stopped", does not hold any more), "steps" (of the
  *                    open episode on record), "last_chain", "resumed_at", "chain"}.
@@ -23,6 +24,10 @@
  *       action, decided_by, reason, confidence, oracle_action
  *       model, route_reason   which of several models answered and why that one was asked; only where there are several
  *       votes                 best of n: [{answer, count, log_probability, probability (both summed)}, ..]; only then
+ *       skill_end             how the skill `action` ended; goal: the tile it walked to at its start
+ *       stuck, stuck_level    how the agent is stuck and the rung of its ladder (agent/stuck.h)
+ *       refused               the answer that the gatekeeper refused, and why; note: what the model wrote to its scratchpad
+ *                             (these five only where they are the case)
  *       buttons               [[keys, frames], ...]: keys as GBA bits (A 1, B 2, SELECT 4, START 8, RIGHT 16, LEFT 32, UP 64,
  *                             DOWN 128, R 256, L 512), 0 = waiting
  *       ms                    {observe, decode, ask, act, total, image, prefill, generate}
@@ -60,6 +65,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "record/counts.h"
 #include "record/hash.h"
 #include "record/lines.h"
 #include "record/png_file.h"
@@ -347,6 +353,15 @@ static void put_votes(struct buf *b, const struct step *s) {
     buf_char(b, ']');
 }
 
+/* Only what was the case. */
+static void put_agent_parts(struct buf *b, const struct step *s) {
+    if (s->skill_end) buf_str(b, ",\"skill_end\":"), put_string(b, s->skill_end);
+    if (s->plan && s->plan->goal.x >= 0) buf_printf(b, ",\"goal\":[%d,%d]", s->plan->goal.x, s->plan->goal.y);
+    if (s->stuck) buf_printf(b, ",\"stuck\":\"%s\",\"stuck_level\":%d", s->stuck, s->stuck_level);
+    if (s->refused) buf_str(b, ",\"refused\":"), put_string(b, s->refused);
+    if (s->note) buf_str(b, ",\"note\":"), put_string(b, s->note);
+}
+
 static void put_step(struct buf *b, int episode, const struct step *s, const char *picture) {
     char now[32];
     run_now(now);
@@ -363,6 +378,7 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     buf_str(b, ",\"action\":"), put_string(b, s->action);
     buf_printf(b, ",\"decided_by\":\"%s\",\"reason\":", (unsigned)s->decided_by < DECIDED_BY_COUNT ? decided_by_name[s->decided_by] : "model");
     put_string(b, s->reason ? s->reason : "");
+    put_agent_parts(b, s);
     buf_str(b, ",\"confidence\":"), buf_json_number(b, s->confidence);
     if (s->model) buf_str(b, ",\"model\":"), put_string(b, s->model);
     if (s->route_reason) buf_str(b, ",\"route_reason\":"), put_string(b, s->route_reason);
@@ -417,6 +433,7 @@ void run_count(struct run *r, const struct episode_result *result) {
     r->done++;
     r->outcomes[(unsigned)result->outcome <= OUTCOME_STUCK ? result->outcome : OUTCOME_NONE]++;
     for (int i = 0; i < DECIDED_BY_COUNT; i++) r->decided[i] += result->decided[i];
+    counts_add(&r->counts, result);
     r->decisions += result->decisions;
     r->tokens += result->tokens;
     if (result->outcome == OUTCOME_CLEARED) r->turns_cleared += result->turns;
@@ -449,6 +466,9 @@ int run_episode_end(struct run *r, const struct episode_result *result, struct e
     put_string(b, result->cause);
     buf_printf(b, ",\"floor_reached\":%d,\"turns\":%d,\"decisions\":%d", result->floor_reached, result->turns, result->decisions);
     put_decided(b, result->decided);
+    struct run_counts counts = {0};
+    counts_add(&counts, result);
+    counts_json(&counts, b);
     buf_printf(b, ",\"seconds\":%.3f,\"model_seconds\":%.3f,\"emulator_seconds\":%.3f,\"tokens\":%lld", result->seconds, result->model_seconds,
                result->emulator_seconds, (long long)result->tokens);
     char what[48];
@@ -477,6 +497,7 @@ static int write_summary(struct run *r, struct err *err) {
     for (int i = 0; i <= OUTCOME_STUCK; i++) buf_printf(&b, "%s\"%s\":%d", i ? "," : "", outcome_name[i], r->outcomes[i]);
     buf_printf(&b, "},\"decisions\":%lld", (long long)r->decisions);
     put_decided(&b, r->decided);
+    counts_json(&r->counts, &b);
     buf_printf(&b, ",\"tokens\":%lld,\"seconds\":%.3f,\"model_seconds\":%.3f,\"emulator_seconds\":%.3f,\"last_chain\":\"%s\"}\n", (long long)r->tokens,
                clock_seconds() - r->started, r->model_seconds, r->emulator_seconds, r->chain);
     snprintf(path, sizeof path, "%.*s/summary.json", PATH_MAX - 20, r->folder);

@@ -4,6 +4,7 @@
 
 #include <limits.h>
 
+#include "record/counts.h"
 #include "record/run.h"
 
 enum { KEY_FRAMES_EPISODE = 32, KEY_FRAMES_RUN = 512, SYNC_SECONDS = 2 };
@@ -39,6 +40,7 @@ struct run {
     /* totals for summary.json */
     double started;
     int done, outcomes[OUTCOME_STUCK + 1], decided[DECIDED_BY_COUNT];
+    struct run_counts counts;
     int64_t decisions, tokens, turns_cleared;
     double model_seconds, emulator_seconds;
 };

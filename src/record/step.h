@@ -76,12 +76,33 @@ struct step {
 enum outcome { OUTCOME_NONE, OUTCOME_CLEARED, OUTCOME_FAINTED, OUTCOME_LOST, OUTCOME_OUT_OF_BUDGET, OUTCOME_STOPPED, OUTCOME_STUCK };
 extern const char *const outcome_name[]; /* "none", "cleared", "fainted", "lost", "out_of_budget", "stopped", "stuck" */
 
+/* How often a skill was run and reached what it is for. */
+enum { SKILL_COUNTS = 32 };
+struct skill_count {
+    char name[24];
+    int used, succeeded;
+};
+
+/* What the parts around the model did in an episode. */
+struct part_counts {
+    int refused;       /* answers that the gatekeeper refused */
+    int corrected;     /* of these, followed by a possible one when the reason was given back; the others became a safe default */
+    int stuck[5];      /* times that the agent got stuck, by kind (agent/stuck.h); [0] unused */
+    int escalated, prompt_changed, forced; /* rungs of the ladder that were tried */
+    int safeguards;
+    int restored;      /* returns to an earlier state, where that is allowed */
+};
+
 struct episode_result {
     uint32_t seed;
     enum outcome outcome;
     char cause[96];          /* of a failure: "fainted to Thornling on floor 2", "wind on floor 3", ... */
     int floor_reached, turns, decisions;
     int decided[DECIDED_BY_COUNT];
+    int turns_by[DECIDED_BY_COUNT]; /* game turns that went by under decisions of each kind */
+    struct part_counts parts;
+    struct skill_count skills[SKILL_COUNTS];
+    int skill_count;
     double seconds, model_seconds, emulator_seconds;
     int64_t tokens;          /* prompt and generated tokens computed */
 };

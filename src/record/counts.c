@@ -1,0 +1,54 @@
+#include "record/counts.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The numbers of struct part_counts by name; "stuck" is a list of its own. */
+static const struct { const char *name; size_t at; } part_fields[] = {
+    {"refused", offsetof(struct part_counts, refused)},   {"corrected", offsetof(struct part_counts, corrected)},
+    {"escalated", offsetof(struct part_counts, escalated)}, {"prompt_changed", offsetof(struct part_counts, prompt_changed)},
+    {"forced", offsetof(struct part_counts, forced)},     {"safeguards", offsetof(struct part_counts, safeguards)},
+    {"restored", offsetof(struct part_counts, restored)},
+};
+enum { PART_FIELDS = sizeof part_fields / sizeof *part_fields, STUCK_KINDS = 5 };
+static const char *const stuck_kinds[STUCK_KINDS] = {NULL, "same_state", "to_and_fro", "nothing_new", "text"};
+
+static int *field(struct part_counts *p, int i) { return (int *)((char *)p + part_fields[i].at); }
+
+void count_skill(struct skill_count *skills, int *count, const char *name, int used, int succeeded) {
+    int i = 0;
+    while (i < *count && strcmp(skills[i].name, name)) i++;
+    if (i == SKILL_COUNTS) return;
+    if (i == *count) {
+        skills[i] = (struct skill_count){0};
+        snprintf(skills[(*count)++].name, sizeof skills->name, "%s", name);
+    }
+    skills[i].used += used;
+    skills[i].succeeded += succeeded;
+}
+
+void counts_add(struct run_counts *c, const struct episode_result *r) {
+    struct part_counts parts = r->parts;
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) c->turns_by[i] += r->turns_by[i];
+    for (int i = 0; i < PART_FIELDS; i++) *field(&c->parts, i) += *field(&parts, i);
+    for (int i = 0; i < STUCK_KINDS; i++) c->parts.stuck[i] += parts.stuck[i];
+    for (int i = 0; i < r->skill_count; i++) count_skill(c->skills, &c->skill_count, r->skills[i].name, r->skills[i].used, r->skills[i].succeeded);
+}
+
+void counts_json(const struct run_counts *c, struct buf *out) {
+    struct part_counts parts = c->parts;
+    buf_str(out, ",\"turns_by\":{");
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) buf_printf(out, "%s\"%s\":%lld", i ? "," : "", decided_by_name[i], c->turns_by[i]);
+    buf_str(out, "},\"parts\":{");
+    for (int i = 0; i < PART_FIELDS; i++) buf_printf(out, "%s\"%s\":%d", i ? "," : "", part_fields[i].name, *field(&parts, i));
+    buf_str(out, ",\"stuck\":{");
+    for (int i = 1; i < STUCK_KINDS; i++) buf_printf(out, "%s\"%s\":%d", i > 1 ? "," : "", stuck_kinds[i], parts.stuck[i]);
+    buf_str(out, "}},\"skills\":{");
+    for (int i = 0; i < c->skill_count; i++) {
+        if (i) buf_char(out, ',');
+        buf_json_string(out, c->skills[i].name, strlen(c->skills[i].name));
+        buf_printf(out, ":{\"used\":%d,\"succeeded\":%d}", c->skills[i].used, c->skills[i].succeeded);
+    }
+    buf_char(out, '}');
+}

@@ -1,0 +1,20 @@
+/* What was done by whom, summed over episodes and printed: turns by who decided, what the parts around the model did, skills. */
+#ifndef RECORD_COUNTS_H
+#define RECORD_COUNTS_H
+
+#include "base/buf.h"
+#include "record/step.h"
+
+struct run_counts {
+    long long turns_by[DECIDED_BY_COUNT];
+    struct part_counts parts;
+    struct skill_count skills[SKILL_COUNTS];
+    int skill_count;
+};
+void counts_add(struct run_counts *c, const struct episode_result *r);
+/* One more try of a skill; past SKILL_COUNTS names nothing is counted. */
+void count_skill(struct skill_count *skills, int *count, const char *name, int used, int succeeded);
+/* ,"turns_by":{...},"parts":{...},"skills":{"explore":{"used":N,"succeeded":N},...} */
+void counts_json(const struct run_counts *c, struct buf *out);
+
+#endif
