@@ -3,37 +3,7 @@
 
 #include "agent/explore.h"
 #include "agent/prompt.h"
-
-static struct world_seen seen; /* large: not on the stack */
-
-/* Room 3..9 x 3..7, known with its border; an exit east at (10, 5), from where the ground is unknown. */
-static void make_world(void) {
-    memset(&seen, 0, sizeof seen);
-    struct world *w = &seen.now;
-    w->state = STATE_FIELD;
-    w->floor_live = true;
-    w->floor = 1;
-    w->leader = 0;
-    w->team_count = 1;
-    w->stairs = (struct point){-1, -1};
-    w->team[0] = (struct monster){.leader = true, .at = {6, 5}, .hp = 45, .max_hp = 45, .belly = 50, .level = 5, .move_count = 1, .facing = 2};
-    w->team[0].moves[0] = (struct move){.id = 1, .pp = 3, .set = true};
-    for (int y = 2; y <= 8; y++) {
-        for (int x = 2; x <= 10; x++) {
-            bool open = (x > 2 && x < 10 && y > 2 && y < 8) || (x == 10 && y == 5);
-            w->tiles[y][x] = (struct tile){.flags = open ? TILE_FLOOR : TILE_WALL, .visibility = 1, .room = 255};
-        }
-    }
-    for (int y = 2; y <= 8; y++) {
-        for (int x = 2; x <= 10; x++) {
-            for (int d = 0; d < 8; d++) {
-                int nx = x + direction_dx[d], ny = y + direction_dy[d];
-                bool ok = w->tiles[ny][nx].flags && w->tiles[y][nx].flags && w->tiles[ny][x].flags;
-                if (ok) w->tiles[y][x].passable |= (uint8_t)(1 << d);
-            }
-        }
-    }
-}
+#include "seen_world.h"
 
 static int parse(const char *text, struct prompt_template *t, struct err *err) { return prompt_template_parse(text, strlen(text), "test.txt", t, err); }
 
@@ -63,13 +33,13 @@ static void a_template_is_filled(void **state) {
     assert_string_equal(t.system, "Go.");
     seen.visits[5][6] = 3;
     seen.visits[5][7] = 200;
-    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, out, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_FIELD, .memory = &m}, out, &err) > 0);
     assert_string_equal(out, "field B1F hp 45/45\nbeen n0 e9\nhere 3");
     for (int i = 0; i < 8; i++) prompt_did(&m, action_name[ACTION_WALK + i]);
     snprintf(seen.now.log[0], sizeof seen.now.log[0], "Fen hit\nThornling: 7 damage.");
     seen.now.log_count = 1;
     prompt_observe(&m, &seen.now, SCENE_FIELD);
-    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, out, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_FIELD, .memory = &m}, out, &err) > 0);
     assert_string_equal(out, "field B1F hp 45/45\nlast walk_east walk_ne walk_north walk_nw walk_west walk_sw\nbeen n0 e9\nhere 3\n"
                              "msg fen hit thornling: 7 damage.");
     prompt_observe(&m, &seen.now, SCENE_FIELD); /* an old message is told once */
@@ -84,10 +54,10 @@ static void a_template_is_filled(void **state) {
     /* Lines from memory, each with where it comes from; without any, the line is left out. */
     struct memory_lines recalled = {.count = 2, .lines = {{"stairs were north of the pond", "floor B1F, step 12"}, {"apples heal", "scratchpad, step 3"}}};
     assert_int_equal(parse("version v1\n[system]\nGo.\n[user]\n{scene}\nyou remember:\n{memory}\n", &t, &err), 0);
-    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_TITLE, &m, &recalled}, out, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_TITLE, .memory = &m, .recalled = &recalled}, out, &err) > 0);
     assert_string_equal(out, "title\nyou remember:\nstairs were north of the pond (floor B1F, step 12)\napples heal (scratchpad, step 3)");
     recalled.count = 0;
-    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_TITLE, &m, &recalled}, out, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_TITLE, .memory = &m, .recalled = &recalled}, out, &err) > 0);
     assert_string_equal(out, "title\nyou remember:");
     prompt_template_free(&t);
 }
@@ -127,11 +97,18 @@ static void the_bundled_prompt_is_short_and_hides_the_map(void **state) {
     make_world();
     prompt_forget(&m);
     for (int i = 0; i < 6; i++) prompt_did(&m, action_name[ACTION_WALK + 4]);
-    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, first, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_FIELD, .memory = &m}, first, &err) > 0);
     assert_true(strlen(first) < 260);
+    assert_int_equal(t.answers, ANSWER_STEPS);
+    assert_non_null(strstr(t.skills, "explore"));
+    struct prompt_view alone = {.seen = &seen, .scene = SCENE_FIELD, .memory = &m, .without = PART_MEMORY | PART_MAP};
+    assert_true(prompt_template_fill(&t, &alone, second, &err) > 0); /* switched off: neither what was done nor where it was */
+    assert_null(strstr(second, "last "));
+    assert_null(strstr(second, "been "));
+    assert_null(strstr(second, "here "));
     seen.now.stairs = (struct point){4, 4};
     seen.now.tiles[3][3].flags = TILE_WALL;
-    assert_true(prompt_template_fill(&t, &(struct prompt_view){&seen, SCENE_FIELD, &m, NULL}, second, &err) > 0);
+    assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_FIELD, .memory = &m}, second, &err) > 0);
     assert_string_equal(first, second);
     prompt_template_free(&t);
 }

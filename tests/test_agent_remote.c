@@ -368,7 +368,7 @@ static void a_server_plays(void **state) {
     snprintf(run, sizeof run, "%s/run", folder);
     struct buf out = {0};
     setenv("OPENAI_API_KEY", "sk-secret77", 1);
-    assert_int_equal(PLAY(&out, 1, "--server", url_of("good"), "--max-decisions", "5", "--record", run, "--json"), 0);
+    assert_int_equal(PLAY(&out, 1, "--server", url_of("good"), "--act", "steps", "--without", "all", "--max-decisions", "5", "--record", run, "--json"), 0);
     unsetenv("OPENAI_API_KEY");
     assert_non_null(strstr(out.data, "\"model\":\"tiny-vl\""));
     assert_non_null(strstr(out.data, "\"decided_by\":{\"model\":5,\"fallback\":0"));
@@ -380,7 +380,7 @@ static void a_server_plays(void **state) {
     remove_run(folder);
     setenv("MODEL_BACKEND", "openai", 1);
     setenv("OPENAI_BASE_URL", url_of("dance"), 1);
-    assert_int_equal(PLAY(&out, 1, "--model", "x", "--no-stream", "--max-decisions", "3", "--no-record", "--json"), 0);
+    assert_int_equal(PLAY(&out, 1, "--model", "x", "--no-stream", "--act", "steps", "--without", "all", "--max-decisions", "3", "--no-record", "--json"), 0);
     assert_non_null(strstr(out.data, "\"decided_by\":{\"model\":0,\"fallback\":3"));
     unsetenv("OPENAI_BASE_URL");
     buf_free(&out);

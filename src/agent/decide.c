@@ -88,8 +88,8 @@ int prompt_make(struct agent *a, struct step *s, const struct sight *sight, stru
         o->recall(o->recall_user, s, &a->recalled);
         s->recalled = &a->recalled;
     }
-    struct prompt_view view = {&a->seen, sight->scene, &a->memory, s->recalled,
-                               o->policy == POLICY_MODEL && o->parts ? ~o->parts : 0};
+    struct prompt_view view = {.seen = &a->seen, .scene = sight->scene, .memory = &a->memory, .recalled = s->recalled,
+                               .without = o->policy == POLICY_MODEL && o->parts ? ~o->parts : 0};
     if (prompt_template_fill(&a->prompt, &view, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
     control_add_note(o->control, a->prompt_text, sizeof a->prompt_text);
     s->system = a->prompt.system;
