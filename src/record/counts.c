@@ -52,3 +52,15 @@ void counts_json(const struct run_counts *c, struct buf *out) {
     }
     buf_char(out, '}');
 }
+
+void counts_read(const struct json *object, struct episode_result *out) {
+    const struct json *turns = json_get(object, "turns_by"), *parts = json_get(object, "parts"), *stuck = json_get(parts, "stuck"), *skills = json_get(object, "skills");
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) out->turns_by[i] = (int)json_as_integer(json_get(turns, decided_by_name[i]), 0);
+    for (int i = 0; i < PART_FIELDS; i++) *field(&out->parts, i) = (int)json_as_integer(json_get(parts, part_fields[i].name), 0);
+    for (int i = 1; i < STUCK_KINDS; i++) out->parts.stuck[i] = (int)json_as_integer(json_get(stuck, stuck_kinds[i]), 0);
+    for (uint32_t i = 0; skills && skills->type == JSON_OBJECT && i < skills->count; i++) {
+        const struct json *v = skills->members[i].value;
+        count_skill(out->skills, &out->skill_count, skills->members[i].key, (int)json_as_integer(json_get(v, "used"), 0),
+                    (int)json_as_integer(json_get(v, "succeeded"), 0));
+    }
+}

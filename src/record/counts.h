@@ -3,6 +3,7 @@
 #define RECORD_COUNTS_H
 
 #include "base/buf.h"
+#include "base/json.h"
 #include "record/step.h"
 
 struct run_counts {
@@ -16,5 +17,7 @@ void counts_add(struct run_counts *c, const struct episode_result *r);
 void count_skill(struct skill_count *skills, int *count, const char *name, int used, int succeeded);
 /* ,"turns_by":{...},"parts":{...},"skills":{"explore":{"used":N,"succeeded":N},...} */
 void counts_json(const struct run_counts *c, struct buf *out);
+/* Back from an object that holds it (the end of an episode on record); what is missing stays 0. */
+void counts_read(const struct json *object, struct episode_result *out);
 
 #endif

@@ -8,6 +8,7 @@
 #include <zlib.h>
 
 #include "base/file.h"
+#include "record/counts.h"
 #include "record/hash.h"
 #include "record/lines.h"
 
@@ -144,6 +145,7 @@ void run_episode_result(const struct run_episode *e, struct episode_result *out)
     out->turns = (int)json_as_integer(json_get(e->end, "turns"), 0);
     out->decisions = (int)json_as_integer(json_get(e->end, "decisions"), 0);
     for (int i = 0; i < DECIDED_BY_COUNT; i++) out->decided[i] = (int)json_as_integer(json_get(decided, decided_by_name[i]), 0);
+    counts_read(e->end, out);
     out->seconds = json_as_number(json_get(e->end, "seconds"), 0);
     out->model_seconds = json_as_number(json_get(e->end, "model_seconds"), 0);
     out->emulator_seconds = json_as_number(json_get(e->end, "emulator_seconds"), 0);
