@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "base/base64.h"
 #include "serve_server.h"
 #include "record/png_file.h"
 
@@ -233,18 +234,6 @@ static void test_schema(void **state) {
 
 /* ---- pictures ---- */
 
-static void base64(struct buf *out, const void *data, size_t n) {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *p = data;
-    for (size_t i = 0; i < n; i += 3) {
-        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
-        buf_char(out, letters[v >> 18]);
-        buf_char(out, letters[v >> 12 & 63]);
-        buf_char(out, i + 1 < n ? letters[v >> 6 & 63] : '=');
-        buf_char(out, i + 2 < n ? letters[v & 63] : '=');
-    }
-}
-
 static void picture_uri(struct buf *out, int width, int height, int shade) {
     struct buf png = {0};
     uint8_t *rgb = malloc((size_t)width * (size_t)height * 3);
@@ -252,7 +241,7 @@ static void picture_uri(struct buf *out, int width, int height, int shade) {
     for (int i = 0; i < width * height * 3; i++) rgb[i] = (uint8_t)(i * 7 / width + shade);
     assert_int_equal(png_encode(rgb, width, height, 6, &png, &err), 0);
     buf_str(out, "data:image/png;base64,");
-    base64(out, png.data, png.len);
+    base64_encode(png.data, png.len, out);
     buf_free(&png);
     free(rgb);
 }
@@ -478,7 +467,7 @@ static void test_embeddings(void **state) {
         buf_append(&text, &first, sizeof first);
     }
     struct buf encoded = {0};
-    base64(&encoded, text.data, text.len);
+    base64_encode(text.data, text.len, &encoded);
     assert_string_equal(text_at(b.json, "data.0.embedding"), encoded.data);
     buf_free(&text);
     buf_free(&encoded);

@@ -9,6 +9,7 @@ int cmd_dataset(int argc, char **argv);
 int cmd_world(int argc, char **argv);
 int cmd_env(int argc, char **argv);
 int cmd_models(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_score(int argc, char **argv);

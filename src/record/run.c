@@ -335,7 +335,8 @@ static void put_observation(struct buf *b, const struct step *s) {
     buf_str(b, ",\"scene\":"), put_string(b, s->scene);
     buf_printf(b, ",\"state\":\"%s\"", w ? game_state_name[w->state] : "unreadable");
     if (!w) return;
-    buf_printf(b, ",\"floor\":%d,\"turns_left\":%d", w->floor, w->turn_limit_left);
+    /* Until the wind: a player is not told, so it is not in what was seen; reports want it. */
+    buf_printf(b, ",\"floor\":%d,\"turns_left\":%d", w->floor, s->world ? s->world->turn_limit_left : w->turn_limit_left);
     if (w->leader >= 0 && w->leader < w->team_count) {
         const struct monster *m = &w->team[w->leader];
         buf_printf(b, ",\"hp\":%d,\"max_hp\":%d,\"level\":%d,\"belly\":%d,\"position\":[%d,%d]", m->hp, m->max_hp, m->level, m->belly, m->at.x,

@@ -35,16 +35,6 @@ static int embed_one(struct api_job *job, const struct json *input, float **out,
     return r ? api_fail_engine(f, "input", &err) : 0;
 }
 
-static void write_base64(struct buf *b, const void *data, size_t n) {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *p = data;
-    for (size_t i = 0; i < n; i += 3) {
-        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
-        char out[4] = {letters[v >> 18], letters[v >> 12 & 63], i + 1 < n ? letters[v >> 6 & 63] : '=', i + 2 < n ? letters[v & 63] : '='};
-        buf_append(b, out, 4);
-    }
-}
-
 int api_embeddings(struct api_job *job, const struct json *body, struct arena *arena, struct api_fault *f) {
     const struct json *input = json_get(body, "input");
     const char *format = json_as_string(json_get(body, "encoding_format"), "float");
@@ -79,7 +69,7 @@ int api_embeddings(struct api_job *job, const struct json *body, struct arena *a
         buf_printf(&b, "%s{\"object\":\"embedding\",\"index\":%d,\"embedding\":", i ? "," : "", i);
         if (!strcmp(format, "base64")) {
             buf_char(&b, '"');
-            write_base64(&b, v, (size_t)size * sizeof *v);
+            base64_encode(v, (size_t)size * sizeof *v, &b);
             buf_char(&b, '"');
         } else {
             for (int k = 0; k < size; k++) {

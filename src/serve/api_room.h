@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "base/arena.h"
+#include "base/base64.h"
 #include "base/buf.h"
 #include "base/json.h"
 #include "serve/api.h"
@@ -103,10 +104,6 @@ int image_fetch(const char *url, size_t limit, const int *cancel, struct buf *ou
 /* Is this address (IPv4 or IPv6, struct sockaddr) one that the public internet routes to? */
 struct sockaddr;
 bool address_is_public(const struct sockaddr *address);
-
-/* ---- base64.c ---- */
-/* Decodes base64 (standard or URL alphabet, padding optional, white space skipped). -1: not base64. */
-int base64_decode(const char *text, size_t n, struct buf *out);
 
 /* ---- api_chat.c, api_completions.c, api_other.c: the endpoints, on a worker ---- */
 int api_chat(struct api_job *job, const struct json *body, struct arena *arena, struct api_fault *f);

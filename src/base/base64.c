@@ -1,5 +1,4 @@
-/* Base64 (RFC 4648), as data URIs carry it. */
-#include "serve/api_room.h"
+#include "base/base64.h"
 
 static int digit(unsigned char c) {
     if (c >= 'A' && c <= 'Z') return c - 'A';
@@ -30,4 +29,14 @@ int base64_decode(const char *text, size_t n, struct buf *out) {
     }
     if (digits % 4 == 1 || padding > 2 || (padding && (digits + padding) % 4)) return -1;
     return out->failed ? -1 : 0;
+}
+
+void base64_encode(const void *data, size_t n, struct buf *out) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *p = data;
+    for (size_t i = 0; i < n; i += 3) {
+        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
+        char four[4] = {letters[v >> 18], letters[v >> 12 & 63], i + 1 < n ? letters[v >> 6 & 63] : '=', i + 2 < n ? letters[v & 63] : '='};
+        buf_append(out, four, 4);
+    }
 }
