@@ -82,7 +82,7 @@ static const struct eval_episode *find(const struct eval_results *r, int setting
     return NULL;
 }
 
-#define TASK "--seeds", "1000000:6", "--as", "far=--policy omniscient", "--as", "short=--policy oracle --max-decisions 20", "--baselines", "none"
+#define TASK "--seeds", "1000000:4", "--as", "far=--policy omniscient", "--as", "short=--policy oracle --max-decisions 20", "--baselines", "none"
 
 static void test_measures_and_verifies(void **state) {
     (void)state;
@@ -94,11 +94,11 @@ static void test_measures_and_verifies(void **state) {
     const struct json *j = json_parse(text.data, text.len, "result", &arena, &err), *s = json_get(j, "settings");
     assert_int_equal(s->count, 2);
     assert_string_equal(json_as_string(json_get(s->items[0], "name"), ""), "far");
-    assert_int_equal(json_as_integer(json_get(s->items[0], "cleared"), -1), 6);
+    assert_int_equal(json_as_integer(json_get(s->items[0], "cleared"), -1), 4);
     assert_int_equal(json_as_integer(json_get(s->items[1], "cleared"), -1), 0);
-    assert_int_equal(json_as_integer(json_get(s->items[1], "decisions"), -1), 120);
+    assert_int_equal(json_as_integer(json_get(s->items[1], "decisions"), -1), 80);
     assert_int_equal(json_get(s->items[0], "milestones")->count, 3);
-    assert_int_equal(json_as_integer(json_get(json_get(s->items[0], "milestones")->items[2], "reached"), -1), 6);
+    assert_int_equal(json_as_integer(json_get(json_get(s->items[0], "milestones")->items[2], "reached"), -1), 4);
     arena_free(&arena);
     buf_free(&text);
     assert_false(file_exists(path("a/runs"))); /* not kept */
@@ -120,14 +120,14 @@ static void test_measures_and_verifies(void **state) {
     }
     eval_results_close(&r);
     assert_int_equal(EVAL("--verify", path("a")), 0);
-    assert_true(said("out", "12 of 12 episodes played again: identical"));
+    assert_true(said("out", "8 of 8 episodes played again: identical"));
     assert_int_equal(EVAL("--verify", path("a"), "--sample", "3"), 0);
-    assert_true(said("out", "3 of 12 episodes"));
+    assert_true(said("out", "3 of 8 episodes"));
     assert_int_equal(EVAL("--report", path("a")), 0);
-    assert_true(said("out", "| far | 6 | 6 | 100.0 % | 61.0 to 100.0 % |"));
-    assert_true(said("out", "6 out_of_budget") || said("out", "6 20 decisions used up on floor"));
+    assert_true(said("out", "| far | 4 | 4 | 100.0 % | 51.0 to 100.0 % |"));
+    assert_true(said("out", "3 x 20 decisions used up on floor 1"));
     assert_int_equal(EVAL("--report", path("a"), "--csv"), 0);
-    assert_true(said("out", "far,1000005,cleared,\"\",3,"));
+    assert_true(said("out", "far,1000003,cleared,\"\",3,"));
     /* Again: nothing is left to play, nothing is added. */
     struct stat before, after;
     stat(path("a/results.jsonl"), &before);
@@ -161,7 +161,7 @@ static void test_survives_kill(void **state) {
     close(fd);
     assert_int_equal(EVAL("--out", path("k"), TASK, "--chunk", "4"), 0);
     struct eval_results a = read_results("a"), k = read_results("k");
-    assert_int_equal(k.episode_count, 12);
+    assert_int_equal(k.episode_count, 8);
     for (int i = 0; i < k.episode_count; i++) {
         const struct eval_episode *e = &k.episodes[i], *f = find(&a, e->setting, e->seed);
         assert_string_equal(e->end_hash, f->end_hash);
@@ -227,9 +227,9 @@ static void test_forgeries_are_found(void **state) {
 
 static void test_refusals(void **state) {
     (void)state;
-    assert_int_equal(EVAL("--out", path("a"), "--seeds", "1000000:7", "--as", "far=--policy omniscient", "--baselines", "none"), 1);
-    assert_true(said("log", "was begun with the seeds 1000000:6, not 1000000:7"));
-    assert_int_equal(EVAL("--out", path("a"), "--seeds", "1000000:6", "--as", "far=--policy oracle", "--baselines", "none"), 1);
+    assert_int_equal(EVAL("--out", path("a"), "--seeds", "1000000:5", "--as", "far=--policy omniscient", "--baselines", "none"), 1);
+    assert_true(said("log", "was begun with the seeds 1000000:4, not 1000000:5"));
+    assert_int_equal(EVAL("--out", path("a"), "--seeds", "1000000:4", "--as", "far=--policy oracle", "--baselines", "none"), 1);
     assert_true(said("log", "was begun with other settings"));
     assert_int_equal(EVAL("--as", "x"), 2);
     assert_int_equal(EVAL("--as", "a/b=--policy oracle"), 2);

@@ -107,7 +107,7 @@ static void table_causes(const struct eval_results *r, int setting, struct buf *
             buf_str(b, ", ...");
             break;
         }
-        buf_printf(b, "%s%d %s", shown ? ", " : "", seen[best].count, seen[best].cause);
+        buf_printf(b, "%s%d x %s", shown ? ", " : "", seen[best].count, seen[best].cause);
         seen[best].count = -1;
     }
 }
