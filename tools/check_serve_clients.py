@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Real clients against `pmd-agent serve`: openai-python, curl, lm-eval. Prints one line a check: pass, fail or n.a. with the reason.
+"""Real clients against `pmd-agent serve`: openai-python, curl, lm-eval, guidellm. Prints one line a check: pass, fail or n.a. with the reason.
 
-usage: check_serve_clients.py BASE_URL [--model NAME] [--key KEY]
-Needs (tools only): pip install openai lm_eval pydantic; curl."""
-import argparse, asyncio, base64, json, math, shutil, struct, subprocess, sys, tempfile, urllib.request, zlib
+usage: check_serve_clients.py BASE_URL [--model NAME] [--key KEY] [--tokenizer DIR]
+Needs (tools only): pip install openai pydantic "lm_eval[api]" guidellm; curl."""
+import argparse, asyncio, base64, json, math, os, shutil, struct, subprocess, sys, tempfile, urllib.request, zlib
+
+from typing import Literal
 
 import openai
 from pydantic import BaseModel
@@ -33,8 +35,8 @@ def data_uri(data, kind="image/png"):
 
 
 class Move(BaseModel):
-    action: str
-    steps: int
+    action: Literal["wait", "walk"]  # closed: a small model may never end a free string
+    steps: Literal[1, 2, 3]
 
 
 def main():
@@ -42,6 +44,7 @@ def main():
     p.add_argument("url")
     p.add_argument("--model")
     p.add_argument("--key", default="none")
+    p.add_argument("--tokenizer", help="folder of the model's tokenizer, as lm-eval and guidellm want it")
     a = p.parse_args()
     base = a.url.rstrip("/")
     client = openai.OpenAI(base_url=base + "/v1", api_key=a.key, max_retries=0)
@@ -102,8 +105,7 @@ def main():
     @check("openai-python: structured output (pydantic parse)")
     def _():
         r = client.chat.completions.parse(**{**say, "max_tokens": 200}, response_format=Move, temperature=0)
-        choice = r.choices[0]
-        assert choice.finish_reason == "length" or isinstance(choice.message.parsed, Move)
+        assert isinstance(r.choices[0].message.parsed, Move)
         shape = {"type": "object", "properties": {"action": {"enum": ["wait", "walk"]}}, "required": ["action"],
                  "additionalProperties": False}
         r = client.chat.completions.create(**{**say, "max_tokens": 60}, response_format={
@@ -178,30 +180,46 @@ def main():
         from lm_eval.api.instance import Instance
         from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-        class Ids(LocalCompletionsAPI):
-            """The server's own tokenizer in the place of a Hugging Face one."""
-            def tok_encode(self, string, **_):
-                many = not isinstance(string, str)
-                out = [json.loads(curl("-d", json.dumps({"content": s}), base + "/tokenize").stdout)["tokens"]
-                       for s in (string if many else [string])]
-                return out if many else out[0]
-
-            @property
-            def eot_token_id(self):
-                return 0
-
-        lm = Ids(base_url=base + "/v1/completions", model=model, tokenizer_backend=None, tokenized_requests=True, num_concurrent=1,
-                 max_retries=1, batch_size=1)
+        lm = LocalCompletionsAPI(base_url=base + "/v1/completions", model=model, tokenizer=a.tokenizer, tokenizer_backend="huggingface",
+                                 tokenized_requests=True, num_concurrent=1, max_retries=1, batch_size=1)
         pairs = [("walk ", "east"), ("walk ", "west then wait"), ("The floor", " is dark")]
         requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
         out = lm.loglikelihood(requests)
         assert len(out) == 3 and all(x < 0 for x, _ in out)
-        # the same, computed by hand from echo
-        ids = lm.tok_encode("walk east")
-        r = client.completions.create(model=model, prompt=ids, max_tokens=1, echo=True, logprobs=1, temperature=0)
-        start = len(lm.tok_encode("walk "))
-        by_hand = sum(r.choices[0].logprobs.token_logprobs[start:len(ids)])
-        assert len(lm.tok_encode("walk ")) + len(lm.tok_encode("east")) != len(ids) or abs(by_hand - out[0][0]) < 1e-3
+        # the same, computed by hand from the server's own tokens and echo
+        ids = json.loads(curl("-d", '{"content":"walk east"}', base + "/tokenize").stdout)["tokens"]
+        start = len(lm.tok_encode("walk"))  # lm-eval moves the space to the continuation
+        l = client.completions.create(model=model, prompt=ids, max_tokens=1, echo=True, logprobs=1, temperature=0).choices[0].logprobs
+        assert ids == lm.tok_encode("walk east") and abs(sum(l.token_logprobs[start:len(ids)]) - out[0][0]) < 1e-3
+
+    @check("lm-eval: command line, a multiple-choice task from local files")
+    def _():
+        if not a.tokenizer:
+            raise ImportError("--tokenizer DIR is needed")
+        with tempfile.TemporaryDirectory() as d:
+            rows = [{"q": f"Question {i}: ", "choices": ["walk", "eat", "wait"], "gold": i % 3} for i in range(6)]
+            open(d + "/rows.jsonl", "w").write("\n".join(map(json.dumps, rows)))
+            open(d + "/moves.yaml", "w").write(
+                f"task: moves\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {d}/rows.jsonl\ntest_split: test\n"
+                "output_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: choices\ndoc_to_target: gold\nmetric_list:\n  - metric: acc\n")
+            r = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--include_path", d, "--tasks", "moves", "--model_args",
+                                f"model={model},base_url={base}/v1/completions,tokenizer={a.tokenizer},num_concurrent=4,max_retries=1"],
+                               capture_output=True, text=True, timeout=240, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": d})
+            assert r.returncode == 0 and "|acc" in r.stdout, (r.stdout[-500:], r.stderr[-1500:])
+
+    @check("guidellm: benchmark run, no failed request")
+    def _():
+        if not (a.tokenizer and shutil.which("guidellm", path=os.path.dirname(sys.executable))):
+            raise ImportError("guidellm or --tokenizer DIR is missing")
+        with tempfile.TemporaryDirectory() as d:
+            r = subprocess.run([os.path.dirname(sys.executable) + "/guidellm", "run", "--backend", f"kind=openai_http,target={base},model={model}",
+                                "--profile", "kind=concurrent,streams=4", "--constraint", "kind=max_requests,count=20", "--tokenizer",
+                                f"kind=hf_auto,model={a.tokenizer}", "--data", "kind=synthetic_text,prompt_tokens=64,output_tokens=16",
+                                "--output", f"kind=json,path={d}/out.json", "--disable-console"],
+                               capture_output=True, text=True, timeout=240, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+            assert r.returncode == 0, (r.stdout[-800:], r.stderr[-1500:])
+            totals = json.load(open(d + "/out.json"))["benchmarks"][0]["metrics"]["request_totals"]
+            assert totals["successful"] == 20 and totals["errored"] == 0, totals
 
     @check("lm-eval: local-completions, generate_until")
     def _():
@@ -213,7 +231,13 @@ def main():
         assert len(out) == 1 and isinstance(out[0], str)
 
     failed = 0
-    print(f"openai {openai.__version__}, model {model}")
+    from importlib.metadata import version, PackageNotFoundError
+    for package in ("openai", "lm_eval", "guidellm", "pydantic"):
+        try:
+            print(package, version(package))
+        except PackageNotFoundError:
+            print(package, "not installed")
+    print(curl("--version").stdout.split(" lib")[0], "\nmodel", model)
     for name, f in results:
         try:
             f()
