@@ -64,6 +64,8 @@ $(BUILD)/%.gz: %
 	gzip -9nc $< > $@
 $(BUILD)/obj/src/serve/dash_assets.o: $(web_files:%=$(BUILD)/%.gz)
 $(BUILD)/obj/src/serve/dash_assets.o: CFLAGS_ALL += -DWEB_DIR='"$(BUILD)/web"'
+$(BUILD)/obj/src/record/caption.o: rom/tinywoods/art/font.txt
+$(BUILD)/obj/src/app/report_page.o: web/report.css
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<

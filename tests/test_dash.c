@@ -35,7 +35,7 @@ static void on_note(void *u, int game, const char *text) {
     snprintf(a->note, sizeof a->note, "%s", text);
     atomic_fetch_add(&a->notes, 1);
 }
-static void on_seek(void *u, uint32_t index) { ((struct asked *)u)->seek = (int)index; }
+static void on_seek(void *u, int game, uint32_t index) { ((struct asked *)u)->seek = (int)index + game; }
 static void on_status(void *u, struct buf *out) { (void)u, buf_str(out, "\"paused\":false,\"speed\":2"); }
 
 static struct dash *open_dash(struct asked *a, int games) {

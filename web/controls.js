@@ -10,7 +10,10 @@ export class Controls {
     this.keys = new Set();
     this.paused = this.driving = false;
     $("pause").onclick = () => this.pause();
-    $("step").onclick = () => link.send("step");
+    $("step").onclick = () => {
+      if (view.startFrom() >= 0) link.send("seek", { index: view.startFrom() });
+      link.send("step");
+    };
     $("speed").onchange = (e) => link.send("speed", { times: Number(e.target.value) });
     $("drive").onclick = () => link.send("take_over", { on: !this.driving });
     $("note-form").onsubmit = (e) => {
@@ -71,7 +74,7 @@ export class Controls {
     }
     if (typing || !down || event.target.tagName === "BUTTON" || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.code === "Space" && !$("pause").disabled) { event.preventDefault(); this.pause(); }
-    if (event.code === "Period" && !$("step").disabled) this.link.send("step");
+    if (event.code === "Period" && !$("step").disabled) $("step").click();
   }
 
   padButton(button) {

@@ -77,7 +77,7 @@ export function showDecision(step, about) {
   showAnswer(step);
   const model = step.model || {}, of = typeof model === "string" ? { name: model } : model, a = about?.model;
   facts($("model"), [
-    ["in use", of.name || about?.label], ["why", of.why || step.model_why],
+    ["in use", of.name || about?.label], ["why", of.why || step.route_reason],
     ["weights", a?.storage ? `${a.storage}, ${(a.parameters / 1e6).toFixed(1)} M parameters` : null], ["runs on", a?.device ? `${a.device} (${a.kernels})` : a?.server],
   ]);
   const extra = [];
@@ -87,6 +87,7 @@ export function showDecision(step, about) {
   add("stuck", step.stuck ? `${words(step.stuck)}${step.stuck_level ? `, rung ${step.stuck_level}` : ""}` : null);
   add("refused", step.refused);
   add("scratchpad", step.note);
+  for (const v of Array.isArray(step.votes) ? step.votes : []) add(`voted ${words(v.action || v.text || "")}`, [v.count > 0 ? `${v.count} ×` : "", v.probability > 0 ? percent(v.probability) : ""].join(" "));
   add("the oracle would", words(step.oracle_action));
   const list = make("dl", { class: "facts" });
   facts(list, extra);

@@ -49,6 +49,9 @@ struct agent_events {
     /* What is decided on: picture, what is seen, prompt, what is offered; before anybody is asked. */
     void (*observed)(void *user, const struct step *s);
     void (*token)(void *user, const char *text, size_t n); /* as the model answers */
+    /* The same token by token, where who answers tells probabilities. text may be a part of a UTF-8 sequence; forced: nothing else was
+     * allowed. */
+    void (*piece)(void *user, const char *text, size_t n, float probability, bool forced);
     /* A skill walks: where to and which way; again when it changes its mind, and with count 0 when it is over. */
     void (*planned)(void *user, const struct plan *plan);
     void (*acted)(void *user, struct emulator *e);         /* after each run of frames while acting: a new picture may be there */

@@ -44,6 +44,8 @@ void asker_free(struct asker *a) {
 
 void answer_free(struct answer *a) {
     free(a->text);
+    free(a->pieces);
+    a->pieces = NULL;
     free(a->prompt_tokens);
     free(a->answer_tokens);
     a->text = NULL;
@@ -65,6 +67,12 @@ void question_token(const struct question *q, const char *text, size_t n) {
 }
 
 double question_now(const struct question *q) { return q->now ? q->now() : clock_seconds(); }
+
+void question_piece(const struct question *q, const char *text, size_t n, float probability, bool forced) {
+    for (const struct agent_events *v = q->events; subscriber(v); v++) {
+        if (v->piece) v->piece(v->user, text, n, probability, forced);
+    }
+}
 
 int action_of_answer(const char *text, const bool offered[ACTION_COUNT], char *reason, size_t cap) {
     struct arena arena = {0};

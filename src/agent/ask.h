@@ -15,6 +15,7 @@ struct answer {
     char *text;              /* as generated, or NULL; freed by answer_free */
     int32_t *prompt_tokens, *answer_tokens; /* NULL when who answers tells no ids */
     int prompt_token_count, answer_token_count;
+    char *pieces;            /* the tokens of text as a JSON array of [text, probability, forced], or NULL; freed by answer_free */
     float confidence;        /* product of the probabilities of the answer's tokens that were a choice; 0: not known */
     char model[96];          /* who of several answered; "": there is only one */
     char route_reason[200];  /* why that one was asked (router.h) */
@@ -42,6 +43,7 @@ struct question {
 };
 /* Tells the subscribers a piece of the answer as it comes. */
 void question_token(const struct question *q, const char *text, size_t n);
+void question_piece(const struct question *q, const char *text, size_t n, float probability, bool forced);
 
 double question_now(const struct question *q);
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 
 struct engine_answerer {
+    struct qvl_model *model;
     struct qvl_session *session;
     struct engine_answerer_options options;
     bool thinking;
@@ -16,6 +17,7 @@ struct engine_answerer {
 /* One answer being generated. */
 struct attempt {
     struct qvl_generate g;
+    const struct qvl_model *model;
     const struct question *q;
     bool quiet;             /* its text goes to nobody */
     double log_probability; /* of the tokens that were a choice, thoughts left out */
@@ -25,6 +27,7 @@ int engine_answerer_new(struct qvl_model *model, const struct engine_answerer_op
     struct engine_answerer *a = calloc(1, sizeof *a);
     *out = NULL;
     if (!a) return err_set(err, ERR_MEMORY, "out of memory for a session");
+    a->model = model;
     if (o) a->options = *o;
     if (a->options.think_tokens <= 0) a->options.think_tokens = ENGINE_THINK_TOKENS;
     if (a->options.best_of < 1) a->options.best_of = 1;
@@ -55,6 +58,9 @@ static int on_text(void *user, const char *text, size_t n, bool thinking) {
 static void on_token(void *user, const struct qvl_token *token, bool thinking) {
     struct attempt *t = user;
     if (!thinking && !token->forced) t->log_probability += token->logprob;
+    size_t n;
+    const char *text = t->quiet ? NULL : qvl_token_bytes(t->model, token->id, &n);
+    if (text) question_piece(t->q, text, n, expf(token->logprob), token->forced);
     if (thinking && t->q->deadline > 0 && question_now(t->q) >= t->q->deadline) t->g.think_tokens = 1;
 }
 
@@ -74,7 +80,7 @@ static int build_session(struct engine_answerer *a, const struct question *q, st
 /* number: 0 is the answer that would be given alone; the others are drawn by chance, each with a seed of its own. */
 static void attempt_init(struct engine_answerer *a, struct attempt *t, const struct question *q, int number) {
     int think = a->thinking ? a->options.think_tokens : 0;
-    *t = (struct attempt){.q = q, .quiet = number > 0 || !q->events};
+    *t = (struct attempt){.model = a->model, .q = q, .quiet = number > 0 || !q->events};
     t->g = (struct qvl_generate){
         .sampling = {.greedy = q->greedy && number == 0, .temperature = q->temperature, .seed = q->seed + (uint64_t)number * 0x9E3779B97F4A7C15u},
         .max_tokens = ENGINE_ANSWER_TOKENS + think,
@@ -87,7 +93,28 @@ static void attempt_init(struct engine_answerer *a, struct attempt *t, const str
     };
 }
 
+/* The last tokens with their probabilities; the ones before are a long thought. */
+static char *pieces_of(const struct attempt *t, const struct qvl_result *r) {
+    enum { MOST = 300 };
+    struct buf b = {0};
+    size_t first = r->token_count > MOST ? r->token_count - MOST : 0;
+    buf_char(&b, '[');
+    for (size_t i = first; i < r->token_count; i++) {
+        size_t n;
+        const char *text = qvl_token_bytes(t->model, r->tokens[i].id, &n);
+        if (!text) continue;
+        if (b.len > 1) buf_char(&b, ',');
+        buf_char(&b, '[');
+        buf_json_string(&b, text, n);
+        buf_printf(&b, ",%.4g%s]", exp((double)r->tokens[i].logprob), r->tokens[i].forced ? ",true" : "");
+    }
+    buf_char(&b, ']');
+    if (b.failed) buf_free(&b);
+    return b.data;
+}
+
 static void take_answer(const struct attempt *t, struct qvl_result *r, struct answer *out) {
+    out->pieces = pieces_of(t, r);
     out->text = r->text;
     r->text = NULL;
     out->confidence = (float)exp(t->log_probability);

@@ -48,7 +48,7 @@ const char *hands_use_row(struct hands *h, int row);
 
 /* The array of subscribers ends with an all-zero entry. */
 static inline bool subscriber(const struct agent_events *v) {
-    return v && (v->user || v->episode_begun || v->observed || v->token || v->planned || v->acted || v->step_done || v->episode_done);
+    return v && (v->user || v->episode_begun || v->observed || v->token || v->piece || v->planned || v->acted || v->step_done || v->episode_done);
 }
 
 /* The nearest foe within the bounds, in a straight line over open ground: its direction, -1 none. */

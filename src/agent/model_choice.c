@@ -92,6 +92,7 @@ static void ask(struct agent *a, struct step *s, const struct sight *sight, cons
     else asker_question(a->asker, &q, r);
     buf_free(&schema);
     s->answer = r->text;
+    s->pieces = r->pieces;
     s->prompt_tokens = r->prompt_tokens;
     s->prompt_token_count = r->prompt_token_count;
     s->answer_tokens = r->answer_tokens;

@@ -7,15 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/home.h"
 #include "app/commands.h"
+#include "app/run_game.h"
 #include "app/term_view.h"
-#include "base/file.h"
 #include "record/hash.h"
 #include "record/run_set.h"
 #include "record/video.h"
 
-enum { ROM_LIMIT = 64 << 20, LONGEST_GAP = 1000 * 1000 /* frames between two steps: 4.6 hours of game time */ };
+enum { LONGEST_GAP = 1000 * 1000 /* frames between two steps: 4.6 hours of game time */ };
 
 struct replay {
     struct run_reader *reader;
@@ -171,34 +170,12 @@ static int replay_all(struct replay *p, int only, struct err *err) {
     return code;
 }
 
-static int open_game(struct replay *p, const char *rom_path, struct err *err) {
-    const struct run_info *info = run_reader_info(p->reader);
-    char bundled[PATH_MAX];
-    if (!rom_path) rom_path = info->rom_path;
-    if (rom_path && rom_path == info->rom_path && !file_exists(rom_path)) rom_path = home_file(HOME_ROM, bundled, sizeof bundled); /* the hash decides */
-    if (!rom_path) return err_set(err, ERR_ARGUMENT, "the run does not say where its ROM (%s, %s) is: name it with --rom", info->rom_title, info->rom_code);
-    struct buf rom = {0};
-    char hash[33];
-    int code = file_read(rom_path, ROM_LIMIT, &rom, err);
-    if (code == ERR_MISSING) err_context(err, "the ROM of the run (name it with --rom)");
-    if (!code) {
-        hash_hex(rom.data, rom.len, NULL, 0, hash);
-        if (strcmp(hash, info->rom_hash) != 0) {
-            code = err_set(err, ERR_FORMAT, "%s: not the ROM of this run: hash %s, expected %s (%s, %s)", rom_path, hash, info->rom_hash, info->rom_title,
-                           info->rom_code);
-        }
-    }
-    if (!code) code = emulator_open(rom.data, rom.len, NULL, &p->emulator, err);
-    buf_free(&rom);
-    return code;
-}
-
 /* Returns the exit status. */
 static int replay_run(const char *folder, bool name, const char *rom, const char *film, int only, bool watch) {
     struct replay p = {0};
     struct err err = {0};
     int code = run_open(folder, &p.reader, &err);
-    if (!code) code = open_game(&p, rom, &err);
+    if (!code) code = run_game_open(run_reader_info(p.reader), rom, &p.emulator, &err);
     if (!code && film) code = video_open(film, &p.video, &err);
     if (!code && watch) p.view = term_view_open(&(struct term_view_options){.kind = VIEW_AUTO, .fd = 1, .title = "replay"});
     if (!code) code = replay_all(&p, only, &err);

@@ -5,6 +5,8 @@
 
 int cmd_play(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
+int cmd_view(int argc, char **argv);
+int cmd_report(int argc, char **argv);
 int cmd_dataset(int argc, char **argv);
 int cmd_world(int argc, char **argv);
 int cmd_env(int argc, char **argv);

@@ -10,6 +10,7 @@ struct player { /* one game */
     struct dashboard *board;
     int number, episode;
     struct control *control;
+    bool pieces; /* the answer under way comes token by token */
     uint8_t rgb[FRAME_PIXELS * 3];
 };
 
@@ -85,18 +86,28 @@ static void on_acted(void *user, struct emulator *e) {
 
 static void on_token(void *user, const char *text, size_t n) {
     struct player *p = user;
-    dash_token(p->board->dash, p->number, text, n, -1, false);
+    if (!p->pieces) dash_token(p->board->dash, p->number, text, n, -1, false);
+}
+
+static void on_piece(void *user, const char *text, size_t n, float probability, bool forced) {
+    struct player *p = user;
+    p->pieces = true;
+    dash_token(p->board->dash, p->number, text, n, probability, forced);
+}
+
+static void put_plan(struct buf *b, const struct plan *plan) {
+    buf_str(b, "{\"skill\":");
+    buf_json_string(b, plan->skill, strlen(plan->skill));
+    buf_printf(b, ",\"goal\":[%d,%d],\"path\":[", plan->goal.x, plan->goal.y);
+    for (int i = 0; i < plan->count && i < MAX_PLAN; i++) buf_printf(b, i ? ",[%d,%d]" : "[%d,%d]", plan->path[i].x, plan->path[i].y);
+    buf_str(b, "]}");
 }
 
 static void on_planned(void *user, const struct plan *plan) {
     struct player *p = user;
     if (!dash_looks(p->board->dash, p->number)) return;
     struct buf b = {0};
-    buf_str(&b, "{\"skill\":");
-    buf_json_string(&b, plan->skill, strlen(plan->skill));
-    buf_printf(&b, ",\"goal\":[%d,%d],\"path\":[", plan->goal.x, plan->goal.y);
-    for (int i = 0; i < plan->count && i < MAX_PLAN; i++) buf_printf(&b, i ? ",[%d,%d]" : "[%d,%d]", plan->path[i].x, plan->path[i].y);
-    buf_str(&b, "]}");
+    put_plan(&b, plan);
     if (!b.failed) dash_episode(p->board->dash, p->number, "planned", b.data);
     buf_free(&b);
 }
@@ -116,12 +127,31 @@ static void take_row(const struct step *s, int episode, struct dash_row *row) {
     snprintf(row->action, sizeof row->action, "%s", s->action ? s->action : "");
 }
 
+/* What the step's line does not say: it would be the same on every line, or is told by others. */
+static void put_more(struct buf *b, const struct step *s) {
+    if (s->system) buf_str(b, ",\"system\":"), buf_json_string(b, s->system, strlen(s->system));
+    if (s->plan) buf_str(b, ",\"plan\":"), put_plan(b, s->plan);
+    int count = s->recalled ? s->recalled->count : 0;
+    for (int i = 0; i < count && i < MEMORY_LINES; i++) {
+        const struct memory_line *l = &s->recalled->lines[i];
+        buf_str(b, i ? ",{\"text\":" : ",\"recalled\":[{\"text\":");
+        buf_json_string(b, l->text, strlen(l->text));
+        buf_str(b, ",\"from\":");
+        buf_json_string(b, l->from, strlen(l->from));
+        buf_char(b, '}');
+    }
+    if (count > 0) buf_char(b, ']');
+    buf_char(b, '}');
+}
+
 static void on_step_done(void *user, const struct step *s) {
     struct player *p = user;
     struct dash_row row;
     struct buf line = {0};
+    p->pieces = false;
     take_row(s, p->episode, &row);
     run_step_json(&line, p->episode, s);
+    if (!line.failed) line.len--, put_more(&line, s); /* inside its last brace */
     if (!line.failed) dash_step(p->board->dash, p->number, &row, line.data, s->world, s->seen, s->frame);
     buf_free(&line);
 }
@@ -138,7 +168,7 @@ static void on_done(void *user, const struct episode_result *r) {
 }
 
 struct agent_events dashboard_events(struct dashboard *d, int game) {
-    return (struct agent_events){.user = &d->players[game], .episode_begun = on_begun, .token = on_token, .planned = on_planned, .acted = on_acted,
+    return (struct agent_events){.user = &d->players[game], .episode_begun = on_begun, .token = on_token, .piece = on_piece, .planned = on_planned, .acted = on_acted,
                                  .step_done = on_step_done, .episode_done = on_done};
 }
 

@@ -20,6 +20,7 @@
  *       state_hash            XXH3-128 of EWRAM and IWRAM then
  *       scene, state, floor, turns_left, hp, max_hp, level, belly, position   what was observed, for reports
  *       prompt, answer        text, null when no model was asked; prompt_tokens, answer_tokens: ids
+ *       answer_pieces         [[text, probability, true where nothing else was allowed], ...] of the answer's tokens; only where known
  *       actions               those offered, null when unknown
  *       action, decided_by, reason, confidence, oracle_action
  *       model, route_reason   which of several models answered and why that one was asked; only where there are several
@@ -30,7 +31,7 @@
  *                             (these five only where they are the case)
  *       buttons               [[keys, frames], ...]: keys as GBA bits (A 1, B 2, SELECT 4, START 8, RIGHT 16, LEFT 32, UP 64,
  *                             DOWN 128, R 256, L 512), 0 = waiting
- *       ms                    {observe, decode, ask, act, total, image, prefill, generate}
+ *       ms                    {observe, decode, ask, act, total, image, prefill, generate, emulator}
  *       cached_tokens
  *       picture               name of the key frame, only where one was kept
  *       chain                 last: XXH3-128 of (chain of the line before + this line up to the comma before "chain")
@@ -371,6 +372,7 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     put_observation(b, s);
     buf_str(b, ",\"prompt\":"), put_string(b, s->prompt);
     buf_str(b, ",\"answer\":"), put_string(b, s->answer);
+    if (s->pieces) buf_str(b, ",\"answer_pieces\":"), buf_str(b, s->pieces);
     put_tokens(b, "prompt_tokens", s->prompt_tokens, s->prompt_token_count);
     put_tokens(b, "answer_tokens", s->answer_tokens, s->answer_token_count);
     buf_str(b, ",\"actions\":");
@@ -389,8 +391,8 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     for (int i = 0; i < s->press_count && i < MAX_STEP_PRESSES; i++) {
         buf_printf(b, i ? ",[%u,%u]" : "[%u,%u]", s->presses[i].keys, s->presses[i].frames);
     }
-    buf_printf(b, "],\"ms\":{\"observe\":%.3f,\"decode\":%.3f,\"ask\":%.3f,\"act\":%.3f,\"total\":%.3f,\"image\":%.3f,\"prefill\":%.3f,\"generate\":%.3f}",
-               s->observe_ms, s->decode_ms, s->ask_ms, s->act_ms, s->total_ms, s->image_ms, s->prefill_ms, s->generate_ms);
+    buf_printf(b, "],\"ms\":{\"observe\":%.3f,\"decode\":%.3f,\"ask\":%.3f,\"act\":%.3f,\"total\":%.3f,\"image\":%.3f,\"prefill\":%.3f,\"generate\":%.3f,\"emulator\":%.3f}",
+               s->observe_ms, s->decode_ms, s->ask_ms, s->act_ms, s->total_ms, s->image_ms, s->prefill_ms, s->generate_ms, s->emulator_ms);
     buf_printf(b, ",\"cached_tokens\":%lld", (long long)s->cached_tokens);
     if (picture[0]) buf_printf(b, ",\"picture\":\"%s\"", picture);
 }

@@ -106,6 +106,8 @@ struct run_line {
     struct key_press presses[MAX_STEP_PRESSES];
     int press_count;
     const struct json *json; /* the whole line */
+    const char *text;        /* the same as it stands in trajectory.jsonl */
+    size_t bytes;
 };
 
 int run_open(const char *folder, struct run_reader **out, struct err *err);

@@ -283,7 +283,7 @@ int run_next(struct run_reader *r, struct run_line *out, bool *torn, struct err 
         memcpy(r->chain, now, sizeof now);
         if (code) return code;
     }
-    *out = (struct run_line){.episode = (int)episode, .step = (uint32_t)step, .first_frame = (uint64_t)first_frame, .json = j, .chain = r->chain};
+    *out = (struct run_line){.episode = (int)episode, .step = (uint32_t)step, .first_frame = (uint64_t)first_frame, .json = j, .chain = r->chain, .text = line, .bytes = n};
     out->frame_hash = json_as_string(json_get(j, "frame_hash"), NULL);
     out->state_hash = json_as_string(json_get(j, "state_hash"), NULL);
     out->action = json_as_string(json_get(j, "action"), "");

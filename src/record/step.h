@@ -45,6 +45,7 @@ struct step {
     const char *prompt;       /* the user text as sent, without the picture; NULL when no model was asked (unless
                                  agent_options.make_prompt) */
     const char *const *actions; int action_count;  /* the actions offered in this scene, by name; NULL like prompt */
+    const char *pieces;       /* its tokens: a JSON array of [text, probability, forced], or NULL */
     const char *answer;       /* the model's answer text, or NULL */
     const int32_t *prompt_tokens; int prompt_token_count; /* NULL when no model was asked */
     const int32_t *answer_tokens; int answer_token_count;

@@ -3,6 +3,8 @@
  * Data: 480 * 320 * 3 = 450 KiB a picture, 30 pictures a game second. */
 #include "record/video.h"
 
+#include "record/caption.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -28,7 +30,9 @@ struct video {
     uint64_t next_frame;  /* game frame of the next picture */
     uint64_t last_number; /* of the newest picture taken */
     uint8_t rgb[FRAME_PIXELS * 3];
-    uint8_t scaled[WIDTH * HEIGHT * 3];
+    int strip_rows;
+    size_t bytes;
+    uint8_t scaled[]; /* WIDTH * (HEIGHT + strip_rows) * 3 */
 };
 
 static void video_free(struct video *v) {
@@ -48,9 +52,9 @@ static char *temporary_name(const char *path) {
     return name;
 }
 
-static _Noreturn void become_ffmpeg(int input, int messages, int failure, const char *output) {
+static _Noreturn void become_ffmpeg(int input, int messages, int failure, int rows, const char *output) {
     char size[32];
-    snprintf(size, sizeof size, "%dx%d", WIDTH, HEIGHT);
+    snprintf(size, sizeof size, "%dx%d", WIDTH, rows);
     setpgid(0, 0);
     int null = open("/dev/null", O_WRONLY);
     if (dup2(input, 0) < 0 || dup2(null, 1) < 0 || dup2(messages, 2) < 0) _exit(127);
@@ -66,10 +70,17 @@ static _Noreturn void become_ffmpeg(int input, int messages, int failure, const 
     _exit(127);
 }
 
-int video_open(const char *path, struct video **out, struct err *err) {
+int video_open(const char *path, struct video **out, struct err *err) { return video_open_captioned(path, 0, out, err); }
+
+void video_strip(struct video *v, struct canvas *out) { *out = (struct canvas){v->scaled + WIDTH * HEIGHT * 3, WIDTH, v->strip_rows}; }
+
+int video_open_captioned(const char *path, int strip_rows, struct video **out, struct err *err) {
     *out = NULL;
-    struct video *v = calloc(1, sizeof *v);
+    size_t bytes = (size_t)WIDTH * (size_t)(HEIGHT + strip_rows) * 3;
+    struct video *v = calloc(1, sizeof *v + bytes);
     if (!v) return err_set(err, ERR_MEMORY, "%s: out of memory", path);
+    v->strip_rows = strip_rows;
+    v->bytes = bytes;
     v->to_ffmpeg = v->messages = -1;
     v->pid = -1;
     v->path = strdup(path);
@@ -96,7 +107,7 @@ int video_open(const char *path, struct video **out, struct err *err) {
     if (v->messages < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0 || pipe2(failure, O_CLOEXEC) != 0) e = errno;
     if (!e) {
         v->pid = fork();
-        if (v->pid == 0) become_ffmpeg(sockets[1], v->messages, failure[1], output);
+        if (v->pid == 0) become_ffmpeg(sockets[1], v->messages, failure[1], HEIGHT + strip_rows, output);
         if (v->pid < 0) e = errno;
     }
     free(output);
@@ -133,8 +144,8 @@ static const char *last_message(struct video *v, char *text, size_t cap) {
 
 static int send_picture(struct video *v, struct err *err) {
     size_t done = 0;
-    while (done < sizeof v->scaled) {
-        ssize_t n = send(v->to_ffmpeg, v->scaled + done, sizeof v->scaled - done, MSG_NOSIGNAL);
+    while (done < v->bytes) {
+        ssize_t n = send(v->to_ffmpeg, v->scaled + done, v->bytes - done, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             int e = errno;
@@ -162,9 +173,13 @@ static void scale_up(struct video *v) {
 }
 
 int video_add(struct video *v, struct emulator *e, struct err *err) {
-    if (v->failed) return err_set(err, ERR_STATE, "%s: the film was ended by an earlier error", v->path);
     uint8_t rgb[FRAME_PIXELS * 3];
     uint64_t number = emulator_frame(e, rgb);
+    return video_add_picture(v, rgb, number, err);
+}
+
+int video_add_picture(struct video *v, const uint8_t *rgb, uint64_t number, struct err *err) {
+    if (v->failed) return err_set(err, ERR_STATE, "%s: the film was ended by an earlier error", v->path);
     if (number == 0 || (v->have_picture && number == v->last_number)) return 0;
     if (v->have_picture && number > v->last_number && number / FRAMES_PER_PICTURE < v->next_frame + LONGEST_STILL) {
         for (; v->next_frame < number / FRAMES_PER_PICTURE; v->next_frame++) {
@@ -176,7 +191,7 @@ int video_add(struct video *v, struct emulator *e, struct err *err) {
     bool due = number / FRAMES_PER_PICTURE >= v->next_frame;
     v->have_picture = true;
     v->last_number = number;
-    memcpy(v->rgb, rgb, sizeof rgb);
+    memcpy(v->rgb, rgb, sizeof v->rgb);
     scale_up(v);
     if (!due) return 0; /* it replaces the one not yet repeated */
     v->next_frame = number / FRAMES_PER_PICTURE + 1;

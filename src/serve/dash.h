@@ -34,7 +34,7 @@ struct dash_commands {
     void (*take_over)(void *user, int game, bool on); /* on: keys of a client decide; at most one client has them */
     void (*keys)(void *user, int game, uint32_t keys); /* held now (enum key) */
     void (*note)(void *user, int game, const char *text); /* "" takes it back */
-    void (*seek)(void *user, uint32_t index); /* recorded: play on from this row */
+    void (*seek)(void *user, int game, uint32_t index); /* recorded: play on from this row */
     /* Appends the members of one JSON object, without braces, about what changes by itself: paused, speed, caches, ... */
     void (*status)(void *user, struct buf *out);
 };

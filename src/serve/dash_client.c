@@ -163,11 +163,12 @@ static const char *do_note(struct dash *d, struct dash_client *c, const struct j
     return NULL;
 }
 
-static const char *do_seek(struct dash *d, const struct json *m) {
+static const char *do_seek(struct dash *d, struct dash_client *c, const struct json *m) {
     int64_t index = json_as_integer(json_get(m, "index"), -1);
     if (!d->options.commands.seek) return "seek: not offered here";
-    if (index < 0 || index >= d->games[0].count) return "seek: there is no such step";
-    d->options.commands.seek(d->options.commands.user, (uint32_t)index);
+    if (c->game < 0) return "seek: look at one game first";
+    if (index < 0 || index >= d->games[c->game].count) return "seek: there is no such step";
+    d->options.commands.seek(d->options.commands.user, c->game, (uint32_t)index);
     return NULL;
 }
 
@@ -181,7 +182,7 @@ static const char *take(struct dash *d, struct dash_client *c, const struct json
     if (!strcmp(what, "take_over")) return do_take_over(d, c, m);
     if (!strcmp(what, "speed")) return do_speed(d, m);
     if (!strcmp(what, "note")) return do_note(d, c, m);
-    if (!strcmp(what, "seek")) return do_seek(d, m);
+    if (!strcmp(what, "seek")) return do_seek(d, c, m);
     if (!strcmp(what, "pause") || !strcmp(what, "resume")) {
         if (!o->pause) return "pause: not offered here";
         return o->pause(o->user, *what == 'p'), NULL;

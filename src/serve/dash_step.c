@@ -113,7 +113,8 @@ static void put_world(struct buf *b, const struct world *w, const struct world_s
 
 void dash_put_step(struct buf *b, int game, uint32_t index, const char *json, const struct world *w, const struct world_seen *seen) {
     size_t n = json ? strlen(json) : 0;
-    while (n && (json[n - 1] == '\n' || json[n - 1] == '}')) n--; /* its own last brace: a trajectory line ends with a text member */
+    while (n && json[n - 1] == '\n') n--;
+    if (n && json[n - 1] == '}') n--; /* more members follow */
     buf_printf(b, "{\"type\":\"step\",\"game\":%d,\"index\":%u", game, index);
     if (n > 1) {
         buf_char(b, ',');
