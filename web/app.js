@@ -13,7 +13,7 @@ const page = { hello: null, game: 0, wall: null, plan: null, spoken: 0, toast: 0
 const screen = new Screen($("screen"), (rate) => { $("fps").textContent = `${rate.toFixed(0)} frames/s`; });
 const map = new FloorMap($("map"));
 const timeline = new Timeline(showPast, onPast);
-const link = new Link({ state, hello, status, step, token, episode, refused, picture });
+const link = new Link({ state, hello, status, step, world, token, episode, refused, picture });
 const controls = new Controls(link, {
   recorded: () => !!page.hello?.recorded,
   startFrom: () => (page.hello?.recorded && timeline.past ? timeline.at : -1),
@@ -71,6 +71,15 @@ function step(m) {
   showStep(m);
 }
 
+/** While something is done that takes many turns. */
+function world(m) {
+  if (m.game !== page.game || page.onWall || timeline.past) return;
+  page.world = m.world;
+  map.show(m.world, page.plan, `${page.newest?.episode}/${m.world.floor}`);
+  showParty(m.world);
+  showWhere(m.world);
+}
+
 function token(m) {
   if (m.game === page.game && !timeline.past) addToken(m);
 }
@@ -81,6 +90,7 @@ function episode(m) {
   if (m.event === "planned") {
     page.plan = m.details;
     if (!timeline.past) map.setPlan(m.details);
+    $("key-path").hidden = !m.details?.path?.length;
   }
   if (m.event === "done") {
     const d = m.details || {};
@@ -109,13 +119,18 @@ function showStep(m) {
   showDecision(m, page.hello?.about);
   showPrompt(m);
   showNumbers(m, timeline.rows.slice(0, m.index + 1));
-  showParty(world);
-  const plan = m.plan || (timeline.past ? null : page.plan);
-  map.show(world, plan, `${m.episode}/${world?.floor}`);
+  showParty(!timeline.past && page.world ? page.world : world);
+  const plan = timeline.past ? m.plan : page.plan;
+  const fresh = !timeline.past && page.world?.ground ? page.world : world; /* live, a newer one than the decision's may be there */
+  map.show(fresh, plan, `${m.episode}/${fresh?.floor}`);
   $("key-path").hidden = !plan?.path?.length;
-  $("where").textContent = world?.floor ? `${world.dungeon || "dungeon"}, B${world.floor}F${world.floors ? ` of ${world.floors}` : ""}, ${world.turns_left} turns left` : words(m.scene);
+  if (world?.floor) showWhere(fresh); else $("where").textContent = words(m.scene);
   $("screen").setAttribute("aria-label", `The game's screen, step ${m.step}: ${words(m.scene)}`);
   speak(`Step ${m.step}: ${words(m.action)}, decided by ${m.decided_by}. HP ${m.hp ?? "unknown"} of ${m.max_hp ?? "unknown"}, floor ${m.floor ?? "unknown"}.`, false);
+}
+
+function showWhere(w) {
+  $("where").textContent = w?.floor ? `${w.dungeon || "dungeon"}, B${w.floor}F${w.floors ? ` of ${w.floors}` : ""}, ${w.turns_left} turns left` : "";
 }
 
 function showPast(m, picture, problem) {
@@ -143,7 +158,7 @@ function speak(text, urgent) {
 async function openGame(game) {
   page.game = game;
   page.onWall = false;
-  page.newest = page.plan = null;
+  page.newest = page.plan = page.world = null;
   $("wall").hidden = true;
   $("game").hidden = false;
   link.send("watch", { game: document.hidden ? -2 : game });

@@ -35,19 +35,21 @@ export class FloorMap {
     return Object.fromEntries(["floor", "wall", "fog", "ghost", "water", "grid", "hp", "ally", "foe", "item", "path", "text", "card", "soft"].map((n) => [n, of("--" + n)]));
   }
 
-  /** The part of the map that this floor uses, the same for the whole floor. */
+  /** The part of the map worth showing: what is known and a margin, not too small; all of the floor when hidden ground is shown. */
   part(world) {
     if (!world?.ground) return { x: 0, y: 0, columns: 56, rows: 32 };
-    if (this.cut && this.cutOf === world.ground) return this.cut;
     let [left, top, right, bottom] = [world.width, world.height, 0, 0];
     for (let i = 0; i < world.ground.length; i++) {
-      if (world.ground[i] === "#") continue;
+      if (world.ground[i] === "#" || (world.known[i] === "0" && !this.hidden)) continue;
       const x = i % world.width, y = Math.floor(i / world.width);
       left = Math.min(left, x); right = Math.max(right, x); top = Math.min(top, y); bottom = Math.max(bottom, y);
     }
-    this.cutOf = world.ground;
-    this.cut = right < left ? { x: 0, y: 0, columns: world.width, rows: world.height } : { x: left - 2, y: top - 2, columns: right - left + 5, rows: bottom - top + 5 };
-    return this.cut;
+    for (const [x, y] of this.plan?.path || []) {
+      left = Math.min(left, x); right = Math.max(right, x); top = Math.min(top, y); bottom = Math.max(bottom, y);
+    }
+    if (right < left) return { x: 0, y: 0, columns: world.width, rows: world.height };
+    const columns = Math.max(30, right - left + 5), rows = Math.max(17, bottom - top + 5);
+    return { x: Math.round((left + right + 1 - columns) / 2), y: Math.round((top + bottom + 1 - rows) / 2), columns, rows };
   }
 
   draw() {

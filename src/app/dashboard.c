@@ -4,13 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "record/run.h"
+
+static const double WORLD_SECONDS = 0.15;
 
 struct player { /* one game */
     struct dashboard *board;
     int number, episode;
     struct control *control;
     bool pieces; /* the answer under way comes token by token */
+    /* The map while something is done: as observed, then kept up to date here. Nothing that is decided on. */
+    struct world world;
+    struct world_seen seen;
+    double world_due;
     uint8_t rgb[FRAME_PIXELS * 3];
 };
 
@@ -76,12 +83,35 @@ static void on_begun(void *user, uint32_t seed, struct emulator *e) {
     dash_episode(p->board->dash, p->number, "begun", details);
 }
 
+static void on_observed(void *user, const struct step *s) {
+    struct player *p = user;
+    if (dash_looks(p->board->dash, p->number) < 2) return;
+    p->seen = *s->seen;
+    p->world_due = 0;
+    dash_world(p->board->dash, p->number, s->world, s->seen);
+}
+
+static void show_world(struct player *p, struct emulator *e) {
+    double now = clock_seconds();
+    if (now < p->world_due) return;
+    if (p->world_due > 0) {
+        struct memory_view memory;
+        const struct rom_header *header = emulator_header(e);
+        emulator_memory(e, &memory);
+        world_decode(&memory, header->title, header->code, &p->world);
+        world_seen_update(&p->seen, &p->world);
+        dash_world(p->board->dash, p->number, &p->world, &p->seen);
+    }
+    p->world_due = now + WORLD_SECONDS;
+}
+
 static void on_acted(void *user, struct emulator *e) {
     struct player *p = user;
     int looks = dash_looks(p->board->dash, p->number);
     control_draw(p->control, looks > 0);
     uint64_t frame = looks ? emulator_frame(e, p->rgb) : 0;
     if (frame) dash_picture(p->board->dash, p->number, p->rgb, frame);
+    if (looks == 2) show_world(p, e);
 }
 
 static void on_token(void *user, const char *text, size_t n) {
@@ -168,7 +198,7 @@ static void on_done(void *user, const struct episode_result *r) {
 }
 
 struct agent_events dashboard_events(struct dashboard *d, int game) {
-    return (struct agent_events){.user = &d->players[game], .episode_begun = on_begun, .token = on_token, .piece = on_piece, .planned = on_planned, .acted = on_acted,
+    return (struct agent_events){.user = &d->players[game], .episode_begun = on_begun, .observed = on_observed, .token = on_token, .piece = on_piece, .planned = on_planned, .acted = on_acted,
                                  .step_done = on_step_done, .episode_done = on_done};
 }
 

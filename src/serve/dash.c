@@ -84,6 +84,16 @@ void dash_show_step(struct dash *d, int game, uint32_t index, const char *json, 
     dash_status(d, false);
 }
 
+void dash_world(struct dash *d, int game, const struct world *w, const struct world_seen *seen) {
+    if (dash_looks(d, game) < 2) return;
+    struct buf b = {0};
+    dash_put_world(&b, game, w, seen);
+    pthread_mutex_lock(&d->lock);
+    if (!b.failed) dash_send_lookers(d, game, false, WORLD_STREAM + game, b.data, b.len, false);
+    pthread_mutex_unlock(&d->lock);
+    buf_free(&b);
+}
+
 void dash_step(struct dash *d, int game, const struct dash_row *row, const char *json, const struct world *w, const struct world_seen *seen,
                const uint8_t *rgb) {
     struct buf b = {0};

@@ -77,6 +77,8 @@ void dash_token(struct dash *d, int game, const char *text, size_t n, float prob
  * observation (seen may be NULL) and its picture. */
 void dash_step(struct dash *d, int game, const struct dash_row *row, const char *json, const struct world *w, const struct world_seen *seen,
                const uint8_t *rgb);
+/* The world as it is now, while something is done that takes many turns; to those who look at this game. */
+void dash_world(struct dash *d, int game, const struct world *w, const struct world_seen *seen);
 /* "begun" or "done" with an object of details (NULL allowed). */
 void dash_episode(struct dash *d, int game, const char *event, const char *details);
 /* Sends the status to all, at most once a second unless `now`. */

@@ -8,7 +8,7 @@
 #include "serve/dash.h"
 #include "serve/http.h"
 
-enum { DASH_CLIENTS = 64, WALL = -1, NOBODY = -2, STEP_STREAM = 1000, STATUS_STREAM = 2000 };
+enum { DASH_CLIENTS = 64, WALL = -1, NOBODY = -2, STEP_STREAM = 1000, STATUS_STREAM = 2000, WORLD_STREAM = 3000 };
 
 struct dash_client {
     uint64_t id;      /* 0: free */
@@ -61,6 +61,7 @@ void dash_safe_headers(struct http_exchange *x);
  * zlib: palette and one byte a pixel, or RGB. Little endian. */
 void dash_pack_picture(const uint8_t *rgb, int game, uint64_t frame, struct buf *out);
 /* dash_step.c */
+void dash_put_world(struct buf *b, int game, const struct world *w, const struct world_seen *seen);
 void dash_put_step(struct buf *b, int game, uint32_t index, const char *json, const struct world *w, const struct world_seen *seen);
 /* dash_history.c; lock held for the first two */
 int dash_keep_row(struct dash *d, int game, const struct dash_row *row);

@@ -111,6 +111,12 @@ static void put_world(struct buf *b, const struct world *w, const struct world_s
     buf_str(b, "]}");
 }
 
+void dash_put_world(struct buf *b, int game, const struct world *w, const struct world_seen *seen) {
+    buf_printf(b, "{\"type\":\"world\",\"game\":%d", game);
+    put_world(b, w, seen);
+    buf_char(b, '}');
+}
+
 void dash_put_step(struct buf *b, int game, uint32_t index, const char *json, const struct world *w, const struct world_seen *seen) {
     size_t n = json ? strlen(json) : 0;
     while (n && json[n - 1] == '\n') n--;
