@@ -113,7 +113,8 @@ static void check(const struct test_folder *f, const struct hash128 *want, const
     spill_wait(m->spill);
     struct qvl_stats s = stats_of(m);
     for (int i = 0; i < QVL_SPILL_DROPS; i++)
-        if (s.disk_drops[i]) fail_msg("kill %ld: %lld dropped: %s", t->kills, (long long)s.disk_drops[i], qvl_spill_drop_name(i));
+        if (s.disk_drops[i] && !(budget && i == QVL_SPILL_GONE)) /* with a small budget the writer evicts what a reader has found */
+            fail_msg("kill %ld: %lld dropped: %s", t->kills, (long long)s.disk_drops[i], qvl_spill_drop_name(i));
     if (budget) assert_true(s.disk_bytes <= budget);
     qvl_unload(m);
 }

@@ -266,7 +266,6 @@ static void *run(void *context) {
         struct spill_job *job = s->first;
         bool look = s->look;
         if (!job && !look) {
-            if (s->pack.pages) spill_pack_free(&s->pack); /* rest without the memory */
             pthread_cond_broadcast(&s->idle);
             pthread_cond_wait(&s->work, &s->lock);
             continue;
