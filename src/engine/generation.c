@@ -393,7 +393,7 @@ int generation_result(struct generation *x, struct qvl_result *out, struct err *
         .first_token_seconds = x->first_seconds > 0 ? x->first_seconds : clock_seconds() - x->start};
     x->tokens = NULL;
     int r = out->text && (!x->thinks || out->thinking) ? 0 : err_set(err, ERR_MEMORY, "out of memory for the answer");
-    if (!r && !x->g->no_append) r = session_answer(x->session, out->text, out->thinking, err);
+    if (!r && !x->g->no_append) r = session_answer(x->session, out, !x->stopped, err);
     if (r) qvl_result_free(out);
     return r;
 }

@@ -19,6 +19,7 @@ static void item_free(struct session_item *item) {
     free(item->parts);
     free(item->reasoning);
     free(item->ids);
+    free(item->reply);
 }
 
 static void changed(struct qvl_session *s) {
@@ -78,6 +79,11 @@ static int copy_item(struct session_item *to, const struct session_item *from, s
         ok = (to->ids = malloc(from->id_count * sizeof *to->ids)) != NULL;
         if (ok) memcpy(to->ids, from->ids, from->id_count * sizeof *to->ids);
         to->id_count = from->id_count;
+    }
+    if (ok && from->reply) {
+        ok = (to->reply = malloc((from->reply_count + 1) * sizeof *to->reply)) != NULL;
+        if (ok) memcpy(to->reply, from->reply, from->reply_count * sizeof *to->reply);
+        to->reply_count = from->reply_count, to->reply_content = from->reply_content;
     }
     if (ok) return 0;
     item_free(to);
@@ -193,11 +199,58 @@ int qvl_session_raw_picture(struct qvl_session *s, const struct qvl_part *part, 
     return add_item(s, &item, err);
 }
 
-int session_answer(struct qvl_session *s, const char *text, const char *thinking, struct err *err) {
-    int r = qvl_session_message(s, QVL_ASSISTANT, &(struct qvl_part){.text = text}, 1, err);
-    if (!r && thinking && !(s->items[s->count - 1].reasoning = strdup(thinking)))
-        r = err_set(err, ERR_MEMORY, "out of memory for a message");
-    return r;
+static bool ends_answer(const struct qvl_model *m, int32_t id) {
+    for (int i = 0; i < m->eos_count; i++)
+        if (m->eos[i] == id) return true;
+    return false;
+}
+
+static bool all_newlines(const struct qvl_model *m, int32_t id) {
+    size_t n;
+    const char *piece = tokenizer_piece(m->tokenizer, id, &n);
+    for (size_t i = 0; piece && i < n; i++)
+        if (piece[i] != '\n') return false;
+    return piece != NULL;
+}
+
+static bool begins_with_newline(const struct qvl_model *m, int32_t id) {
+    size_t n;
+    const char *piece = tokenizer_piece(m->tokenizer, id, &n);
+    return piece && n && piece[0] == '\n';
+}
+
+/* Where the answer begins: the template drops the think block of earlier turns with the newlines behind it. */
+static size_t answer_begins(const struct qvl_model *m, const struct session_item *item) {
+    size_t at = 0;
+    while (at < item->reply_count && item->reply[at] != m->think_end) at++;
+    if (at == item->reply_count) return SIZE_MAX; /* cut off while thinking */
+    at++;
+    while (at < item->reply_count && all_newlines(m, item->reply[at])) at++;
+    return at < item->reply_count && begins_with_newline(m, item->reply[at]) ? SIZE_MAX : at;
+}
+
+/* The tokens of r for item; none when a control token is among them, which text could not say. */
+static int keep_reply(const struct qvl_model *m, struct session_item *item, const struct qvl_result *r, struct err *err) {
+    size_t count = r->token_count;
+    if (count && ends_answer(m, r->tokens[count - 1].id)) count--;
+    for (size_t i = 0; i < count; i++) {
+        int32_t id = r->tokens[i].id;
+        if (ends_answer(m, id) || (id != m->think_end && tokenizer_is_special(m->tokenizer, id))) return 0;
+    }
+    item->reply = malloc((count + 1) * sizeof *item->reply);
+    if (!item->reply) return err_set(err, ERR_MEMORY, "out of memory for a message");
+    for (size_t i = 0; i < count; i++) item->reply[i] = r->tokens[i].id;
+    item->reply_count = count;
+    item->reply_content = r->thinking ? answer_begins(m, item) : 0;
+    return 0;
+}
+
+int session_answer(struct qvl_session *s, const struct qvl_result *r, bool exact, struct err *err) {
+    int code = qvl_session_message(s, QVL_ASSISTANT, &(struct qvl_part){.text = r->text}, 1, err);
+    if (code) return code;
+    struct session_item *item = &s->items[s->count - 1];
+    if (r->thinking && !(item->reasoning = strdup(r->thinking))) return err_set(err, ERR_MEMORY, "out of memory for a message");
+    return exact ? keep_reply(s->m, item, r, err) : 0;
 }
 
 /* ---- tokens ---- */
@@ -230,7 +283,8 @@ static int encode_messages(struct qvl_session *s, int from, int to, bool open_an
     for (int i = from; !r && i < to; i++) {
         const struct session_item *item = &s->items[i];
         messages[i - from] = (struct chat_message){
-            .role = chat_roles[item->role], .parts = list + at, .part_count = item->part_count, .reasoning = item->reasoning};
+            .role = chat_roles[item->role], .parts = list + at, .part_count = item->part_count, .reasoning = item->reasoning,
+            .reply = item->reply, .reply_count = item->reply_count, .reply_content = item->reply_content};
         for (int k = 0; !r && k < item->part_count; k++, at++) {
             const struct session_part *p = &item->parts[k];
             const struct visual *v = p->visual;

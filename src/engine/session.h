@@ -22,6 +22,8 @@ struct session_item {
     char *reasoning;
     int32_t *ids;            /* raw */
     size_t id_count;
+    int32_t *reply;          /* the model's own answer: the tokens as they were generated, end token aside; NULL: by its text */
+    size_t reply_count, reply_content; /* reply_content: where the answer begins behind the think block; SIZE_MAX: inside a token */
 };
 
 struct qvl_session {
@@ -34,7 +36,8 @@ struct qvl_session {
 
 /* The prompt of the session as it stands; belongs to the session. */
 int session_prompt(struct qvl_session *s, const struct prompt **out, struct err *err);
-/* Appends the model's own answer. */
-int session_answer(struct qvl_session *s, const char *text, const char *thinking, struct err *err);
+/* Appends the model's own answer. exact: its text is what its tokens say (no stop string cut it); the next prompt then repeats the
+ * tokens themselves, since tokenising the text again may cut it elsewhere, and nothing behind that would be known. */
+int session_answer(struct qvl_session *s, const struct qvl_result *r, bool exact, struct err *err);
 
 #endif

@@ -146,6 +146,13 @@ static struct slice split_reasoning(struct slice *content) {
     return reasoning;
 }
 
+/* The model's own tokens from `from` on. */
+static void repeat(struct writer *w, const struct chat_message *m, size_t from) {
+    flush(w);
+    for (size_t i = from; i < m->reply_count && !w->code; i++)
+        if (token_list_add(w->out, m->reply[i])) w->code = err_set(w->err, ERR_MEMORY, "chat: out of memory");
+}
+
 static void write_assistant(struct writer *w, const struct chat_message *m, bool after_query, bool final) {
     struct buf flat = {0};
     for (int i = 0; i < m->part_count; i++) {
@@ -162,13 +169,19 @@ static void write_assistant(struct writer *w, const struct chat_message *m, bool
             content = strip_newlines(content, true, false);
             control(w, "<think>");
             say(w, "\n");
+            if (m->reply && m->reply_content <= m->reply_count) {
+                repeat(w, m, 0);
+                buf_free(&flat);
+                return;
+            }
             marked(w, reasoning.text, reasoning.n);
             say(w, "\n");
             control(w, "</think>");
             say(w, "\n\n");
         }
     }
-    marked(w, content.text, content.n);
+    if (m->reply && m->reply_content <= m->reply_count) repeat(w, m, m->reply_content);
+    else marked(w, content.text, content.n);
     buf_free(&flat);
 }
 

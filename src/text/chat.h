@@ -21,6 +21,11 @@ struct chat_message {
     const struct chat_part *parts;
     int part_count;
     const char *reasoning; /* assistant only, may be NULL */
+    /* Assistant only: the tokens that the model itself wrote behind the generation prompt. They stand for reasoning and parts, so
+     * that what was computed for them stays known; NULL: by their text. reply_content: first token of the answer behind the think
+     * block and its newlines, SIZE_MAX when that is inside a token. */
+    const int32_t *reply;
+    size_t reply_count, reply_content;
 };
 struct chat_options {
     enum chat_format format;
