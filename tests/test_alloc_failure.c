@@ -104,7 +104,8 @@ static int tokenizer_and_chat(void) {
     if (!code) code = tokenizer_encode(t, longer, sizeof longer, true, &ids, &err);
     if (!code) code = tokenizer_decode(t, ids.ids, ids.count, false, &text, &err);
     struct chat_part part = {.kind = CHAT_TEXT, .text = "hello", .text_len = 5};
-    struct chat_message messages[] = {{CHAT_USER, &part, 1, NULL}, {CHAT_ASSISTANT, &part, 1, "thought"}};
+    struct chat_message messages[] = {{.role = CHAT_USER, .parts = &part, .part_count = 1},
+                                      {.role = CHAT_ASSISTANT, .parts = &part, .part_count = 1, .reasoning = "thought"}};
     struct chat_options options = {.format = CHAT_THINKING, .add_generation_prompt = true, .tools_json = "[{\"a\":[1,2.5]}]"};
     if (!code) code = chat_encode(t, &options, messages, 2, &ids, &err);
     buf_free(&text);
