@@ -130,6 +130,17 @@ struct qvl_stats {
 };
 void qvl_model_stats(struct qvl_model *model, struct qvl_stats *out);
 
+/* Drops the prompt cache and the pictures' features (those in use stay): the next prompt is a cold one. */
+void qvl_model_forget(struct qvl_model *model);
+
+/* What the device that qvl_load would use can do at best, measured now (about a second, nothing else should run). */
+struct qvl_ceilings {
+    const char *device;
+    double read_bytes;       /* a second, from the memory that holds the weights */
+    double product_flops;    /* a second, bf16 products */
+};
+int qvl_device_ceilings(const struct qvl_options *options, struct qvl_ceilings *out, struct err *err);
+
 /* ---- session -------------------------------------------------------------------------------------------------------- */
 
 enum qvl_role { QVL_SYSTEM, QVL_USER, QVL_ASSISTANT, QVL_TOOL };

@@ -98,6 +98,12 @@ struct backend_info {
     bool own_memory;         /* the device's memory is not the host's: host memory is then a level of the prefix cache */
 };
 
+/* What a device can do at best, measured when asked: the yardsticks of a benchmark and of estimates. */
+struct backend_ceilings {
+    double read_bytes;       /* a second, from the memory that holds the weights */
+    double product_flops;    /* a second, of a bf16 product of the shapes that prefill has (2 a multiply-add) */
+};
+
 struct backend {
     const char *name; /* "cpu", "cuda" */
     int (*load)(struct checkpoint *c, const struct backend_options *o, struct backend_model **out, struct err *err);
@@ -123,6 +129,8 @@ struct backend {
     void (*host_free)(struct backend_model *m, void *memory);
     size_t (*memory_bytes)(const struct backend_model *m); /* held now, mapped weights not counted */
     void (*describe)(const struct backend_model *m, struct backend_info *out);
+    /* Of the device that `load` with these options would use, while nothing else runs on it; at most about a second. */
+    int (*ceilings)(const struct backend_options *o, struct backend_ceilings *out, struct err *err);
 };
 
 extern const struct backend backend_cpu;

@@ -94,7 +94,7 @@ static void link_newest(struct feature_cache *c, struct feature_entry *e) {
     c->newest = e;
 }
 
-static void trim(struct feature_cache *c) {
+void features_trim(struct feature_cache *c) {
     for (struct feature_entry *e = c->oldest, *newer; e && c->bytes > c->limit; e = newer) {
         newer = e->newer;
         if (e->users) continue;
@@ -160,7 +160,7 @@ int features_get(struct qvl_model *m, const struct visual *v, const struct visio
     link_newest(&m->features, e); /* another thread may have encoded the same: two equal entries, the older fades away */
     m->features.bytes += e->bytes;
     m->features.encoded++;
-    trim(&m->features);
+    features_trim(&m->features);
     pthread_mutex_unlock(&m->lock);
     *out = &e->features;
     return 0;
@@ -170,7 +170,7 @@ void features_put(struct qvl_model *m, const struct vision_features *f) {
     struct feature_entry *e = (struct feature_entry *)f;
     pthread_mutex_lock(&m->lock);
     e->users--;
-    trim(&m->features);
+    features_trim(&m->features);
     pthread_mutex_unlock(&m->lock);
 }
 

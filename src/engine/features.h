@@ -38,6 +38,8 @@ struct feature_cache {
 int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds,
                  struct err *err);
 void features_put(struct qvl_model *m, const struct vision_features *f);
+/* Drops the oldest that nobody uses until the rest is within the limit. */
+void features_trim(struct feature_cache *c);
 void features_free(struct feature_cache *c);
 
 #endif

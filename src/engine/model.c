@@ -217,6 +217,31 @@ int qvl_check_schema(struct qvl_model *m, const char *schema, struct err *err) {
     return r;
 }
 
+void qvl_model_forget(struct qvl_model *m) {
+    pthread_mutex_lock(&m->lock);
+    kv_forget(&m->kv);
+    size_t limit = m->features.limit;
+    m->features.limit = 0;
+    features_trim(&m->features);
+    m->features.limit = limit;
+    pthread_mutex_unlock(&m->lock);
+}
+
+int qvl_device_ceilings(const struct qvl_options *options, struct qvl_ceilings *out, struct err *err) {
+    static const struct qvl_options defaults;
+    const struct qvl_options *o = options ? options : &defaults;
+    const struct backend_options b = {.threads = o->threads, .f32 = o->f32, .cpu_limit = o->cpu_limit};
+    const struct backend *backend;
+    struct backend_ceilings c;
+    *out = (struct qvl_ceilings){0};
+    int r = choose_backend(o, &backend, err);
+    if (r) return r;
+    if (!backend->ceilings) return err_set(err, ERR_MISSING, "device \"%s\" does not measure its limits", backend->name);
+    if ((r = backend->ceilings(&b, &c, err))) return r;
+    *out = (struct qvl_ceilings){.device = backend->name, .read_bytes = c.read_bytes, .product_flops = c.product_flops};
+    return 0;
+}
+
 void qvl_model_stats(struct qvl_model *m, struct qvl_stats *out) {
     pthread_mutex_lock(&m->lock);
     *out = (struct qvl_stats){

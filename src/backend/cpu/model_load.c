@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/bandwidth.h"
 #include "backend/cpu/model.h"
 
 static int64_t widest_input(const struct backend_model *m) {
@@ -82,4 +83,5 @@ const struct backend backend_cpu = {
     .page_import = cpu_page_import,
     .memory_bytes = cpu_memory_bytes,
     .describe = cpu_describe,
+    .ceilings = cpu_ceilings,
 };
