@@ -3,6 +3,8 @@
 #ifndef APP_COMMANDS_H
 #define APP_COMMANDS_H
 
+#define PMD_VERSION "0.1.0"
+
 int cmd_play(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_view(int argc, char **argv);
@@ -14,6 +16,7 @@ int cmd_models(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 int cmd_score(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 

@@ -5,8 +5,6 @@
 
 #include "app/commands.h"
 
-#define VERSION "0.1.0"
-
 struct command {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -32,13 +30,14 @@ static const struct command commands[] = {
     GAME("models", cmd_models, "list, estimate, download, verify and try Hub checkpoints", "libcurl4-openssl-dev"),
     {"serve", cmd_serve, "an OpenAI-compatible HTTP API over a checkpoint", NULL},
     {"chat", cmd_chat, "talk to a checkpoint, with pictures", NULL},
+    {"bench", cmd_bench, "measure checkpoints; compare and draw what was measured", NULL},
     {"score", cmd_score, "log-probability of each token of a text", NULL},
     {"tokenize", cmd_tokenize, "text to token ids and back", NULL},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
 static void usage(FILE *out) {
-    fputs("pmd-agent " VERSION ": real Qwen3-VL checkpoints in C, playing Pokemon Mystery Dungeon\n\n"
+    fputs("pmd-agent " PMD_VERSION ": real Qwen3-VL checkpoints in C, playing Pokemon Mystery Dungeon\n\n"
           "usage: pmd-agent COMMAND [options]      (pmd-agent COMMAND --help explains one)\n\n",
           out);
     for (int i = 0; i < COMMAND_COUNT; i++) {
@@ -50,7 +49,7 @@ static void usage(FILE *out) {
 int main(int argc, char **argv) {
     if (argc < 2) return usage(stderr), 2;
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return usage(stdout), 0;
-    if (!strcmp(argv[1], "--version")) return puts("pmd-agent " VERSION), 0;
+    if (!strcmp(argv[1], "--version")) return puts("pmd-agent " PMD_VERSION), 0;
     for (int i = 0; i < COMMAND_COUNT; i++) {
         if (strcmp(argv[1], commands[i].name)) continue;
         if (!commands[i].run) {

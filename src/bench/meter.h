@@ -1,0 +1,29 @@
+/* What the machine tells beside the clock: most memory held, joules used, what it is. */
+#ifndef BENCH_METER_H
+#define BENCH_METER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Most resident memory of this process since the last reset, in MiB; NaN when the kernel does not tell. Where it cannot be reset (no
+ * /proc/self/clear_refs), since the start. */
+void host_memory_reset(void);
+double host_memory_peak_mib(void);
+
+/* Joules counted by the hardware: NVML for an NVIDIA card (loaded when asked for), RAPL of the processor's packages otherwise. */
+struct energy_meter {
+    const char *source;      /* "NVML", "RAPL", "not available" */
+    void *library, *handle;
+    int (*card_energy)(void *handle, unsigned long long *millijoules);
+    int packages;
+    char card[96];           /* name of the card, empty without */
+};
+void energy_meter_open(struct energy_meter *m, bool cuda);
+void energy_meter_close(struct energy_meter *m);
+/* A reading in joules that only differences give sense to; NaN when not available. */
+double energy_meter_read(const struct energy_meter *m);
+
+/* The processor's name and the number of cores this process may use. */
+void machine_name(char *out, size_t cap);
+
+#endif
