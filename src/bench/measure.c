@@ -11,12 +11,6 @@
 enum { REPEATS_MOST = 100 };
 static const double prefix_share = 0.9, half_share = 0.5;
 
-/* When the tokens of one sequence came. */
-struct stamps {
-    double *at;
-    int count, capacity;
-};
-
 /* A number of sessions that are asked at once. */
 struct crowd {
     struct qvl_session **sessions;
@@ -65,7 +59,7 @@ double percentile(const double *sorted, int count, double share) {
 
 /* ---- asking ---- */
 
-static void on_token(void *user, const struct qvl_token *token, bool thinking) {
+void stamps_on_token(void *user, const struct qvl_token *token, bool thinking) {
     struct stamps *s = user;
     (void)token;
     (void)thinking;
@@ -111,7 +105,7 @@ static int ask(struct crowd *c, int n, int tokens, struct err *err) {
     for (int i = 0; i < n; i++) {
         c->stamps[i].count = 0;
         c->asked[i] = (struct qvl_generate){.sampling.seed = (uint64_t)i, .max_tokens = tokens, .no_append = true, .ignore_end = true,
-                                            .on_token = on_token, .user = &c->stamps[i]};
+                                            .on_token = stamps_on_token, .user = &c->stamps[i]};
     }
     c->start = clock_seconds();
     int r = qvl_generate_many(c->sessions, c->asked, c->results, c->errors, n);

@@ -28,6 +28,14 @@ struct measure_settings {
  * not fit, "skipped", with the reason. */
 void measure_cell(const struct subject *s, const struct cell *c, const struct measure_settings *how, struct result *out);
 
+/* When the tokens of one sequence came: all that the benchmark does while an answer is made (qvl_generate's on_token; user: a struct
+ * stamps). bench/bench_overhead.c times it. */
+struct stamps {
+    double *at;
+    int count, capacity;
+};
+void stamps_on_token(void *user, const struct qvl_token *token, bool thinking);
+
 /* Median and largest less smallest of values that are numbers; NaN when there is none. Sorts them. */
 struct measure measure_of(double *values, int count);
 double percentile(const double *sorted, int count, double share);

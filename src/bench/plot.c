@@ -74,7 +74,21 @@ static void put_tics(struct buf *b, const char *axis, const int64_t *values, int
         short_number(values[i], text);
         buf_printf(b, "%s'%s' %lld", i ? ", " : "", text, (long long)values[i]);
     }
-    buf_str(b, ")\n");
+    /* A little more than the last one, else rounding loses its tic. */
+    buf_printf(b, ")\nset %srange [%lld:%.9g]\n", axis, (long long)values[0], (double)values[n - 1] * 1.0001);
+}
+
+/* A logarithmic axis with some air around what is drawn. */
+struct extent {
+    double low, high;
+};
+static void widen(struct extent *e, double v) {
+    if (!isfinite(v) || v <= 0) return;
+    if (e->low == 0 || v < e->low) e->low = v;
+    if (v > e->high) e->high = v;
+}
+static void put_log_range(struct buf *b, const char *axis, struct extent e) {
+    if (e.low > 0) buf_printf(b, "set %srange [%.4g:%.4g]\n", axis, e.low / 1.5, e.high * 1.5);
 }
 
 /* A text inside single quotes of gnuplot. */
@@ -90,7 +104,8 @@ static void put_head(struct buf *b, const struct drawing *d, const char *title, 
                "set linetype 1 lc rgb '#2a6f97' lw 2.5 pt 7 ps 1.1\nset linetype 2 lc rgb '#e07a1f' lw 2.5 pt 5 ps 1.1\n"
                "set linetype 3 lc rgb '#3a8f5c' lw 2.5 pt 9 ps 1.3\nset linetype 4 lc rgb '#a23b72' lw 2.5 pt 13 ps 1.3\n"
                "set linetype 5 lc rgb '#6c5ba7' lw 2.5 pt 11 ps 1.3\nset linetype 6 lc rgb '#c9a227' lw 2.5 pt 15 ps 1.1\n"
-               "set linetype 7 lc rgb '#4d4d4d' lw 2.5 pt 6 ps 1.1\nset linetype cycle 7\n"
+               "set linetype 7 lc rgb '#4d4d4d' lw 2.5 pt 6 ps 1.1\nset linetype 8 lc rgb '#5fb3b3' lw 2.5 pt 4 ps 1.1\n"
+               "set linetype 9 lc rgb '#b5651d' lw 2.5 pt 8 ps 1.2\nset linetype cycle 9\n"
                "set border 3 lc rgb '#666666' lw 1\nset tics nomirror out scale 0.6 tc rgb '#333333'\n"
                "set grid lc rgb '#e4e4e4' lt 1 lw 1\nset key outside right top vertical Left reverse samplen 2 spacing 1.25 tc rgb '#333333'\n"
                "set label 1 '");
@@ -104,7 +119,7 @@ static void put_head(struct buf *b, const struct drawing *d, const char *title, 
              strcmp(d->first->weights, "random") ? "" : "; random weights of the real shapes");
     put_quoted(b, foot);
     buf_str(b, "' at screen 0.03, 0.03 left font ',9' tc rgb '#888888' noenhanced\n"
-               "set lmargin at screen 0.11\nset bmargin at screen 0.17\nset tmargin at screen 0.86\n");
+               "set lmargin at screen 0.09\nset bmargin at screen 0.17\nset tmargin at screen 0.86\n");
 }
 
 /* Draws what `body` plots, as PNG and as SVG. */
@@ -137,13 +152,20 @@ static void left_out(const struct drawing *d, const char *what, const char *why)
 
 /* ---- the pictures ---- */
 
-static void put_grid(struct buf *b, const struct drawing *d, const char *name, const int64_t *contexts, int nc, const int64_t *batches,
-                     int nb, bool floor) {
-    buf_printf(b, "$%s << END\n", name);
+enum layer { LAYER_SPEED, LAYER_FLOOR, LAYER_EDGE, LAYER_FRONT, LAYERS };
+static const char *const layer_names[] = {"speed", "floor", "edge", "front"};
+
+/* The points of a landscape; of its far edges and its front edge only, where figures are written beside them. */
+static void put_grid(struct buf *b, const struct drawing *d, enum layer layer, const int64_t *contexts, int nc, const int64_t *batches,
+                     int nb, struct extent *extent) {
+    buf_printf(b, "$%s << END\n", layer_names[layer]);
     for (int k = 0; k < nb; k++) {
         for (int i = 0; i < nc; i++) {
             const struct result *r = cell_at(d, contexts[i], batches[k], 1);
-            double v = r ? floor ? r->floor_tok_s : r->decode_tok_s.median : NAN;
+            double v = r ? layer == LAYER_FLOOR ? r->floor_tok_s : r->decode_tok_s.median : NAN;
+            widen(extent, v);
+            if (layer == LAYER_EDGE && i > 0 && k < nb - 1) v = NAN;
+            if (layer == LAYER_FRONT && (i == 0 || k > 0)) v = NAN;
             if (isfinite(v)) buf_printf(b, "%lld %lld %.6g\n", (long long)contexts[i], (long long)batches[k], v);
             else buf_printf(b, "%lld %lld NaN\n", (long long)contexts[i], (long long)batches[k]);
         }
@@ -155,27 +177,29 @@ static void put_grid(struct buf *b, const struct drawing *d, const char *name, c
 static int draw_landscape(struct drawing *d, struct err *err) {
     int64_t contexts[AXIS_MOST], batches[AXIS_MOST];
     int nc = values_on(d, AXIS_CONTEXT, 1, contexts), nb = values_on(d, AXIS_BATCH, 1, batches);
+    struct extent extent = {0};
     struct buf head = {0}, body = {0};
     if (nc < 2 || nb < 2) return left_out(d, "the landscape", "it takes two contexts and two batches of text"), 0;
     char title[200];
     snprintf(title, sizeof title, "%s: decode speed", d->first->model);
     put_head(&head, d, title, "surface: measured tokens/s of all sequences together; lines above it: the byte floor, the most that memory allows");
-    put_grid(&body, d, "speed", contexts, nc, batches, nb, false);
-    put_grid(&body, d, "floor", contexts, nc, batches, nb, true);
+    for (int l = LAYER_SPEED; l < LAYERS; l++) put_grid(&body, d, (enum layer)l, contexts, nc, batches, nb, &extent);
+    put_log_range(&body, "z", extent);
     put_tics(&body, "x", contexts, nc);
     put_tics(&body, "y", batches, nb);
-    buf_str(&body, "set logscale x 2\nset logscale y 2\nset logscale z 10\nset logscale cb 10\nset border 4095 lc rgb '#bbbbbb'\n"
-                   "set xyplane relative 0\nset view 58, 312, 1, 1.05\nset xlabel 'context (tokens)' offset 0,-1\n"
-                   "set ylabel 'sequences' offset 1,-1\nset zlabel 'tokens/s' rotate by 90 offset -1,0\nset format z '%.0f'\n"
-                   "set format cb '%.0f'\nset grid x y z lc rgb '#dddddd' lt 1\n"
+    buf_str(&body, "set logscale x 2\nset logscale y 2\nset logscale z 10\nset logscale cb 10\nset border 31 lc rgb '#999999'\n"
+                   "set xyplane relative 0\nset view 62, 38, 0.95, 1.15\nset xlabel 'context (tokens)' offset 0,-0.5\n"
+                   "set ylabel 'sequences at once' offset 2,-0.5\nset zlabel 'tokens/s' rotate by 90 offset -1,0\nset format z '%.0f'\n"
+                   "set format cb '%.0f'\nset grid x y z lc rgb '#e6e6e6' lt 1 lw 0.5\n"
                    "set palette defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
                    "set colorbox user origin 0.93, 0.25 size 0.015, 0.5\nset key at screen 0.97, 0.955 right top horizontal\n"
-                   "set lmargin at screen 0.05\nset rmargin at screen 0.90\nset tmargin at screen 0.90\nset bmargin at screen 0.08\n"
-                   "set pm3d depthorder border lc rgb '#ffffff' lw 0.6\n"
+                   "unset lmargin\nunset bmargin\nunset tmargin\nset origin -0.02, 0.01\nset size 1, 0.93\n"
+                   "set pm3d scansautomatic border lc rgb '#ffffff' lw 0.6\n"
                    "splot $speed using 1:2:3 with pm3d notitle, "
                    "$speed using 1:2:3 with points pt 7 ps 0.6 lc rgb '#222222' title 'measured', "
                    "$floor using 1:2:3 with lines lc rgb '#d1495b' lw 1.4 title 'byte floor', "
-                   "$speed using 1:2:3:(sprintf($3 < 10 ? '%.1f' : '%.0f', $3)) with labels font ',8' offset 0,0.8 tc rgb '#222222' notitle\n");
+                   "$edge using 1:2:3:(sprintf($3 < 10 ? '%.1f' : '%.0f', $3)) with labels font ',9' offset 0,0.9 tc rgb '#111111' notitle, "
+                   "$front using 1:2:3:(sprintf($3 < 10 ? '%.1f' : '%.0f', $3)) with labels font ',9' offset -1.2,-0.9 tc rgb '#111111' notitle\n");
     int r = draw(d, "landscape", &head, &body, err);
     buf_free(&body);
     return r;
@@ -184,6 +208,7 @@ static int draw_landscape(struct drawing *d, struct err *err) {
 static int draw_first_token(struct drawing *d, struct err *err) {
     int64_t contexts[AXIS_MOST];
     int n = values_on(d, AXIS_CONTEXT, 1, contexts), lines = 0;
+    struct extent extent = {0};
     struct buf head = {0}, body = {0}, plots = {0};
     for (int i = 0; i < n; i++) {
         const struct result *r = cell_at(d, contexts[i], 1, 1);
@@ -195,7 +220,10 @@ static int draw_first_token(struct drawing *d, struct err *err) {
         } at[] = {{0, r->ttft_cold_ms}, {50, r->ttft_half_ms}, {90, r->ttft_prefix_ms}, {100, r->ttft_full_ms}};
         buf_printf(&body, "$c%d << END\n", i);
         for (int k = 0; k < 4; k++)
-            if (isfinite(at[k].m.median) && at[k].m.median > 0) buf_printf(&body, "%d %.6g\n", at[k].share, at[k].m.median);
+            if (isfinite(at[k].m.median) && at[k].m.median > 0) {
+                buf_printf(&body, "%d %.6g\n", at[k].share, at[k].m.median);
+                widen(&extent, at[k].m.median);
+            }
         buf_str(&body, "END\n");
         short_number(contexts[i], text);
         buf_printf(&plots, "%s$c%d using 1:2 with linespoints title '%s tokens'", lines ? ", " : "plot ", i, text);
@@ -206,8 +234,9 @@ static int draw_first_token(struct drawing *d, struct err *err) {
     snprintf(title, sizeof title, "%s: time to the first token", d->first->model);
     put_head(&head, d, title, "one prompt; how much of it the prompt cache knows already (in full: not even a forward pass)");
     buf_str(&body, "set logscale y 10\nset format y '%g'\nset xlabel 'share of the prompt reused'\nset ylabel 'milliseconds'\n"
-                   "set xtics ('none' 0, '50 %' 50, '90 %' 90, 'all' 100)\nset xrange [-3:103]\nset offsets 0, 0, graph 0.08, graph 0.08\n"
+                   "set xtics ('none' 0, '50 %%' 50, '90 %%' 90, 'all' 100)\nset xrange [-3:103]\n"
                    "set rmargin at screen 0.85\n");
+    put_log_range(&body, "y", extent);
     buf_append(&body, plots.data, plots.len);
     buf_char(&body, '\n');
     buf_free(&plots);
@@ -254,6 +283,7 @@ static int draw_memory(struct drawing *d, struct err *err) {
 static int draw_best_of(struct drawing *d, struct err *err) {
     int64_t bests[AXIS_MOST], batches[AXIS_MOST], contexts[AXIS_MOST];
     int nn = values_on(d, AXIS_BEST, 0, bests), nb = values_on(d, AXIS_BATCH, 0, batches), lines = 0;
+    struct extent extent = {0};
     struct buf head = {0}, body = {0}, plots = {0};
     if (nn < 2) return left_out(d, "best-of", "it takes text cells of two best-of numbers"), 0;
     values_on(d, AXIS_CONTEXT, bests[nn - 1], contexts);
@@ -264,13 +294,15 @@ static int draw_best_of(struct drawing *d, struct err *err) {
             const struct result *r = cell_at(d, contexts[0], batches[k], bests[i]);
             if (!r || !isfinite(r->decode_tok_s.median)) continue;
             buf_printf(&body, "%lld %.6g %.6g\n", (long long)bests[i], r->decode_tok_s.median, r->floor_tok_s);
+            widen(&extent, r->decode_tok_s.median);
+            widen(&extent, r->floor_tok_s);
             points++;
         }
         buf_str(&body, "END\n");
         if (points < 2) continue;
         buf_printf(&plots, "%s$b%d using 1:2 with linespoints lt %d title '%lld prompt%s', $b%d using 1:3 with lines lt %d lw 1.2 dt 2 "
-                   "title 'its byte floor'", lines ? ", " : "plot ", k, lines + 1, (long long)batches[k], batches[k] == 1 ? "" : "s", k,
-                   lines + 1);
+                   "%s", lines ? ", " : "plot ", k, lines + 1, (long long)batches[k], batches[k] == 1 ? "" : "s", k, lines + 1,
+                   lines ? "notitle" : "title 'byte floor'");
         lines++;
     }
     if (!lines) {
@@ -284,7 +316,8 @@ static int draw_best_of(struct drawing *d, struct err *err) {
     put_head(&head, d, title, note);
     put_tics(&body, "x", bests, nn);
     buf_str(&body, "set logscale x 2\nset logscale y 10\nset format y '%g'\nset xlabel 'answers to each prompt'\nset ylabel 'tokens/s'\n"
-                   "set offsets 0, 0, graph 0.08, graph 0.08\nset rmargin at screen 0.83\n");
+                   "set rmargin at screen 0.85\n");
+    put_log_range(&body, "y", extent);
     buf_append(&body, plots.data, plots.len);
     buf_char(&body, '\n');
     buf_free(&plots);

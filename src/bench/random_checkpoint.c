@@ -40,7 +40,8 @@ struct stored {
 struct writer {
     const struct shape *shape;
     enum shape_format format;
-    struct random_pools *pools; /* NULL: hollow or only counting */
+    struct random_pools pools;
+    bool hollow;
     struct stored *list;
     size_t count, capacity;
     int shards;
@@ -89,12 +90,12 @@ static int add_fp8(struct writer *w, const char *name, const int64_t *dims, floa
 
 static int add_nf4(struct writer *w, const char *name, const int64_t *dims, float deviation, struct err *err) {
     int64_t n = dims[0] * dims[1], codes[] = {n / 2, 1}, blocks = n / 64, groups = (blocks + 255) / 256, m16 = 16, m256 = 256;
-    uint64_t start = w->pools ? random_bits64(w->pools) % POOL_NF4_GROUPS * 256 : 0;
+    uint64_t start = random_bits64(&w->pools) % POOL_NF4_GROUPS * 256;
     size_t first = w->count;
     struct buf state = {0};
     buf_printf(&state, "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [%" PRId64 ", %" PRId64
                "], \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": ", dims[0], dims[1]);
-    buf_json_number(&state, w->pools ? (double)(w->pools->offset * deviation) : 0.0);
+    buf_json_number(&state, (double)(w->pools.offset * deviation));
     buf_str(&state, "}");
     int64_t length = (int64_t)state.len;
     bool ok = !state.failed && add_stored(w, name, "", FILE_ORDER_U8, codes, 2, FROM_NF4_CODES, deviation, err) &&
@@ -188,11 +189,13 @@ static int write_made(int fd, const struct stored *t, struct random_pools *p) {
     return r;
 }
 
-static int write_tensor(int fd, const struct stored *t, struct random_pools *p) {
+/* Hollow: only what a reader checks when it opens the file. */
+static int write_tensor(int fd, const struct stored *t, struct random_pools *p, bool hollow) {
     int64_t bytes = bytes_of(t);
-    if (t->source == FROM_STATE) return write_all(fd, t->state, (size_t)bytes);
-    if (!p) return lseek(fd, bytes, SEEK_CUR) < 0 ? -1 : 0;
+    bool large = t->source == FROM_DENSE || t->source == FROM_FP8 || t->source == FROM_NF4_CODES || t->source == FROM_NF4_ABSMAX;
+    if (hollow && large) return lseek(fd, bytes, SEEK_CUR) < 0 ? -1 : 0;
     switch (t->source) {
+    case FROM_STATE: return write_all(fd, t->state, (size_t)bytes);
     case FROM_DENSE: {
         const uint16_t *pool = random_dense(p, t->deviation);
         return pool ? write_cyclic(fd, pool, POOL_COUNT * 2, random_bits64(p) % POOL_COUNT * 2, bytes) : -1;
@@ -219,7 +222,8 @@ static void header_of(const struct stored *t, size_t count, struct buf *out) {
     while (out->len % 8) buf_char(out, ' ');
 }
 
-static int write_shard(const char *path, const struct stored *t, size_t count, struct random_pools *p, struct err *err) {
+static int write_shard(const char *path, const struct stored *t, size_t count, struct random_pools *p, bool hollow,
+                       struct err *err) {
     struct buf header = {0};
     header_of(t, count, &header);
     if (header.failed) {
@@ -229,8 +233,8 @@ static int write_shard(const char *path, const struct stored *t, size_t count, s
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     uint64_t length = header.len; /* little-endian, as every machine we run on */
     bool ok = fd >= 0 && !write_all(fd, &length, sizeof length) && !write_all(fd, header.data, header.len);
-    for (size_t i = 0; ok && i < count; i++) ok = write_tensor(fd, &t[i], p) == 0;
-    if (ok && !p) ok = ftruncate(fd, lseek(fd, 0, SEEK_CUR)) == 0;
+    for (size_t i = 0; ok && i < count; i++) ok = write_tensor(fd, &t[i], p, hollow) == 0;
+    if (ok && hollow) ok = ftruncate(fd, lseek(fd, 0, SEEK_CUR)) == 0;
     int r = ok ? 0 : err_set(err, ERR_IO, "%s: cannot write random weights: %s", path, strerror(errno));
     if (fd >= 0 && close(fd) && !r) r = err_set(err, ERR_IO, "%s: cannot write random weights: %s", path, strerror(errno));
     buf_free(&header);
@@ -254,7 +258,7 @@ static int write_index(const char *folder, const struct writer *w, struct err *e
     return r;
 }
 
-static int write_weights(const char *folder, const struct writer *w, struct err *err) {
+static int write_weights(const char *folder, struct writer *w, struct err *err) {
     bool single = w->shards == 1 && w->format != SHAPE_FP8;
     int r = single ? 0 : write_index(folder, w, err);
     for (size_t at = 0; !r && at < w->count;) {
@@ -263,34 +267,22 @@ static int write_weights(const char *folder, const struct writer *w, struct err 
         char path[PATH_MAX];
         if (single) snprintf(path, sizeof path, "%s/model.safetensors", folder);
         else snprintf(path, sizeof path, "%s/model-%05d-of-%05d.safetensors", folder, w->list[at].shard + 1, w->shards);
-        r = write_shard(path, w->list + at, end - at, w->pools, err);
+        r = write_shard(path, w->list + at, end - at, &w->pools, w->hollow, err);
         at = end;
     }
     return r;
 }
 
 int random_checkpoint_write(const char *folder, const struct shape *s, enum shape_format format, bool hollow, struct err *err) {
-    struct random_pools pools;
-    struct writer w = {.shape = s, .format = format};
+    struct writer w = {.shape = s, .format = format, .hollow = hollow};
     int r = random_config_write(folder, s, format, err);
-    if (!r && !hollow) {
-        if ((r = random_pools_new(&pools, 1, err))) return r;
-        w.pools = &pools;
-    }
-    if (!r) r = make_list(&w, err);
+    if (!r) r = random_pools_new(&w.pools, 1, err);
+    if (r) return r;
+    r = make_list(&w, err);
     if (!r) r = write_weights(folder, &w, err);
     free_list(&w);
-    if (w.pools) random_pools_free(&pools);
+    random_pools_free(&w.pools);
     return r;
-}
-
-int64_t random_checkpoint_bytes(const struct shape *s, enum shape_format format) {
-    struct writer w = {.shape = s, .format = format};
-    int64_t total = 0;
-    if (!make_list(&w, NULL))
-        for (size_t i = 0; i < w.count; i++) total += bytes_of(&w.list[i]);
-    free_list(&w);
-    return total;
 }
 
 void random_checkpoint_remove(const char *folder) {

@@ -8,8 +8,6 @@
 /* Writes into an existing folder. hollow: only what tells sizes and shapes is written, the weights are holes in the files (for
  * estimates: takes no time and no space). */
 int random_checkpoint_write(const char *folder, const struct shape *s, enum shape_format format, bool hollow, struct err *err);
-/* Bytes that the files will take. */
-int64_t random_checkpoint_bytes(const struct shape *s, enum shape_format format);
 /* Removes what random_checkpoint_write wrote, and the folder. */
 void random_checkpoint_remove(const char *folder);
 

@@ -74,13 +74,17 @@ void results_free(struct results *l) {
 
 /* ---- writing ---- */
 
+/* Seven digits: more are noise. */
+static void put_number(struct buf *out, double v) { buf_printf(out, "%.7g", v); }
+
 void result_write_json(const struct result *r, struct buf *out) {
     for (int i = 0; i < COLUMNS; i++) {
         const struct column *c = &columns[i];
         buf_printf(out, "%s\"%s\":", i ? "," : "{", c->name);
         if (c->type == COLUMN_TEXT) buf_json_string(out, text_at(r, c), strlen(text_at(r, c)));
         else if (c->type == COLUMN_WHOLE) buf_printf(out, "%" PRId64, *whole_at(r, c));
-        else buf_json_number(out, *number_at(r, c));
+        else if (isfinite(*number_at(r, c))) put_number(out, *number_at(r, c));
+        else buf_str(out, "null");
     }
     buf_str(out, "}\n");
 }
@@ -106,7 +110,7 @@ void result_write_csv(const struct result *r, struct buf *out) {
         if (i) buf_char(out, ',');
         if (c->type == COLUMN_TEXT) csv_text(out, text_at(r, c));
         else if (c->type == COLUMN_WHOLE) buf_printf(out, "%" PRId64, *whole_at(r, c));
-        else if (isfinite(*number_at(r, c))) buf_json_number(out, *number_at(r, c));
+        else if (isfinite(*number_at(r, c))) put_number(out, *number_at(r, c));
     }
     buf_char(out, '\n');
 }

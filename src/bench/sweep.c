@@ -24,8 +24,10 @@ struct progress {
     struct frame_files frames;
     struct energy_meter energy;
     struct qvl_ceilings device;
+    double device_at;            /* when that was measured */
     char machine[128];
 };
+static const double ceilings_age_s = 15; /* measured again before a cell when older: other work on the machine moves them */
 
 static const char *model_name(const struct progress *p, size_t i) { return p->s->models[p->cells[i].model]; }
 
@@ -162,7 +164,9 @@ static int run_cell(struct progress *p, struct subject *s, size_t i, int64_t kv_
         refuse(&r, "skipped", why);
     } else {
         struct qvl_ceilings now;
-        if (!qvl_device_ceilings(&p->s->load, &now, NULL)) p->device = now; /* no room for it beside a large model: the last one */
+        bool old = clock_seconds() - p->device_at > ceilings_age_s;
+        if (old && !qvl_device_ceilings(&p->s->load, &now, NULL)) p->device = now; /* no room beside a large model: the last one */
+        if (old) p->device_at = clock_seconds();
         s->read_bytes = p->device.read_bytes;
         measure_cell(s, c, &p->s->how, &r);
         if (!strcmp(r.status, "measured")) {
@@ -233,6 +237,7 @@ static int run_all(struct progress *p, struct err *err) {
     for (size_t i = 0; i < p->count; i++) remaining = remaining || !p->done[i];
     if (r || !remaining) return r;
     if ((r = qvl_device_ceilings(&p->s->load, &p->device, err))) return r;
+    p->device_at = clock_seconds();
     energy_meter_open(&p->energy, strcmp(p->device.device, "cpu") != 0);
     if (p->energy.card[0]) snprintf(p->machine, sizeof p->machine, "%s", p->energy.card);
     frame_files_read(p->s->pictures, &p->frames);
