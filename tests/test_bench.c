@@ -318,8 +318,8 @@ static void prompts_have_their_length(void **state) {
         int32_t *x, *y;
         int pictures;
         int64_t length = 8 * p.picture_tokens + 37, kept = length / 2;
-        if (prompt_make(&p, &c, length, 5, length, 0, &a, &pictures, &err)) fail_msg("%s", err.message);
-        if (prompt_make(&p, &c, length, 5, kept, 99, &b, &pictures, &err)) fail_msg("%s", err.message);
+        if (prompt_maker_make(&p, &c, length, 5, length, 0, &a, &pictures, &err)) fail_msg("%s", err.message);
+        if (prompt_maker_make(&p, &c, length, 5, kept, 99, &b, &pictures, &err)) fail_msg("%s", err.message);
         assert_int_equal(ids_of(a, &x), length);
         assert_int_equal(ids_of(b, &y), length);
         assert_int_equal(pictures, task == TASK_TEXT ? 0 : task == TASK_MIXED ? 5 : 1);
@@ -333,7 +333,7 @@ static void prompts_have_their_length(void **state) {
     struct qvl_session *none;
     int pictures;
     const struct cell small = {.task = TASK_PICTURE_SIMPLE};
-    assert_int_equal(prompt_make(&p, &small, p.picture_tokens, 1, 1, 1, &none, &pictures, &err), ERR_LIMIT);
+    assert_int_equal(prompt_maker_make(&p, &small, p.picture_tokens, 1, 1, 1, &none, &pictures, &err), ERR_LIMIT);
     assert_null(none);
     prompt_maker_close(&p);
     frame_files_free(&frames);

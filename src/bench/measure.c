@@ -144,7 +144,7 @@ static int make_prompts(const struct subject *s, const struct cell *c, int64_t p
                         struct crowd *w, int *pictures, struct err *err) {
     int r = 0;
     for (int i = 0; !r && i < c->batch; i++)
-        r = prompt_make(&s->maker, c, prompt, seed + (uint64_t)i, kept, tail + (uint64_t)i, &w->sessions[i], pictures, err);
+        r = prompt_maker_make(&s->maker, c, prompt, seed + (uint64_t)i, kept, tail + (uint64_t)i, &w->sessions[i], pictures, err);
     return r;
 }
 

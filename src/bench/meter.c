@@ -73,7 +73,7 @@ double energy_meter_read(const struct energy_meter *m) {
     return joules;
 }
 
-void machine_name(char *out, size_t cap) {
+void meter_machine_name(char *out, size_t cap) {
     FILE *f = fopen("/proc/cpuinfo", "re");
     char line[256], name[96] = "unknown processor";
     cpu_set_t set;

@@ -24,6 +24,6 @@ void energy_meter_close(struct energy_meter *m);
 double energy_meter_read(const struct energy_meter *m);
 
 /* The processor's name and the number of cores this process may use. */
-void machine_name(char *out, size_t cap);
+void meter_machine_name(char *out, size_t cap);
 
 #endif

@@ -147,7 +147,7 @@ static int add_text(const struct prompt_maker *p, struct qvl_session *s, int64_t
     return r;
 }
 
-int prompt_make(const struct prompt_maker *p, const struct cell *c, int64_t tokens, uint64_t seed, int64_t kept, uint64_t tail_seed,
+int prompt_maker_make(const struct prompt_maker *p, const struct cell *c, int64_t tokens, uint64_t seed, int64_t kept, uint64_t tail_seed,
                 struct qvl_session **out, int *pictures, struct err *err) {
     *out = NULL;
     int r = count_pictures(p, c, tokens, pictures, err);

@@ -30,7 +30,7 @@ void prompt_maker_close(struct prompt_maker *p);
 
 /* A session of `tokens` tokens. Equal seeds: equal prompts; the text from token `kept` on is that of the other seed. *pictures: how
  * many it has. ERR_LIMIT when a picture does not fit the prompt. */
-int prompt_make(const struct prompt_maker *p, const struct cell *c, int64_t tokens, uint64_t seed, int64_t kept, uint64_t tail_seed,
+int prompt_maker_make(const struct prompt_maker *p, const struct cell *c, int64_t tokens, uint64_t seed, int64_t kept, uint64_t tail_seed,
                 struct qvl_session **out, int *pictures, struct err *err);
 
 #endif

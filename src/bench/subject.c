@@ -73,7 +73,7 @@ static int warm_up(const struct subject *s, struct err *err) {
     struct qvl_result result;
     int pictures;
     const struct cell text = {.task = TASK_TEXT};
-    int r = prompt_make(&s->maker, &text, 64, 1, 64, 1, &session, &pictures, err);
+    int r = prompt_maker_make(&s->maker, &text, 64, 1, 64, 1, &session, &pictures, err);
     if (r) return r;
     const struct qvl_generate g = {.max_tokens = 4, .ignore_end = true, .no_append = true};
     r = qvl_generate(session, &g, &result, err);

@@ -261,7 +261,7 @@ int sweep_run(const struct sweep *s, struct results *results, size_t *left, stru
     if (r) return r;
     p.done = calloc(p.count + 1, sizeof *p.done);
     p.seconds = calloc(p.count + 1, sizeof *p.seconds);
-    machine_name(p.machine, sizeof p.machine);
+    meter_machine_name(p.machine, sizeof p.machine);
     r = p.done && p.seconds ? run_all(&p, err) : err_set(err, ERR_MEMORY, "out of memory for %zu cells", p.count);
     for (size_t i = 0; !r && i < p.count; i++) *left += !p.done[i];
     free(p.cells);
