@@ -186,6 +186,7 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     uint32_t number = s->number + 1;
     double start = clock_seconds(), emulator = h->emulator_seconds, watch = h->watch_seconds;
     *s = (struct step){.number = number};
+    path_seconds(); /* from here on */
     observe(a, s);
     bool human = control_human(a->options.control);
     if (human) s->action = HUMAN_ACTION, s->decided_by = BY_HUMAN;
@@ -206,6 +207,7 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     s->act_ms = (end - acting) * 1e3;
     s->total_ms = (end - start) * 1e3;
     s->emulator_ms = (h->emulator_seconds - emulator) * 1e3;
+    s->path_ms = path_seconds() * 1e3;
     a->result.decided[s->decided_by]++;
     a->result.decisions++;
     for (const struct agent_events *v = a->options.events; subscriber(v); v++) {

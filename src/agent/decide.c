@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/control.h"
+#include "base/clock.h"
 
 static uint64_t random_next(uint64_t *state) { /* splitmix64, Vigna 2015 */
     uint64_t z = *state += 0x9E3779B97F4A7C15u;
@@ -85,7 +86,9 @@ int prompt_make(struct agent *a, struct step *s, const struct sight *sight, stru
     const struct agent_options *o = &a->options;
     if (o->recall && !s->recalled) {
         a->recalled.count = 0;
+        double start = clock_seconds();
         o->recall(o->recall_user, s, &a->recalled);
+        s->recall_ms += (clock_seconds() - start) * 1e3;
         s->recalled = &a->recalled;
     }
     struct prompt_view view = {.seen = &a->seen, .scene = sight->scene, .memory = &a->memory, .recalled = s->recalled,

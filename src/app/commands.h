@@ -6,6 +6,7 @@
 #define PMD_VERSION "0.1.0"
 
 int cmd_play(int argc, char **argv);
+int cmd_profile(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_view(int argc, char **argv);
 int cmd_report(int argc, char **argv);

@@ -27,6 +27,7 @@ static const struct command commands[] = {
     GAME("world", cmd_world, "decode the game's memory out of an mGBA save state", "libmgba-dev"),
     GAME("env", cmd_env, "play for a policy in another process (training)", "libmgba-dev"),
     GAME("eval", cmd_eval, "clear rates of models and settings on fixed seeds, checkable", "libmgba-dev"),
+    GAME("profile", cmd_profile, "where the time of a run's decisions went", "libmgba-dev"),
     GAME("models", cmd_models, "list, estimate, download, verify and try Hub checkpoints", "libcurl4-openssl-dev"),
     {"serve", cmd_serve, "an OpenAI-compatible HTTP API over a checkpoint", NULL},
     {"chat", cmd_chat, "talk to a checkpoint, with pictures", NULL},

@@ -2,6 +2,7 @@
  * tile it starts from (corner rule included), so edges are followed backwards. */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "game/ram.h"
 
 static const uint16_t unreachable = 0xFFFF;
@@ -35,8 +36,15 @@ static void mark_blocked(const struct world *w, const struct path_options *o, ui
     }
 }
 
-void path_distances(const struct world *w, const struct point *goals, int count, const struct path_options *o,
-                    struct distance_field *out) {
+_Thread_local double path_spent;
+
+double path_seconds(void) {
+    double spent = path_spent;
+    path_spent = 0;
+    return spent;
+}
+
+static void flood(const struct world *w, const struct point *goals, int count, const struct path_options *o, struct distance_field *out) {
     uint8_t blocked[MAP_HEIGHT][MAP_WIDTH];
     struct point queue[MAP_HEIGHT * MAP_WIDTH];
     int head = 0, tail = 0;
@@ -59,6 +67,12 @@ void path_distances(const struct world *w, const struct point *goals, int count,
             queue[tail++] = (struct point){(int16_t)x, (int16_t)y};
         }
     }
+}
+
+void path_distances(const struct world *w, const struct point *goals, int count, const struct path_options *o, struct distance_field *out) {
+    double start = clock_seconds();
+    flood(w, goals, count, o, out);
+    path_spent += clock_seconds() - start;
 }
 
 int path_step(const struct world *w, const struct distance_field *field, struct point from, int prefer, const struct path_options *o) {

@@ -2,6 +2,7 @@
  * A step that turns costs more, so of two goals about equally near the one ahead is taken, and stays taken. */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "game/ram.h"
 
 const uint8_t path_turn_cost[5] = {0, 0, 1, 4, 8};
@@ -52,7 +53,7 @@ static bool avoided(const struct world *w, const struct path_options *o, int x, 
     return false;
 }
 
-void path_walk(const struct world *w, const struct point *goals, int count, const struct path_options *o, struct walk_field *out) {
+static void search(const struct world *w, const struct point *goals, int count, const struct path_options *o, struct walk_field *out) {
     static _Thread_local struct rings r;
     uint8_t blocked[MAP_HEIGHT][MAP_WIDTH];
     uint16_t *cost = &out->cost[0][0][0];
@@ -76,6 +77,12 @@ void path_walk(const struct world *w, const struct point *goals, int count, cons
             for (int f = 0; f < 8; f++) relax(&r, cost, (y * MAP_WIDTH + x) * 8 + f, now + 1 + path_turn_cost[turn_of(f, d)]);
         }
     }
+}
+
+void path_walk(const struct world *w, const struct point *goals, int count, const struct path_options *o, struct walk_field *out) {
+    double start = clock_seconds();
+    search(w, goals, count, o, out);
+    path_spent += clock_seconds() - start;
 }
 
 int path_walk_step(const struct world *w, const struct walk_field *field, struct point from, int facing) {

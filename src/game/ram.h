@@ -26,6 +26,9 @@ static inline uint32_t ram_u32(const uint8_t *p) { return p[0] | p[1] << 8 | p[2
 static inline int32_t ram_s32(const uint8_t *p) { return (int32_t)ram_u32(p); }
 static inline struct point ram_point(const uint8_t *p) { return (struct point){ram_s16(p), ram_s16(p + 2)}; }
 
+/* Time of the searches on this thread, path_seconds' account. */
+extern _Thread_local double path_spent;
+
 static inline bool on_map(struct point p) { return p.x >= 0 && p.x < MAP_WIDTH && p.y >= 0 && p.y < MAP_HEIGHT; }
 
 #endif

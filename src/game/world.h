@@ -144,6 +144,8 @@ struct walk_field { uint16_t cost[MAP_HEIGHT][MAP_WIDTH][8]; };
 void path_walk(const struct world *seen, const struct point *goals, int count, const struct path_options *o, struct walk_field *out);
 /* Best direction from a tile, facing `facing`; -1 when no goal can be reached. */
 int path_walk_step(const struct world *seen, const struct walk_field *field, struct point from, int facing);
+/* Seconds that the two searches above took on this thread since the last call: where a decision's time goes. */
+double path_seconds(void);
 /* May the leader step from `from` in direction d (terrain and corner rule only)? */
 bool tile_step_allowed(const struct world *w, struct point from, int d);
 /* May a melee attack from `from` reach direction d (corner rule)? */

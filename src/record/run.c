@@ -31,7 +31,8 @@
  *                             (these five only where they are the case)
  *       buttons               [[keys, frames], ...]: keys as GBA bits (A 1, B 2, SELECT 4, START 8, RIGHT 16, LEFT 32, UP 64,
  *                             DOWN 128, R 256, L 512), 0 = waiting
- *       ms                    {observe, decode, ask, act, total, image, prefill, generate, emulator}
+ *       ms                    {observe, decode, ask, act, total, image, prefill, generate, emulator, recall, path}
+ *       record_ms             how long the line before took to write, key frame and state included
  *       cached_tokens
  *       picture               name of the key frame, only where one was kept
  *       chain                 last: XXH3-128 of (chain of the line before + this line up to the comma before "chain")
@@ -391,8 +392,9 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     for (int i = 0; i < s->press_count && i < MAX_STEP_PRESSES; i++) {
         buf_printf(b, i ? ",[%u,%u]" : "[%u,%u]", s->presses[i].keys, s->presses[i].frames);
     }
-    buf_printf(b, "],\"ms\":{\"observe\":%.3f,\"decode\":%.3f,\"ask\":%.3f,\"act\":%.3f,\"total\":%.3f,\"image\":%.3f,\"prefill\":%.3f,\"generate\":%.3f,\"emulator\":%.3f}",
-               s->observe_ms, s->decode_ms, s->ask_ms, s->act_ms, s->total_ms, s->image_ms, s->prefill_ms, s->generate_ms, s->emulator_ms);
+    buf_printf(b, "],\"ms\":{\"observe\":%.3f,\"decode\":%.3f,\"ask\":%.3f,\"act\":%.3f,\"total\":%.3f,\"image\":%.3f,\"prefill\":%.3f,\"generate\":%.3f,"
+               "\"emulator\":%.3f,\"recall\":%.3f,\"path\":%.3f}",
+               s->observe_ms, s->decode_ms, s->ask_ms, s->act_ms, s->total_ms, s->image_ms, s->prefill_ms, s->generate_ms, s->emulator_ms, s->recall_ms, s->path_ms);
     buf_printf(b, ",\"cached_tokens\":%lld", (long long)s->cached_tokens);
     if (picture[0]) buf_printf(b, ",\"picture\":\"%s\"", picture);
 }
@@ -410,20 +412,24 @@ int run_step(struct run *r, const struct step *s, struct err *err) {
     const struct world *w = s->seen ? &s->seen->now : s->world;
     int floor = w ? w->floor : 0;
     char picture[64], what[48];
+    double start = clock_seconds();
     if (r->past.at < r->past.count) return past_step(r, s, floor, err) ? run_fail(r, err) : 0;
     if (key_frame(r, s, floor, picture, err)) return run_fail(r, err);
     if (checkpoint(r, s, floor, err)) return run_fail(r, err);
     buf_clear(&r->line);
     put_step(&r->line, r->episode, s, picture);
+    buf_printf(&r->line, ",\"record_ms\":%.3f", r->record_ms);
     snprintf(what, sizeof what, "step %u of episode %d", s->number, r->episode);
     if (run_append(r, r->trajectory, r->trajectory_path, r->chain, what, err)) return run_fail(r, err);
     r->steps++;
     double now = clock_seconds();
+    int code = 0;
     if (now - r->last_sync >= SYNC_SECONDS) {
         r->last_sync = now;
-        return run_sync(r, r->trajectory, r->trajectory_path, err);
+        code = run_sync(r, r->trajectory, r->trajectory_path, err);
     }
-    return 0;
+    r->record_ms = (clock_seconds() - start) * 1e3;
+    return code;
 }
 
 static void put_decided(struct buf *b, const int decided[DECIDED_BY_COUNT]) {

@@ -32,7 +32,7 @@ struct run {
     uint32_t steps;              /* of this episode */
     int key_frames, key_frames_total, checkpoint_floor, last_floor;
     char last_scene[32];
-    double last_sync;
+    double last_sync, record_ms; /* record_ms: of the last step */
     struct emulator *emulator;   /* valid during an episode */
     struct buf line;
     char *model;                 /* as in run.json; NULL: none */

@@ -71,6 +71,7 @@ struct step {
     double observe_ms, decode_ms, ask_ms, act_ms, total_ms;
     double image_ms, prefill_ms, generate_ms;   /* inside ask */
     double emulator_ms;                         /* of total: frames run by the emulator */
+    double recall_ms, path_ms;                  /* of total: memory asked; searches on the seen map */
     int64_t cached_tokens;
 };
 
