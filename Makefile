@@ -15,7 +15,7 @@ ifdef ENGINE_ONLY
 app_objs := $(patsubst %,$(BUILD)/obj/src/app/%.o,main cmd_bench cmd_chat cmd_score cmd_tokenize cmd_serve model_options) \
             $(patsubst %.c,$(BUILD)/obj/%.o,src/agent/home.c $(wildcard src/bench/*.c) $(filter-out src/serve/dash_%,$(wildcard src/serve/*.c)))
 endif
-tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
+tests := $(patsubst tests/%,$(BUILD)/tests/%,$(sort $(basename $(wildcard tests/test_*.c tests/test_*.cu))))
 
 LIB_LIBS := -lyajl -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -lm
 APP_LIBS := -lcurl -lcrypto -l:libyaml.a -ldl
@@ -23,6 +23,18 @@ ifdef ENGINE_ONLY # everything that has an archive is linked in: the binary runs
 CFLAGS_ALL += -DENGINE_ONLY
 LIB_LIBS := -Wl,-Bstatic -lyajl_s -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -Wl,-Bdynamic -lm
 APP_LIBS :=
+endif
+
+# CUDA: with nvcc, and outside sanitizer builds (their CUDA tests run emulated; CUDA=0 leaves it out).
+NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+ifeq ($(or $(SAN),$(filter 0,$(CUDA))),)
+ifneq ($(NVCC),)
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(NVCC))
+NVCC_FLAGS := -std=c++17 -O3 --threads 2 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -Isrc -Iinclude
+CFLAGS_ALL += -DHAVE_CUDA
+lib_objs += $(BUILD)/obj/src/backend/cuda/door.o $(patsubst %.cu,$(BUILD)/obj/%.o,$(wildcard src/backend/cuda/*.cu))
+LIB_LIBS += $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/targets/*/lib/libcudart_static.a)) -lpthread -ldl -lrt
+endif
 endif
 
 .PHONY: help all play test test-all build-tests rom deps engine fuzz bench clean
@@ -70,6 +82,11 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<
 
+$(BUILD)/obj/%.o: %.cu
+	@mkdir -p $(@D)
+	$(filter %ccache,$(CC)) $(NVCC) $(NVCC_FLAGS) -Itests -MMD -MP -c -o $@ $<
+
+-include tests/cuda_emulation/emulation.mk
 -include rom/tinywoods/rom.mk fuzz/fuzz.mk $(wildcard bench/*.mk)
 ## make clean       remove what was built
 clean:

@@ -42,50 +42,50 @@ static inline void matrix_new(struct matrix *m, enum storage storage, int64_t ou
     size_t n = (size_t)(out * in);
     float spread = 1.0f / sqrtf((float)in);
     if (bias) {
-        m->w.bias = m->bias = malloc((size_t)out * 4);
+        m->w.bias = m->bias = (float *)malloc((size_t)out * 4);
         for (int64_t o = 0; o < out; o++) m->bias[o] = random_float();
     }
     if (storage == STORAGE_F32) {
-        float *d = m->data = malloc(n * 4);
+        float *d = (float *)(m->data = malloc(n * 4));
         for (size_t i = 0; i < n; i++) d[i] = random_float() * spread;
         m->w.rounding = DTYPE_F32;
     } else if (storage == STORAGE_F16) {
-        uint16_t *d = m->data = malloc(n * 2);
+        uint16_t *d = (uint16_t *)(m->data = malloc(n * 2));
         for (size_t i = 0; i < n; i++) d[i] = f32_to_f16(random_float() * spread);
         m->w.rounding = DTYPE_F16;
     } else if (storage == STORAGE_BF16) {
-        uint16_t *d = m->data = malloc(n * 2);
+        uint16_t *d = (uint16_t *)(m->data = malloc(n * 2));
         for (size_t i = 0; i < n; i++) d[i] = f32_to_bf16(random_float() * spread);
         m->w.rounding = DTYPE_BF16;
     } else if (storage == STORAGE_FP8_BLOCK) {
-        uint8_t *d = m->data = malloc(n);
+        uint8_t *d = (uint8_t *)(m->data = malloc(n));
         for (size_t i = 0; i < n; i++) {
             d[i] = (uint8_t)random_bits();
             if ((d[i] & 0x7f) == 0x7f) d[i] ^= 1;
         }
         size_t blocks = (size_t)((out + 127) / 128 * ((in + 127) / 128));
-        m->w.scale = m->scale = malloc(blocks * 4);
+        m->w.scale = m->scale = (float *)malloc(blocks * 4);
         for (size_t i = 0; i < blocks; i++) m->scale[i] = (1.5f + random_float()) * spread / 448.0f;
         m->w.rounding = DTYPE_F32;
     } else {
-        uint8_t *d = m->data = malloc((n + 1) / 2);
+        uint8_t *d = (uint8_t *)(m->data = malloc((n + 1) / 2));
         for (size_t i = 0; i < (n + 1) / 2; i++) d[i] = (uint8_t)random_bits();
         size_t blocks = (n + 63) / 64;
         m->w.block_size = 64;
         m->w.quant_map = nf4_map;
         m->w.rounding = DTYPE_BF16;
         if (nested) {
-            m->w.absmax_u8 = m->codes = malloc(blocks);
+            m->w.absmax_u8 = m->codes = (uint8_t *)malloc(blocks);
             for (size_t i = 0; i < blocks; i++) m->codes[i] = (uint8_t)random_bits();
             size_t groups = (blocks + 255) / 256;
-            m->w.nested_absmax = m->nested = malloc(groups * 4);
+            m->w.nested_absmax = m->nested = (float *)malloc(groups * 4);
             for (size_t i = 0; i < groups; i++) m->nested[i] = (1.5f + random_float()) * 0.3f * spread;
-            m->w.nested_map = m->map2 = malloc(256 * 4);
+            m->w.nested_map = m->map2 = (float *)malloc(256 * 4);
             for (int i = 0; i < 256; i++) m->map2[i] = ((float)i - 127) / 128;
             m->w.nested_offset = spread;
             m->w.nested_block = 256;
         } else {
-            m->w.absmax_f32 = m->absmax = malloc(blocks * 4);
+            m->w.absmax_f32 = m->absmax = (float *)malloc(blocks * 4);
             for (size_t i = 0; i < blocks; i++) m->absmax[i] = (1.2f + random_float()) * spread;
         }
     }

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/cuda/cuda.h"
+#include "engine/room.h"
 
 static size_t meminfo(const char *field) {
     FILE *f = fopen("/proc/meminfo", "re");
@@ -43,26 +45,44 @@ static size_t weight_bytes(const struct checkpoint *c) {
     return sum;
 }
 
+/* What is there for keys and values: all of the machine's free memory, or what the device has beside the weights. */
+static size_t memory_for_pages(struct memory_plan *p, const struct model_config *m) {
+#ifdef HAVE_CUDA
+    if (p->on_device) {
+        p->available = cuda_memory_free(NULL);
+        p->work = cuda_work_bytes(m, BATCH_ROWS);
+        size_t taken = p->weights + p->work;
+        return p->available > taken ? p->available - taken : 0;
+    }
+#else
+    (void)m;
+#endif
+    return p->available;
+}
+
 int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, struct memory_plan *out, struct err *err) {
     const struct model_config *m = checkpoint_config(c);
     const struct text_config *t = &m->text;
     const double mib = 1024.0 * 1024.0;
-    *out = (struct memory_plan){.weights = weight_bytes(c), .available = memory_available()};
+    const struct backend *backend;
+    int r = choose_backend(o, &backend, err);
+    if (r) return r;
+    *out = (struct memory_plan){.on_device = backend != &backend_cpu, .weights = weight_bytes(c), .available = memory_available()};
     size_t element = o->f32 ? 4 : 2;
     out->kv_per_token = 2 * (size_t)t->kv_heads * (size_t)t->head_dim * (size_t)t->layers * element;
     size_t widest = (size_t)t->hidden * 6 + (size_t)t->heads * (size_t)t->head_dim * 4 + (size_t)t->intermediate * 4;
     out->work = 1024 * widest * 4 + (size_t)t->vocab * 16 * 4 + ((size_t)64 << 20);
-    size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS;
+    size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS, room = memory_for_pages(out, m);
     int64_t most = o->context ? o->context : t->max_positions;
     if (o->context < 0 || o->context > t->max_positions)
         return err_set(err, ERR_ARGUMENT, "context of %lld tokens: the model takes 1 to %lld (max_position_embeddings)",
                        (long long)o->context, (long long)t->max_positions);
     /* One whole context and as much again for the prefix cache (at least 64 MiB: small models are asked by many), but no more
-     * than a quarter of what is free unless asked for. */
+     * than a quarter of what is free unless asked for, on a device three quarters of what the weights leave. */
     size_t pages_most = ((size_t)most + BACKEND_PAGE_TOKENS - 1) / BACKEND_PAGE_TOKENS;
     if (o->kv_bytes) out->kv = o->kv_bytes;
     else {
-        out->kv = out->available / 4;
+        out->kv = out->on_device ? room / 4 * 3 : room / 4;
         size_t enough = page * pages_most * 2 > (size_t)64 << 20 ? page * pages_most * 2 : (size_t)64 << 20;
         if (out->kv > enough) out->kv = enough;
         size_t asked = o->context ? page * pages_most : page;
@@ -80,7 +100,12 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
                        BACKEND_PAGE_TOKENS, page);
     out->context = (int64_t)tokens < most ? (int64_t)tokens : most;
     out->total = out->weights + out->kv + out->work;
-    if (out->kv + out->work > out->available)
+    if (out->on_device && out->total > out->available)
+        return err_set(err, ERR_LIMIT,
+                       "not enough memory on the device: weights %.1f MiB + keys and values %.1f MiB + working memory %.1f MiB, but only %.1f MiB are free; "
+                       "ask for a smaller context (--context) or budget, or for --device cpu",
+                       (double)out->weights / mib, (double)out->kv / mib, (double)out->work / mib, (double)out->available / mib);
+    if (!out->on_device && out->kv + out->work > out->available)
         return err_set(
             err, ERR_LIMIT,
             "not enough memory: keys and values %.1f MiB + working memory %.1f MiB, beside %.1f MiB of mapped weights, "

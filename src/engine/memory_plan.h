@@ -3,10 +3,12 @@
 #define ENGINE_MEMORY_PLAN_H
 
 #include "checkpoint/checkpoint.h"
+#include "backend/backend.h"
 #include "qwen3vl.h"
 
 struct memory_plan {
-    size_t weights;          /* mapped files: shared with the page cache, needed in memory for speed */
+    bool on_device;          /* everything below is of the device's own memory */
+    size_t weights;          /* mapped files: shared with the page cache, needed in memory for speed; or uploaded */
     size_t kv_per_token;
     size_t kv;               /* budget for pages */
     size_t work;             /* activations of one prefill chunk and one large picture, logits, tables */
@@ -15,6 +17,8 @@ struct memory_plan {
     int64_t context;         /* tokens of one sequence that fit */
 };
 
+/* The backend that o->device asks for; "auto" takes a CUDA device when there is one. */
+int choose_backend(const struct qvl_options *o, const struct backend **out, struct err *err);
 /* Memory this process may still take. */
 size_t memory_available(void);
 /* Decides context and page budget; refuses, with the numbers, what cannot fit. */

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/cuda.h"
 #include "base/clock.h"
 #include "engine/memory_plan.h"
 #include "engine/room.h"
@@ -74,15 +75,23 @@ static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     m->identity = hash_bytes(&all, sizeof all, 0);
 }
 
-static int choose_backend(const struct qvl_options *o, const struct backend **out, struct err *err) {
+int choose_backend(const struct qvl_options *o, const struct backend **out, struct err *err) {
     const char *device = o->device ? o->device : "auto";
-    if (!strcmp(device, "auto") || !strcmp(device, "cpu")) {
-        *out = &backend_cpu;
+    bool wanted = !strcmp(device, "cuda");
+    *out = &backend_cpu;
+    if (!strcmp(device, "cpu")) return 0;
+    if (!wanted && strcmp(device, "auto")) return err_set(err, ERR_ARGUMENT, "device \"%s\": expected \"auto\", \"cpu\" or \"cuda\"", device);
+#ifdef HAVE_CUDA
+    struct err why = {0};
+    if (cuda_available(&why)) {
+        if (wanted || !o->f32) *out = &backend_cuda;
         return 0;
     }
-    if (!strcmp(device, "cuda"))
-        return err_set(err, ERR_MISSING, "device \"cuda\": this program was built without CUDA; use \"cpu\"");
-    return err_set(err, ERR_ARGUMENT, "device \"%s\": expected \"auto\", \"cpu\" or \"cuda\"", device);
+    if (wanted) return err_set(err, ERR_MISSING, "device \"cuda\": %s", why.message);
+#else
+    if (wanted) return err_set(err, ERR_MISSING, "device \"cuda\": this program was built without CUDA (no nvcc was found); use \"cpu\"");
+#endif
+    return 0;
 }
 
 static int load(struct qvl_model *m, const struct qvl_options *o, struct err *err) {

@@ -1,0 +1,275 @@
+/* Attention of few rows (decoding) over KV pages, heads of 128, on the tensor cores.
+ *
+ * The time to beat is bytes of KV over memory bandwidth; each page is read once for all query heads that share its kv head, and once for
+ * all rows that share it (best-of-n, a common system prompt). The host cuts the work into items: some rows, a range of tokens that all
+ * of them see. A block takes an item for one kv head; its warps take 16 tokens at a time with running maximum and sum. Keys and values
+ * go from memory straight to registers: S^T = K Q^T with the tokens as M and the query rows as N, so that eight rows cost no more than
+ * one; S^T is turned in registers (movmatrix) and O^T = V^T P^T. A row whose work was cut is put together by the block that ends last. */
+#include "backend/cuda/room.h"
+
+enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16 };
+
+struct items_args {
+    const struct step_head *head;
+    const bf16 *q;
+    bf16 *out;
+    const char *kv;
+    size_t page_bytes;
+    int64_t layer_at, half;
+    int heads, kv_heads;
+    float scale;
+    float *partial;     /* (parts, heads, 2 + HEAD): sum, maximum, weighted values */
+    unsigned *counters; /* (rows, kv_heads) */
+};
+
+__device__ static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
+__device__ static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
+
+template <int NQ>
+__global__ void __launch_bounds__(ITEM_WARPS * 32) items_kernel(const struct items_args a) {
+    enum { QUERIES = NQ * 8, LDO = HEAD + 4 };
+    __shared__ float merged[ITEM_WARPS][QUERIES][2], values[ITEM_WARPS][QUERIES][LDO];
+    __shared__ int ended[QUERIES];
+    let_next_start();
+    wait_for_input();
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, group = a.heads / a.kv_heads;
+    const struct step_head *head = a.head;
+    const char *base = (const char *)head;
+    const struct drow *rows = (const struct drow *)(base + STEP_ROWS_AT);
+    const int32_t *pages = (const int32_t *)(base + STEP_PAGES_AT);
+    const struct attend_item *items = (const struct attend_item *)(base + head->items_at);
+    const struct attend_part *parts = (const struct attend_part *)(base + head->parts_at);
+    for (int unit = blockIdx.x; unit < head->item_count * a.kv_heads; unit += gridDim.x) {
+        struct attend_item item = items[unit / a.kv_heads];
+        int kv = unit % a.kv_heads, queries = item.rows * group;
+        const int32_t *page_list = pages + rows[parts[item.parts].row].pages;
+        uint4 q[NQ][4];
+        float most[NQ][2], total[NQ][2], o[NQ][8][4];
+#pragma unroll
+        for (int n = 0; n < NQ; n++) {
+            int query = n * 8 + g;
+            const bf16 *from = a.q + ((int64_t)(query < queries ? parts[item.parts + query / group].row : 0) * a.heads + kv * group + query % group) * HEAD;
+#pragma unroll
+            for (int c = 0; c < 4; c++) q[n][c] = query < queries ? *(const uint4 *)(from + (c * 4 + t) * 8) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+            for (int e = 0; e < 2; e++) most[n][e] = -INFINITY, total[n][e] = 0;
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) o[n][i][e] = 0;
+        }
+        for (int at = item.begin + warp * TILE; at < item.end; at += ITEM_WARPS * TILE) {
+            const bf16 *keys = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at + ((int64_t)kv * PAGE + at % PAGE) * HEAD;
+            uint4 k[2][4], v[4][2];
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) k[r][c] = load_streamed(keys + (g + r * 8) * HEAD + (c * 4 + t) * 8);
+#pragma unroll
+            for (int r = 0; r < 4; r++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) v[r][c] = load_streamed(keys + a.half + (t * 2 + r % 2 + r / 2 * 8) * HEAD + (c * 8 + g) * 8);
+            if (at + TILE > item.end) /* what lies behind the end may be anything */
+#pragma unroll
+                for (int r = 0; r < 4; r++)
+                    if (at + t * 2 + r % 2 + r / 2 * 8 >= item.end) v[r][0] = v[r][1] = make_uint4(0, 0, 0, 0);
+            uint32_t p[NQ][2];
+#pragma unroll
+            for (int n = 0; n < NQ; n++) {
+                float s[4] = {};
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    const uint32_t a0[4] = {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, a1[4] = {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w};
+                    mma_bf16(s, a0, q[n][c].x, q[n][c].y);
+                    mma_bf16(s, a1, q[n][c].z, q[n][c].w);
+                }
+                float keep[2];
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[e] = at + g + e / 2 * 8 < item.end ? s[e] * a.scale : -INFINITY;
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    float top = fmaxf(s[e], s[e + 2]);
+#pragma unroll
+                    for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+                    top = fmaxf(top, most[n][e]); /* finite: the first token of a tile is seen */
+                    keep[e] = exp2f(most[n][e] - top);
+                    most[n][e] = top;
+                    s[e] = exp2f(s[e] - top), s[e + 2] = exp2f(s[e + 2] - top);
+                    total[n][e] = total[n][e] * keep[e] + s[e] + s[e + 2];
+                }
+                p[n][0] = turn_matrix(pack_bf16(s[0], s[1]));
+                p[n][1] = turn_matrix(pack_bf16(s[2], s[3]));
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) o[n][i][e] *= keep[e % 2];
+            }
+            uint32_t flat[4][2][4];
+#pragma unroll
+            for (int r = 0; r < 4; r++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) flat[r][c][0] = v[r][c].x, flat[r][c][1] = v[r][c].y, flat[r][c][2] = v[r][c].z, flat[r][c][3] = v[r][c].w;
+#pragma unroll
+            for (int i = 0; i < 8; i++) { /* dimensions 8 g + i and 64 + 8 g + i */
+                uint32_t x[4];
+#pragma unroll
+                for (int e = 0; e < 4; e++) { /* e % 2: which of the two dimensions, e / 2: tokens 2t.. or 2t + 8.. */
+                    uint32_t lo = flat[e / 2 * 2][e % 2][i / 2], hi = flat[e / 2 * 2 + 1][e % 2][i / 2];
+                    x[e] = i % 2 ? high_halves(lo, hi) : low_halves(lo, hi);
+                }
+#pragma unroll
+                for (int n = 0; n < NQ; n++) mma_bf16(o[n][i], x, p[n][0], p[n][1]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < NQ; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+#pragma unroll
+                for (int d = 4; d < 32; d *= 2) total[n][e] += __shfl_xor_sync(~0u, total[n][e], d);
+                if (g == 0) merged[warp][n * 8 + t * 2 + e][0] = most[n][e], merged[warp][n * 8 + t * 2 + e][1] = total[n][e];
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+#pragma unroll
+                    for (int c = 0; c < 2; c++) values[warp][n * 8 + t * 2 + e][c * 64 + g * 8 + i] = o[n][i][c * 2 + e];
+            }
+        __syncthreads();
+        for (int e = threadIdx.x; e < queries * HEAD; e += blockDim.x) {
+            int query = e / HEAD, d = e % HEAD, h = kv * group + query % group;
+            struct attend_part part = parts[item.parts + query / group];
+            float top = -INFINITY, all = 0, value = 0;
+            for (int w = 0; w < ITEM_WARPS; w++) top = fmaxf(top, merged[w][query][0]);
+            for (int w = 0; w < ITEM_WARPS; w++) {
+                float f = exp2f(merged[w][query][0] - top); /* a warp without tokens: 0 */
+                all += merged[w][query][1] * f, value += values[w][query][d] * f;
+            }
+            if (part.of == 1) {
+                a.out[((int64_t)part.row * a.heads + h) * HEAD + d] = __float2bfloat16_rn(value / all);
+            } else {
+                float *to = a.partial + ((int64_t)(part.first + part.number) * a.heads + h) * (HEAD + 2);
+                if (d == 0) to[0] = all, to[1] = top;
+                to[2 + d] = value;
+            }
+        }
+        if ((int)threadIdx.x < item.rows) ended[threadIdx.x] = 0;
+        __threadfence();
+        __syncthreads();
+        if ((int)threadIdx.x < item.rows) {
+            struct attend_part part = parts[item.parts + threadIdx.x];
+            if (part.of > 1) {
+                unsigned *c = &a.counters[part.row * a.kv_heads + kv];
+                if (atomicAdd(c, 1u) == (unsigned)part.of - 1) *c = 0, ended[threadIdx.x] = 1;
+            }
+        }
+        __syncthreads();
+        for (int r = 0; r < item.rows; r++) {
+            if (!ended[r]) continue;
+            __threadfence();
+            struct attend_part part = parts[item.parts + r];
+            for (int e = threadIdx.x; e < group * HEAD; e += blockDim.x) {
+                int h = kv * group + e / HEAD, d = e % HEAD;
+                const float *from = a.partial + ((int64_t)part.first * a.heads + h) * (HEAD + 2);
+                int64_t stride = (int64_t)a.heads * (HEAD + 2);
+                float top = -INFINITY, all = 0, value = 0;
+                for (int s = 0; s < part.of; s++) top = fmaxf(top, __ldcg(&from[s * stride + 1]));
+                for (int s = 0; s < part.of; s++) {
+                    float f = exp2f(__ldcg(&from[s * stride + 1]) - top);
+                    all += __ldcg(&from[s * stride]) * f, value += __ldcg(&from[s * stride + 2 + d]) * f;
+                }
+                a.out[((int64_t)part.row * a.heads + h) * HEAD + d] = __float2bfloat16_rn(value / all);
+            }
+        }
+        __syncthreads();
+    }
+}
+
+void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out) {
+    const struct text_config *t = &m->w.config.text;
+    struct items_args a = {};
+    a.head = head, a.q = q, a.out = out, a.kv = m->kv, a.page_bytes = m->page_bytes;
+    a.layer_at = layer * m->layer_stride, a.half = m->layer_stride / 2;
+    a.heads = t->heads, a.kv_heads = t->kv_heads, a.scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim)); /* exp2 from here on */
+    a.partial = m->attend_partial, a.counters = m->attend_counters;
+    dim3 grid((unsigned)m->sm_count * 3), block(ITEM_WARPS * 32);
+    if (attend_queries(m) == 8) launch(m, items_kernel<1>, grid, block, 0, a);
+    else launch(m, items_kernel<2>, grid, block, 0, a);
+}
+
+/* ---- the plan, on the host ---- */
+
+bool attend_few_fit(const struct backend_model *m) {
+    const struct text_config *t = &m->w.config.text;
+    return t->head_dim == HEAD && t->heads / t->kv_heads <= 16;
+}
+
+int attend_queries(const struct backend_model *m) { return m->w.config.text.heads / m->w.config.text.kv_heads <= 8 && !m->step_shared ? 8 : 16; }
+
+/* Pages that two rows have in common from the start, full ones only. */
+static int common_pages(const struct drow *a, const struct drow *b, const int32_t *pages) {
+    int most = (a->slot < b->slot ? a->slot + 1 : b->slot + 1) / PAGE, n = 0;
+    while (n < most && pages[a->pages + n] == pages[b->pages + n]) n++;
+    return n;
+}
+
+bool attend_shared(const struct drow *rows, int count, const int32_t *pages) {
+    for (int i = 0; i + 1 < count; i++)
+        if (common_pages(&rows[i], &rows[i + 1], pages) >= MIN_SHARED_PAGES) return true;
+    return false;
+}
+
+struct planner {
+    struct attend_item *items;
+    struct attend_part *parts;
+    int item_count, part_count, chunk;
+};
+
+static void add_range(struct planner *p, int row, int rows, int begin, int end) {
+    int pieces = (end - begin + p->chunk - 1) / p->chunk, each = ((end - begin + pieces - 1) / pieces + TILE - 1) / TILE * TILE;
+    for (int at = begin; at < end; at += each) {
+        if (p->item_count < MOST_ITEMS && p->part_count + rows <= MOST_ITEMS) {
+            p->items[p->item_count] = (struct attend_item){p->part_count, rows, at, at + each < end ? at + each : end};
+            for (int r = 0; r < rows; r++) p->parts[p->part_count + r] = (struct attend_part){row + r, 0, 0, 0};
+        }
+        p->item_count++, p->part_count += rows;
+    }
+}
+
+/* Items in pieces of at most `chunk` tokens; false when there are too many. */
+static bool plan_with(struct planner *p, const struct drow *rows, int count, const int32_t *pages, int most_rows, int64_t *tokens) {
+    p->item_count = p->part_count = 0;
+    *tokens = 0;
+    for (int i = 0; i < count;) {
+        int together = 1, shared = rows[i].slot / PAGE;
+        while (i + together < count && together < most_rows) {
+            int n = common_pages(&rows[i], &rows[i + together], pages);
+            if (n > shared) n = shared;
+            if (n < MIN_SHARED_PAGES) break;
+            shared = n, together++;
+        }
+        int from = together > 1 ? shared * PAGE : 0;
+        if (from) add_range(p, i, together, 0, from), *tokens += from;
+        for (int r = i; r < i + together; r++)
+            if (rows[r].slot + 1 > from) add_range(p, r, 1, from, rows[r].slot + 1), *tokens += rows[r].slot + 1 - from;
+        i += together;
+    }
+    return p->item_count <= MOST_ITEMS && p->part_count <= MOST_ITEMS;
+}
+
+void attend_plan(const struct backend_model *m, const struct drow *rows, int count, const int32_t *pages, struct attend_item *items, int *item_count,
+                 struct attend_part *parts, int *part_count) {
+    const struct text_config *t = &m->w.config.text;
+    int group = t->heads / t->kv_heads, most_rows = attend_queries(m) / group;
+    struct planner p = {items, parts, 0, 0, INT32_MAX / 2};
+    int64_t tokens;
+    plan_with(&p, rows, count, pages, most_rows, &tokens);
+    /* About five pieces for each block that fits on the device, none below one turn of the warps. */
+    int64_t chunk = tokens * t->kv_heads / ((int64_t)m->sm_count * 3 * 5) / TILE * TILE;
+    p.chunk = (int)(chunk < ITEM_WARPS * TILE ? ITEM_WARPS * TILE : chunk > 4096 ? 4096 : chunk);
+    while (!plan_with(&p, rows, count, pages, most_rows, &tokens)) p.chunk *= 2;
+    /* A row's parts lie side by side in the working memory. */
+    int of[FEW_ROWS] = {}, first[FEW_ROWS], next = 0;
+    for (int i = 0; i < p.part_count; i++) parts[i].number = of[parts[i].row]++;
+    for (int r = 0; r < count; r++) first[r] = next, next += of[r];
+    for (int i = 0; i < p.part_count; i++) parts[i].of = of[parts[i].row], parts[i].first = first[parts[i].row];
+    *item_count = p.item_count, *part_count = p.part_count;
+}

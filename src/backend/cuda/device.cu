@@ -1,0 +1,177 @@
+/* The device, the model on it, its working memory: the CUDA backend's door. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/cuda/room.h"
+
+enum { OLDEST = 80 }; /* compute capability 8.0: bf16 on the tensor cores, cp.async */
+
+int cuda_failed(cudaError_t e, const char *what, struct err *err) {
+    if (e == cudaSuccess) return 0;
+    cudaGetLastError(); /* one request's failure is not the next one's */
+    if (e == cudaErrorMemoryAllocation) {
+        size_t total, left = cuda_memory_free(&total);
+        return err_set(err, ERR_MEMORY, "CUDA: out of memory: %s (%.1f of %.1f GiB are free)", what, (double)left / (1 << 30), (double)total / (1 << 30));
+    }
+    return err_set(err, ERR_IO, "CUDA: %s: %s", what, cudaGetErrorString(e));
+}
+
+bool cuda_available(struct err *err) {
+    int count = 0;
+    cudaError_t e = cudaGetDeviceCount(&count);
+    if (e || count == 0) {
+        cudaGetLastError();
+        err_set(err, ERR_MISSING, "no usable CUDA device: %s", e ? cudaGetErrorString(e) : "the driver lists none");
+        return false;
+    }
+    struct cudaDeviceProp p;
+    int device = 0;
+    if ((e = cudaGetDevice(&device)) || (e = cudaGetDeviceProperties(&p, device))) {
+        cudaGetLastError();
+        err_set(err, ERR_MISSING, "no usable CUDA device: %s", cudaGetErrorString(e));
+        return false;
+    }
+    if (p.major * 10 + p.minor < OLDEST) {
+        err_set(err, ERR_MISSING, "no usable CUDA device: %s has compute capability %d.%d, at least 8.0 is needed", p.name, p.major, p.minor);
+        return false;
+    }
+    return true;
+}
+
+size_t cuda_memory_free(size_t *total) {
+    size_t left = 0, all = 0;
+    if (cudaMemGetInfo(&left, &all)) cudaGetLastError();
+    if (total) *total = all;
+    return left;
+}
+
+size_t cuda_work_bytes(const struct model_config *c, int rows) {
+    const struct text_config *t = &c->text;
+    const struct vision_config *v = &c->vision;
+    size_t r = (size_t)(rows > FEW_ROWS ? rows : FEW_ROWS), q = (size_t)(t->heads * t->head_dim), k = (size_t)(t->kv_heads * t->head_dim), d = (size_t)t->hidden;
+    size_t i = (size_t)t->intermediate, widest = i > q ? i : q, patches = 16384, n = (size_t)v->hidden;
+    size_t text = r * (d * 6 + (q + 2 * k) * 4 + q * 4 + i * 2 + i * 4 + widest * 4);
+    size_t picture = patches * (n * 18 + (size_t)v->intermediate * 6);
+    size_t logits = (size_t)FEW_ROWS * (size_t)t->vocab * 4, step = (size_t)MOST_PARTS * 64 * 64 * 4 + (size_t)MOST_ITEMS * (size_t)t->heads * (size_t)(t->head_dim + 2) * 4;
+    size_t unpacked = i * d * 2, library = (size_t)128 << 20;
+    return (text > picture ? text : picture) + logits + step + unpacked + library;
+}
+
+void *buffer_get(struct backend_model *m, int which, size_t bytes, struct err *err) {
+    struct device_buffer *b = &m->buffer[which];
+    if (b->bytes >= bytes) return b->data;
+    size_t want = bytes + bytes / 8;
+    if (b->data) {
+        graphs_drop(m);
+        cudaStreamSynchronize(m->stream); /* a kernel under way may use it */
+        cudaFree(b->data);
+        m->buffer_bytes -= b->bytes;
+    }
+    b->data = NULL, b->bytes = 0;
+    if (cuda_failed(cudaMalloc(&b->data, want), "working memory", err)) return b->data = NULL;
+    m->buffer_bytes += want;
+    b->bytes = want;
+    return b->data;
+}
+
+void *pinned_get(struct backend_model *m, size_t bytes, struct err *err) {
+    if (m->pinned_bytes >= bytes) return m->pinned;
+    size_t want = bytes + bytes / 4;
+    if (m->pinned) cudaFreeHost(m->pinned);
+    m->pinned = NULL, m->pinned_bytes = 0;
+    if (cuda_failed(cudaHostAlloc(&m->pinned, want, cudaHostAllocDefault), "pinned memory", err)) return m->pinned = NULL;
+    m->pinned_bytes = want;
+    return m->pinned;
+}
+
+void cuda_unload(struct backend_model *m) {
+    if (!m) return;
+    cudaSetDevice(m->device);
+    cudaDeviceSynchronize();
+    graphs_drop(m);
+    for (int i = 0; i < BUFFER_COUNT; i++) cudaFree(m->buffer[i].data);
+    cudaFree(m->kv);
+    cudaFree(m->weights);
+    if (m->pinned) cudaFreeHost(m->pinned);
+    lt_close(m->lt);
+    if (m->copy_stream) cudaStreamDestroy(m->copy_stream);
+    if (m->stream) cudaStreamDestroy(m->stream);
+    model_weights_close(&m->w);
+    free(m->free_pages);
+    free(m->layers);
+    free(m->blocks);
+    free(m);
+}
+
+/* Working memory of decode steps, made once so that captured graphs stay valid. */
+static int step_open(struct backend_model *m, struct err *err) {
+    const struct text_config *t = &m->w.config.text;
+    size_t parts = (size_t)MOST_PARTS * 64 * 64 * 4, partial = (size_t)MOST_ITEMS * t->heads * (t->head_dim + 2) * 4;
+    size_t counters = (size_t)(MOST_PARTS + FEW_ROWS * t->kv_heads) * 4;
+    char *p = (char *)buffer_get(m, BUFFER_STEP_WORK, parts + partial + counters, err);
+    if (!p) return ERR_MEMORY;
+    m->split_parts = (float *)p, m->attend_partial = (float *)(p + parts);
+    m->split_counters = (unsigned *)(p + parts + partial), m->attend_counters = m->split_counters + MOST_PARTS;
+    return cuda_failed(cudaMemsetAsync(m->split_counters, 0, counters, m->stream), "clearing counters", err);
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int open_model(struct backend_model *m, const struct backend_options *o, struct err *err) {
+    struct cudaDeviceProp p;
+    double start = seconds();
+    int r = cuda_failed(cudaGetDevice(&m->device), "choosing a device", err);
+    if (!r) r = cuda_failed(cudaGetDeviceProperties(&p, m->device), "asking for the device's properties", err);
+    if (r) return r;
+    m->sm_count = p.multiProcessorCount, m->arch = p.major * 10 + p.minor;
+    snprintf(m->kernels, sizeof m->kernels, "cuda sm_%d%s", m->arch, strcmp(p.name, "emulated") ? "" : " emulated");
+    if (!r) r = cuda_failed(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), "a stream", err);
+    if (!r) r = cuda_failed(cudaStreamCreateWithFlags(&m->copy_stream, cudaStreamNonBlocking), "a stream", err);
+    if (!r) r = weights_upload(m, err);
+    m->load_seconds = seconds() - start;
+    if (!r) r = kv_open(m, o->kv_bytes, err);
+    if (!r) r = step_open(m, err);
+    if (!r) m->lt = lt_open();
+    if (!r) m->few_fit = step_products_fit(m);
+    return r ? r : cuda_failed(cudaStreamSynchronize(m->stream), "loading", err);
+}
+
+int cuda_load(struct checkpoint *c, const struct backend_options *o, struct backend_model **out, struct err *err) {
+    *out = NULL;
+    if (o->f32) return err_set(err, ERR_ARGUMENT, "device \"cuda\": exact fp32 products (f32) are the CPU's; use device \"cpu\" for them");
+    if (!cuda_available(err)) return ERR_MISSING;
+    struct backend_model *m = (struct backend_model *)calloc(1, sizeof *m);
+    if (!m) return err_set(err, ERR_MEMORY, "out of memory");
+    m->e4m3 = o->fp8_e4m3_activations;
+    int r = model_weights_open(c, &m->w, err);
+    const struct text_config *t = &m->w.config.text;
+    int group = t->kv_heads ? t->heads / t->kv_heads : 0;
+    if (!r && (t->head_dim > 256 || t->heads % t->kv_heads || group > (t->head_dim > 128 ? 8 : 16)))
+        r = err_set(err, ERR_ARGUMENT, "device \"cuda\": %d heads of %d over %d kv heads: heads of at most 256, at most 16 (above 128: 8) for a kv head", t->heads, t->head_dim,
+                    t->kv_heads);
+    if (!r && m->w.config.vision.hidden / m->w.config.vision.heads > 128)
+        r = err_set(err, ERR_ARGUMENT, "device \"cuda\": vision heads of %d: at most 128", m->w.config.vision.hidden / m->w.config.vision.heads);
+    if (!r) r = open_model(m, o, err);
+    if (r) {
+        cuda_unload(m);
+        return r;
+    }
+    *out = m;
+    return 0;
+}
+
+size_t cuda_memory_bytes(const struct backend_model *m) { return m->weight_bytes + m->buffer_bytes + (size_t)m->capacity * m->page_bytes; }
+
+void cuda_describe(const struct backend_model *m, struct backend_info *out) {
+    memset(out, 0, sizeof *out);
+    out->kernels = m->kernels;
+    out->threads = 1;
+    out->pages = m->capacity;
+    model_weights_describe(&m->w, out);
+}

@@ -1,0 +1,19 @@
+#include "backend/cuda/door.h"
+
+#include "backend/cuda/cuda.h"
+
+const struct backend backend_cuda = {
+    .name = "cuda",
+    .load = cuda_load,
+    .unload = cuda_unload,
+    .encode_image = cuda_encode_image,
+    .forward = cuda_forward,
+    .page_alloc = cuda_page_alloc,
+    .page_free = cuda_page_free,
+    .page_copy = cuda_page_copy,
+    .page_bytes = cuda_page_bytes,
+    .page_export = cuda_page_export,
+    .page_import = cuda_page_import,
+    .memory_bytes = cuda_memory_bytes,
+    .describe = cuda_describe,
+};

@@ -1,0 +1,82 @@
+/* The instructions that C++ has no words for, one small function each. tests/cuda_emulation/ptx.h holds their twins for the host. */
+#ifndef BACKEND_CUDA_PTX_H
+#define BACKEND_CUDA_PTX_H
+
+#ifdef CUDA_EMULATION
+#include "ptx_emulation.h"
+#elif defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp8.h>
+
+/* c (16 x 8, fp32) += a (16 x 16) b (16 x 8), bf16. Lane 4 g + t holds: a rows g, g + 8, columns 2t, 2t + 1 (a[0], a[1]) and 2t + 8, 2t + 9
+ * (a[2], a[3]); b rows 2t, 2t + 1 (b0) and 2t + 8, 2t + 9 (b1) of column g; c rows g (c[0], c[1]) and g + 8, columns 2t, 2t + 1. */
+__device__ static inline void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+/* Four 8 x 8 matrices of 16-bit values: lane i points to row i % 8 of matrix i / 8 in shared memory. */
+__device__ static inline void load_matrices(uint32_t r[4], const void *p) {
+    unsigned s = (unsigned)__cvta_generic_to_shared(p);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(s) : "memory");
+}
+__device__ static inline void load_matrices_turned(uint32_t r[4], const void *p) {
+    unsigned s = (unsigned)__cvta_generic_to_shared(p);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(s) : "memory");
+}
+/* The 8 x 8 matrix that the warp holds (row g, columns 2t and 2t + 1 in lane 4 g + t), turned. */
+__device__ static inline uint32_t turn_matrix(uint32_t v) {
+    uint32_t r;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+    return r;
+}
+/* 16 bytes to shared memory, past the first-level cache; there after copy_async_wait<n>, n = groups that may still be under way. */
+__device__ static inline void copy_async_16(void *to, const void *from) {
+    unsigned s = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(s), "l"(from) : "memory");
+}
+__device__ static inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LEFT> __device__ static inline void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
+/* Read once: past the first-level cache. */
+__device__ static inline uint4 load_streamed(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+__device__ static inline void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
+/* Everything that the kernels before this one wrote may be read after it. */
+__device__ static inline void wait_for_input() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/* The next kernel may start its prologue. */
+__device__ static inline void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ static inline float2 e4m3_pair(unsigned two) {
+    __half2_raw h = __nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)two, __NV_E4M3);
+    return __half22float2(*(__half2 *)&h);
+}
+/* Nearest, ties to even, saturating at 448. */
+__device__ static inline uint8_t e4m3_of(float x) { return (uint8_t)__nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3); }
+
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) char name[]
+#endif
+
+#if defined(CUDA_EMULATION) || defined(__CUDACC__)
+__device__ static inline uint32_t pack_bf16(float a, float b) {
+    __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
+    uint32_t r;
+    memcpy(&r, &v, 4);
+    return r;
+}
+__device__ static inline float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ static inline float high_bf16(uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); }
+#endif
+
+#endif

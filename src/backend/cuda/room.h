@@ -1,0 +1,253 @@
+/* What the files of the CUDA backend share. Private to this room.
+ *
+ * Activations: the residual stream is fp32, what enters a linear layer is bf16, sums are fp32. Weights lie on the device as they are
+ * stored in the file. Everything runs on one stream; the host waits once a pass. */
+#ifndef BACKEND_CUDA_ROOM_H
+#define BACKEND_CUDA_ROOM_H
+
+extern "C" {
+#include "backend/cuda/cuda.h"
+#include "backend/cuda/door.h"
+#include "backend/weights.h"
+}
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "backend/cuda/ptx.h"
+
+typedef __nv_bfloat16 bf16;
+
+enum { PAGE = BACKEND_PAGE_TOKENS };
+enum { FEW_ROWS = 64 }; /* up to so many rows a product reads the weights as they are stored; above, they are unpacked to bf16 first */
+
+/* A linear layer's matrix in device memory; fields as in struct linear_weight. */
+struct dlinear {
+    int storage, out, in;
+    const void *data;
+    const float *scale;
+    int scale_columns;
+    const float *quant_map, *absmax_f32, *nested_absmax, *nested_map;
+    const uint8_t *absmax_u8;
+    float nested_offset;
+    int block, nested_block;
+    int rounding;      /* enum dtype: dequantised values are rounded to it once */
+    const float *bias; /* (out) or NULL */
+    int fast;          /* the tensor-core kernel for few rows takes it */
+};
+
+struct dlayer {
+    const float *input_norm, *post_norm, *q_norm, *k_norm;
+    struct dlinear q, k, v, o, gate, up, down;
+};
+struct dblock {
+    const float *norm1_w, *norm1_b, *norm2_w, *norm2_b;
+    struct dlinear qkv, proj, fc1, fc2;
+};
+struct dmerger {
+    const float *norm_w, *norm_b;
+    bool after;
+    struct dlinear fc1, fc2;
+};
+
+/* One row of a batch, as the kernels read it. */
+struct drow {
+    int32_t id, slot, position[3];
+    int32_t pages;  /* where its sequence's page numbers begin */
+    int32_t visual; /* row of the uploaded image features, -1 none */
+    int32_t block;  /* prefill attention: first row of its run, -1: the row stands alone */
+};
+
+struct device_buffer {
+    void *data;
+    size_t bytes;
+};
+enum { BUFFER_ROWS, BUFFER_HIDDEN, BUFFER_NORMED, BUFFER_QKV, BUFFER_QUERIES, BUFFER_ATTENDED, BUFFER_WIDE, BUFFER_PRODUCT, BUFFER_LOGITS, BUFFER_UNPACKED,
+       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_COUNT };
+
+struct lt; /* cublasLt, loaded at run time; NULL: own kernels serve large products too */
+
+/* Work for attend_few.cu: `rows` entries of the parts table from `parts` on see the tokens [begin, end) of the pages they share. */
+struct attend_item {
+    int32_t parts, rows, begin, end;
+};
+/* One row's share of an item: the number-th of `of` shares of that row; shares lie from `first` on in the working memory. */
+struct attend_part {
+    int32_t row, number, of, first;
+};
+/* What a decode step uploads: this head, the rows at STEP_ROWS_AT, their pages at STEP_PAGES_AT, then items and parts. */
+struct step_head {
+    int32_t item_count, items_at, parts_at, unused;
+};
+enum { STEP_ROWS_AT = 64, STEP_PAGES_AT = STEP_ROWS_AT + FEW_ROWS * (int)sizeof(struct drow) };
+enum { MOST_ITEMS = 2048, MIN_SHARED_PAGES = 4, MOST_PARTS = 512 };
+
+struct backend_model {
+    struct model_weights w;
+    cudaStream_t stream, copy_stream;
+    int device, sm_count, arch;
+    void *weights; /* one allocation */
+    size_t weight_bytes, buffer_bytes;
+
+    struct dlinear embed, head, patch_embed;
+    const float *norm, *pos_embed, *inverse_frequency, *vision_frequency;
+    const int *axis;
+    struct dlayer *layers;
+    struct dblock *blocks;
+    struct dmerger merger, deepstack[CONFIG_MAX_DEEPSTACK];
+
+    char *kv; /* (capacity) pages of page_bytes; within a page: layer, K then V, kv head, token, head_dim; bf16 */
+    size_t page_bytes;
+    int64_t layer_stride; /* elements of one layer within a page */
+    int32_t *free_pages;
+    int32_t free_count, used_high, capacity;
+
+    struct device_buffer buffer[BUFFER_COUNT];
+    void *pinned; /* host side of uploads and of results */
+    size_t pinned_bytes;
+    void *page_staging; /* pinned, one page */
+
+    /* Decode steps (step.cu). */
+    bool few_fit;                /* every product of the decoder has a kernel for few rows */
+    float *split_parts;          /* (MOST_PARTS, 64, 64) */
+    unsigned *split_counters;    /* (MOST_PARTS) zero between kernels */
+    float *attend_partial;       /* (MOST_ITEMS, heads, 2 + head_dim) */
+    unsigned *attend_counters;   /* (FEW_ROWS, kv_heads) zero between kernels */
+    bool step_shared;            /* rows of the step at hand have a beginning in common */
+    cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
+    bool e4m3;                   /* FP8 layers see quantised activations */
+    struct lt *lt;
+    double load_seconds;
+    char kernels[64];
+};
+
+/* Fills err with what CUDA says; memory that is used up becomes ERR_MEMORY. */
+int cuda_failed(cudaError_t e, const char *what, struct err *err);
+/* Device memory that grows; earlier content is lost and captured graphs with it. NULL with err filled. */
+void *buffer_get(struct backend_model *m, int which, size_t bytes, struct err *err);
+void *pinned_get(struct backend_model *m, size_t bytes, struct err *err);
+
+/* ---- linear.cu ---- */
+
+enum { OUT_F32, OUT_ADD, OUT_SILU, OUT_BF16, OUT_GELU_TANH, OUT_GELU_ERF }; /* the last four write bf16 */
+enum { MOST_SQUARES = 256 }; /* partial sums of squares of one row */
+/* Products of one input with up to three matrices; y of each begins `at` columns into a row.
+ *
+ * The norm before a product can be left to it: x holds h * weight in bf16, and each product is multiplied by
+ * 1 / sqrt(sum of squares of h / n + eps), whose sum comes in `squares_count` parts a row from the product before (OUT_ADD with
+ * next_weight). Only for rows that few_rows_fit. */
+struct product {
+    const struct dlinear *w[3];
+    int count;
+    const struct dlinear *up; /* OUT_SILU: y = silu(w x) * (up x) */
+    const bf16 *x;
+    int64_t ldx;
+    int rows;
+    int out;     /* OUT_... */
+    void *y;     /* fp32, or bf16 */
+    int64_t ldy;
+    const float *squares; /* (rows, MOST_SQUARES) or NULL */
+    int squares_count, norm_n;
+    const float *factors; /* (rows, in / 128): x holds e4m3 values, FP8 weights only; or NULL */
+    const uint8_t *x8;    /* (rows, in) the same as bytes, with factors (in / 128, rows): for the library; or NULL */
+    const float *factors8;
+    const float *next_weight; /* OUT_ADD: (ldy) the weight of the norm after this product */
+    bf16 *next_x;             /* (rows, ldy) */
+    float *next_squares;      /* (rows, MOST_SQUARES) */
+};
+/* How many parts of next_squares product_run fills for a row. */
+int product_squares(const struct product *p);
+/* Is there a kernel that reads these weights as stored, for up to FEW_ROWS rows? */
+bool few_rows_fit(const struct product *p);
+void few_rows_run(struct backend_model *m, const struct product *p); /* few.cu; p must fit */
+int product_run(struct backend_model *m, const struct product *p, struct err *err);
+/* fp32 rows picked by drow.id, or from the image features. weight, x, squares: the norm that follows is left to the product; or NULL. */
+void embed_rows(struct backend_model *m, const struct drow *rows, int count, const float *visual, float *h, const float *weight, bf16 *x, float *squares);
+
+/* ---- lt.cu ---- */
+
+struct lt *lt_open(void); /* NULL when the library is not there */
+void lt_close(struct lt *lt);
+/* y (rows, out) = x (rows, in) W^T [+ y], operands bf16, y fp32 or bf16; 0 or negative. */
+int lt_product(struct lt *lt, cudaStream_t s, const bf16 *w, int out, int in, const bf16 *x, int64_t ldx, int rows, void *y, int64_t ldy, bool y_bf16, bool add);
+/* The same with e4m3 operands: scale (ceil(out / 128), scale_columns) of w, factors (in / 128, rows) of x, y bf16. */
+int lt_product_fp8(struct lt *lt, cudaStream_t s, const void *w, const float *scale, int out, int in, const void *x, const float *factors, int rows, void *y,
+                   int64_t ldy, bool y_bf16, bool add);
+
+/* ---- rows.cu ---- */
+
+void norm_rows(struct backend_model *m, const float *h, const float *weight, bf16 *out, int rows, int n);
+void norm_rows_f32(struct backend_model *m, const float *h, const float *weight, float *out, int rows, int n);
+void layer_norm_rows(struct backend_model *m, const float *h, const float *weight, const float *bias, bf16 *out, int rows, int n);
+/* q and k heads: norm, rotation; q stays as bf16 in q_out, k and v go to the pages. */
+void heads_rows(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const float *qkv,
+                bf16 *q_out);
+void add_visual(struct backend_model *m, const struct drow *rows, int count, const float *level, float *h);
+void gather_rows(struct backend_model *m, const float *h, const int32_t *which, int count, int n, float *out);
+void to_bf16(struct backend_model *m, const float *x, bf16 *out, int64_t count);
+/* x (rows, n) as e4m3 values in groups of 128 (facts §2.3): values as bf16 and factors (rows, n / 128), or bytes and factors (n / 128, rows). */
+void quantise_rows(struct backend_model *m, const bf16 *x, int rows, int n, bf16 *values, float *factors, uint8_t *bytes, float *factors8);
+
+/* ---- attend.cu ---- */
+
+enum { MOST_SPLITS = 64 };
+/* Rows attend to their own sequences' pages; any head size up to 256. partial: working memory for splits > 1 (rows, heads, splits, 2 + head_dim),
+ * counters (rows, kv_heads) zero between calls. */
+void attend_rows(struct backend_model *m, int layer, const struct drow *rows, int count, const int32_t *pages, const bf16 *q, bf16 *out, int splits,
+                 float *partial, unsigned *counters);
+/* A run of consecutive rows of one sequence, rows [first, first + count) of the batch; only where it fits. */
+bool attend_run_fit(const struct backend_model *m, int count);
+void attend_run(struct backend_model *m, int layer, const struct drow *rows, int first, int count, const int32_t *pages, const bf16 *q, bf16 *out);
+/* Vision: full attention inside groups of n rows; qkv (rows, 3V) fp32, rotated here. */
+void attend_groups(struct backend_model *m, const float *qkv, const float *rotary, int groups, int n, int heads, int head_dim, bf16 *out);
+
+/* ---- attend_few.cu ---- */
+
+bool attend_few_fit(const struct backend_model *m);
+/* Have two neighbouring rows a beginning in common that is worth reading once? */
+bool attend_shared(const struct drow *rows, int count, const int32_t *pages);
+int attend_queries(const struct backend_model *m); /* query rows of one item: 8 or 16, by m->step_shared */
+/* Cuts the step's work; items and parts hold MOST_ITEMS. */
+void attend_plan(const struct backend_model *m, const struct drow *rows, int count, const int32_t *pages, struct attend_item *items, int *item_count,
+                 struct attend_part *parts, int *part_count);
+void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out);
+
+/* ---- decoder.cu, step.cu, tower.cu ---- */
+
+/* The rows of a batch as the kernels want them, in host memory, with what the spans ask for. */
+struct batch {
+    const struct span *spans;
+    int count, rows, pages, visual; /* visual: rows with image features */
+    struct drow *row;      /* (rows) */
+    int32_t *page;         /* (pages) */
+};
+/* Has every product of the decoder a kernel for few rows? */
+bool step_products_fit(const struct backend_model *m);
+/* A decode step: up to FEW_ROWS rows, none with image features, nobody wants hidden states. */
+bool step_fit(const struct backend_model *m, const struct batch *b);
+int step_run(struct backend_model *m, const struct batch *b, struct err *err);
+void graphs_drop(struct backend_model *m);
+
+/* ---- pages.cu ---- */
+
+int kv_open(struct backend_model *m, size_t budget, struct err *err);
+
+/* ---- upload.cu ---- */
+
+/* All matrices and vectors into one allocation on the device, read, staged and uploaded by several threads at once. */
+int weights_upload(struct backend_model *m, struct err *err);
+
+/* Launch that may begin before the kernel in front of it has ended (programmatic dependent launch, sm_90): the kernel reads only weights
+ * before wait_for_input(). */
+template <typename... Formal, typename... Actual>
+static inline void launch(const struct backend_model *m, void (*kernel)(Formal...), dim3 grid, dim3 block, size_t shared, Actual... actual) {
+    cudaLaunchConfig_t c = {};
+    cudaLaunchAttribute a[1];
+    c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = shared, c.stream = m->stream;
+    a[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    a[0].val.programmaticStreamSerializationAllowed = 1;
+    c.attrs = a, c.numAttrs = m->arch >= 90 ? 1 : 0;
+    if (shared > 48 << 10) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    cudaLaunchKernelEx(&c, kernel, (Formal)actual...);
+}
+
+#endif

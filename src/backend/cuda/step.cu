@@ -1,0 +1,167 @@
+/* A decode step: up to 64 rows of any sequences as one CUDA graph, captured once for each number of rows.
+ *
+ * Six kernels a layer: q, k, v; heads (norm, rotation, keys and values to the pages); attention; o; gate and up; down. The norms are left
+ * to the products (room.h). Each kernel may start its prologue, which asks for its weights, while the one in front still runs. What
+ * changes from step to step (rows, pages, items of attention) is uploaded in front of the graph by one copy. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cuda/room.h"
+
+struct step {
+    struct backend_model *m;
+    int rows;
+    const struct step_head *head;
+    const struct drow *row;
+    const int32_t *page;
+    float *h, *qkv, *logits, *squares[2];
+    bf16 *x, *q, *attended, *wide;
+};
+
+static void few_or_each(struct backend_model *m, const struct product *p, bool run, bool *fit) {
+    if (few_rows_fit(p)) {
+        if (run) few_rows_run(m, p);
+        return;
+    }
+    struct product one = *p;
+    one.count = 1;
+    for (int i = 0; i < p->count; one.y = (float *)one.y + p->w[i++]->out) { /* q, k and v may be stored in different ways */
+        one.w[0] = p->w[i];
+        if (p->count == 1 || !few_rows_fit(&one)) *fit = false;
+        else if (run) few_rows_run(m, &one);
+    }
+}
+
+/* Launches every kernel of the step, or (run false) only asks whether there is one for each product. */
+static bool step_launch(const struct step *s, bool run) {
+    struct backend_model *m = s->m;
+    const struct text_config *t = &m->w.config.text;
+    int64_t d = t->hidden, q = (int64_t)t->heads * t->head_dim, k = (int64_t)t->kv_heads * t->head_dim;
+    int rows = s->rows, squares = 1;
+    bool fit = true;
+    if (run) embed_rows(m, s->row, rows, NULL, s->h, m->layers[0].input_norm, s->x, s->squares[0]);
+    for (int n = 0; n < t->layers; n++) {
+        const struct dlayer *l = &m->layers[n];
+        struct product qkv = {{&l->q, &l->k, &l->v}, 3};
+        qkv.x = s->x, qkv.ldx = d, qkv.rows = rows, qkv.out = OUT_F32, qkv.y = s->qkv, qkv.ldy = q + 2 * k;
+        qkv.squares = s->squares[0], qkv.squares_count = squares, qkv.norm_n = (int)d;
+        few_or_each(m, &qkv, run, &fit);
+        if (run) heads_rows(m, l, n, s->row, rows, s->page, s->qkv, s->q);
+        if (run) attend_items(m, n, s->head, s->q, s->attended);
+        struct product o = {{&l->o}, 1};
+        o.x = s->attended, o.ldx = q, o.rows = rows, o.out = OUT_ADD, o.y = s->h, o.ldy = d;
+        o.next_weight = l->post_norm, o.next_x = s->x, o.next_squares = s->squares[1];
+        few_or_each(m, &o, run, &fit);
+        struct product up = {{&l->gate}, 1, &l->up};
+        up.x = s->x, up.ldx = d, up.rows = rows, up.out = OUT_SILU, up.y = s->wide, up.ldy = l->gate.out;
+        up.squares = s->squares[1], up.squares_count = product_squares(&o), up.norm_n = (int)d;
+        few_or_each(m, &up, run, &fit);
+        struct product down = {{&l->down}, 1};
+        down.x = s->wide, down.ldx = l->gate.out, down.rows = rows, down.out = OUT_ADD, down.y = s->h, down.ldy = d;
+        down.next_weight = n + 1 < t->layers ? m->layers[n + 1].input_norm : m->norm, down.next_x = s->x, down.next_squares = s->squares[0];
+        few_or_each(m, &down, run, &fit);
+        squares = product_squares(&down);
+    }
+    struct product head = {{&m->head}, 1};
+    head.x = s->x, head.ldx = d, head.rows = rows, head.out = OUT_F32, head.y = s->logits, head.ldy = t->vocab;
+    head.squares = s->squares[0], head.squares_count = squares, head.norm_n = (int)d;
+    few_or_each(m, &head, run, &fit);
+    return fit;
+}
+
+bool step_products_fit(const struct backend_model *m) {
+    struct step s = {(struct backend_model *)m};
+    if (!attend_few_fit(m)) return false;
+    for (s.rows = 1; s.rows <= FEW_ROWS; s.rows += FEW_ROWS - 1)
+        if (!step_launch(&s, false)) return false;
+    return true;
+}
+
+bool step_fit(const struct backend_model *m, const struct batch *b) {
+    if (!m->few_fit || m->e4m3 || b->rows > FEW_ROWS || b->visual) return false;
+    for (int i = 0; i < b->count; i++)
+        if (b->spans[i].hidden) return false;
+    return true;
+}
+
+void graphs_drop(struct backend_model *m) {
+    for (int i = 0; i <= FEW_ROWS; i++)
+        for (int s = 0; s < 2; s++) {
+            if (m->graphs[i][s]) cudaGraphExecDestroy(m->graphs[i][s]);
+            m->graphs[i][s] = NULL;
+        }
+}
+
+static int reserve(struct step *s, size_t upload, struct err *err) {
+    struct backend_model *m = s->m;
+    const struct text_config *t = &m->w.config.text;
+    size_t d = (size_t)t->hidden, q = (size_t)(t->heads * t->head_dim), k = (size_t)(t->kv_heads * t->head_dim), rows = FEW_ROWS; /* the most: addresses stay */
+    char *step = (char *)buffer_get(m, BUFFER_STEP, upload < 256 << 10 ? 256 << 10 : upload, err);
+    s->h = (float *)buffer_get(m, BUFFER_HIDDEN, rows * d * 4, err);
+    s->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * d * 2, err);
+    s->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * (q + 2 * k) * 4, err);
+    s->q = (bf16 *)buffer_get(m, BUFFER_QUERIES, rows * q * 2, err);
+    s->attended = (bf16 *)buffer_get(m, BUFFER_ATTENDED, rows * q * 2, err);
+    s->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, rows * (size_t)t->intermediate * 2, err);
+    s->logits = (float *)buffer_get(m, BUFFER_LOGITS, rows * (size_t)t->vocab * 4, err);
+    s->squares[0] = (float *)buffer_get(m, BUFFER_PARTIAL, rows * MOST_SQUARES * 8, err);
+    if (!step || !s->h || !s->x || !s->qkv || !s->q || !s->attended || !s->wide || !s->logits || !s->squares[0]) return ERR_MEMORY;
+    s->squares[1] = s->squares[0] + rows * MOST_SQUARES;
+    s->head = (const struct step_head *)step, s->row = (const struct drow *)(step + STEP_ROWS_AT), s->page = (const int32_t *)(step + STEP_PAGES_AT);
+    return 0;
+}
+
+/* Fills the host side of the upload; returns its length. */
+static size_t fill(struct backend_model *m, const struct batch *b, char *host) {
+    struct step_head *head = (struct step_head *)host;
+    size_t at = (STEP_PAGES_AT + (size_t)b->pages * 4 + 15) / 16 * 16;
+    struct attend_item *items = (struct attend_item *)(host + at);
+    int item_count, part_count;
+    memcpy(host + STEP_ROWS_AT, b->row, (size_t)b->rows * sizeof *b->row);
+    memcpy(host + STEP_PAGES_AT, b->page, (size_t)b->pages * 4);
+    attend_plan(m, b->row, b->rows, b->page, items, &item_count, (struct attend_part *)(items + MOST_ITEMS), &part_count);
+    /* Side by side, as the upload takes them. */
+    memmove(items + item_count, items + MOST_ITEMS, (size_t)part_count * sizeof(struct attend_part));
+    *head = (struct step_head){item_count, (int32_t)at, (int32_t)(at + (size_t)item_count * sizeof *items), 0};
+    return at + (size_t)(item_count + part_count) * sizeof *items;
+}
+
+static int capture(struct step *s, cudaGraphExec_t *exec, struct err *err) {
+    cudaGraph_t graph = NULL;
+    int r = cuda_failed(cudaStreamBeginCapture(s->m->stream, cudaStreamCaptureModeThreadLocal), "capturing a step", err);
+    if (r) return r;
+    step_launch(s, true);
+    r = cuda_failed(cudaStreamEndCapture(s->m->stream, &graph), "capturing a step", err);
+    if (!r) r = cuda_failed(cudaGetLastError(), "capturing a step", err);
+    if (!r) r = cuda_failed(cudaGraphInstantiate(exec, graph, 0), "a step's graph", err);
+    if (graph) cudaGraphDestroy(graph);
+    return r;
+}
+
+static int read_logits(const struct step *s, const struct batch *b, struct err *err) {
+    struct backend_model *m = s->m;
+    int64_t vocab = m->w.config.text.vocab;
+    int r = 0;
+    for (int i = 0, at = 0; i < b->count && !r; at += b->spans[i++].count)
+        for (int j = 0; j < b->spans[i].logits_count && !r; j++)
+            r = cuda_failed(cudaMemcpyAsync(b->spans[i].logits + j * vocab, s->logits + (at + b->spans[i].logits_rows[j]) * vocab, (size_t)vocab * 4, cudaMemcpyDeviceToHost,
+                                            m->stream), "reading logits", err);
+    return r;
+}
+
+int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
+    struct step s = {m, b->rows};
+    size_t most = STEP_PAGES_AT + (size_t)b->pages * 4 + 16 + (size_t)MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part));
+    char *host = (char *)pinned_get(m, most, err);
+    if (!host) return ERR_MEMORY;
+    m->step_shared = attend_shared(b->row, b->rows, b->page);
+    size_t bytes = fill(m, b, host);
+    int r = reserve(&s, most, err);
+    if (!r) r = cuda_failed(cudaMemcpyAsync((void *)s.head, host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading a step", err);
+    cudaGraphExec_t *exec = &m->graphs[b->rows][m->step_shared];
+    if (!r && !*exec) r = capture(&s, exec, err);
+    if (!r) r = cuda_failed(cudaGraphLaunch(*exec, m->stream), "a decode step", err);
+    if (!r) r = read_logits(&s, b, err);
+    int late = cuda_failed(cudaStreamSynchronize(m->stream), "a decode step", r ? NULL : err);
+    return r ? r : late;
+}

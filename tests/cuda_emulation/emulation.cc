@@ -1,0 +1,543 @@
+/* Fibers, meeting points, lazy streams: see cuda_runtime.h beside this file. */
+#include "ptx_emulation.h"
+
+#include <sys/mman.h>
+
+#include <deque>
+#include <map>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace {
+
+enum { MOST_THREADS = 1024, STACK_BYTES = 256 << 10, SHARED_BYTES = 227 << 10 };
+enum state { READY, WAITING, DONE };
+enum meeting { NO_MEETING, SHUFFLE, BALLOT, SYNCWARP, MMA, LDMATRIX, LDMATRIX_TURNED, TURN };
+const char *const meeting_name[] = {"nothing", "a shuffle", "a ballot", "__syncwarp", "mma", "ldmatrix", "ldmatrix.trans", "movmatrix"};
+
+struct copy {
+    void *to;
+    const void *from;
+};
+
+struct fiber {
+    dim3 thread;
+#if defined(__x86_64__)
+    void *sp;
+#else
+    ucontext_t context;
+#endif
+    void *fake; /* ASan's */
+    char *stack;
+    state now;
+    int index;
+    std::deque<std::vector<copy>> groups; /* cp.async: committed groups */
+    std::vector<copy> open;
+};
+
+struct slot {
+    float c[4];
+    uint32_t a[4], b[2];
+    int argument, kind;
+    const void *p;
+};
+
+struct warp {
+    int live, arrived;
+    meeting kind;
+    slot lane[32];
+};
+
+struct block {
+    fiber *fibers; /* MOST_THREADS */
+    warp warps[MOST_THREADS / 32];
+    int threads, live, arrived; /* at __syncthreads */
+    bool at_barrier[MOST_THREADS];
+    std::function<void()> body;
+    char *shared;
+};
+
+block *now;
+fiber *current;
+#if defined(__x86_64__)
+void *main_sp;
+#else
+ucontext_t main_context;
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+const void *main_stack;
+size_t main_stack_bytes;
+#endif
+
+[[noreturn]] void give_up(const char *what) {
+    fprintf(stderr, "CUDA emulation: %s (block %u %u %u, thread %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
+            current->thread.x);
+    abort();
+}
+
+#if defined(__x86_64__)
+extern "C" void emulated_switch(void **from, void *to);
+asm(".text\n.globl emulated_switch\nemulated_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+#endif
+
+void to_main(bool last) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(last ? nullptr : &current->fake, main_stack, main_stack_bytes);
+#else
+    (void)last;
+#endif
+#if defined(__x86_64__)
+    emulated_switch(&current->sp, main_sp);
+#else
+    swapcontext(&current->context, &main_context);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(current->fake, &main_stack, &main_stack_bytes);
+#endif
+}
+
+void to_fiber(fiber *f) {
+    current = f;
+    threadIdx = f->thread;
+#if defined(__SANITIZE_ADDRESS__)
+    void *fake;
+    __sanitizer_start_switch_fiber(&fake, f->stack, STACK_BYTES);
+#endif
+#if defined(__x86_64__)
+    emulated_switch(&main_sp, f->sp);
+#else
+    swapcontext(&main_context, &f->context);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+}
+
+void complete(warp *w);
+
+void leave_barrier() {
+    for (int i = 0; i < now->threads; i++)
+        if (now->at_barrier[i]) now->at_barrier[i] = false, now->fibers[i].now = READY;
+    now->arrived = 0;
+}
+
+void fiber_main() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_stack_bytes);
+#endif
+    now->body();
+    fiber *f = current;
+    if (!f->open.empty() || !f->groups.empty()) give_up("a thread ends with copies under way");
+    f->now = DONE;
+    warp *w = &now->warps[f->index / 32];
+    w->live--;
+    if (w->live && w->arrived == w->live) complete(w);
+    now->live--;
+    if (now->live && now->arrived == now->live) leave_barrier();
+    to_main(true);
+    abort();
+}
+
+void prepare(fiber *f, int i, const cudaLaunchConfig_t &c) {
+    f->index = i;
+    f->now = READY;
+    unsigned u = (unsigned)i;
+    f->thread = dim3(u % c.blockDim.x, u / c.blockDim.x % c.blockDim.y, u / (c.blockDim.x * c.blockDim.y));
+    if (!f->stack) {
+        f->stack = (char *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (f->stack == MAP_FAILED) abort();
+    }
+#if defined(__x86_64__)
+    void **top = (void **)(f->stack + STACK_BYTES - 64 - i % 61 * 1088); /* not all in the same sets of the cache */
+    *--top = NULL; /* so that the stack is aligned as after a call */
+    *--top = (void *)fiber_main;
+    for (int r = 0; r < 6; r++) *--top = NULL;
+    f->sp = top;
+#else
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = f->stack, f->context.uc_stack.ss_size = STACK_BYTES, f->context.uc_link = NULL;
+    makecontext(&f->context, fiber_main, 0);
+#endif
+}
+
+void run_block(const cudaLaunchConfig_t &c, dim3 at) {
+    blockIdx = at, blockDim = c.blockDim, gridDim = c.gridDim;
+    int threads = (int)(c.blockDim.x * c.blockDim.y * c.blockDim.z);
+    now->threads = now->live = threads, now->arrived = 0;
+    memset(now->shared, 0xFF, c.dynamicSmemBytes);
+    for (int i = 0; i < threads; i++) prepare(&now->fibers[i], i, c);
+    int warps = (threads + 31) / 32;
+    for (int w = 0; w < warps; w++) now->warps[w].live = threads - w * 32 < 32 ? threads - w * 32 : 32, now->warps[w].arrived = 0;
+    while (now->live) {
+        bool any = false;
+        for (int i = 0; i < threads; i++)
+            if (now->fibers[i].now == READY) {
+                any = true;
+                to_fiber(&now->fibers[i]);
+            }
+        if (!any) give_up("all threads wait, some at __syncthreads, some for their warp");
+    }
+}
+
+/* ---- warp operations ---- */
+
+float half_of(uint32_t pair, int which) { return bf16_to_f32((uint16_t)(pair >> which * 16)); }
+
+void do_mma(warp *w) { /* m16n8k16: A rows g and g + 8, columns 2t, 2t + 1 and + 8; B rows (k) 2t.. of column g; C rows g, g + 8, columns 2t, 2t + 1 */
+    float a[16][16], b[16][8], c[16][8];
+    for (int l = 0; l < 32; l++) {
+        int g = l / 4, t = l % 4;
+        for (int e = 0; e < 8; e++) a[g + (e / 2) % 2 * 8][t * 2 + e % 2 + e / 4 * 8] = half_of(w->lane[l].a[e / 2], e % 2);
+        for (int e = 0; e < 4; e++) b[t * 2 + e % 2 + e / 2 * 8][g] = half_of(w->lane[l].b[e / 2], e % 2);
+        for (int e = 0; e < 4; e++) c[g + e / 2 * 8][t * 2 + e % 2] = w->lane[l].c[e];
+    }
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 16; k++)
+            for (int n = 0; n < 8; n++) c[m][n] += a[m][k] * b[k][n];
+    for (int l = 0; l < 32; l++)
+        for (int e = 0; e < 4; e++) w->lane[l].c[e] = c[l / 4 + e / 2 * 8][l % 4 * 2 + e % 2];
+}
+
+void do_ldmatrix(warp *w, bool turned) { /* lane i points to row i % 8 of matrix i / 8; lane l receives row l / 4, columns 2 (l % 4), + 1 */
+    uint16_t m[4][8][8];
+    for (int l = 0; l < 32; l++) {
+        if ((uintptr_t)w->lane[l].p % 16) give_up("ldmatrix: a row is not aligned to 16 bytes");
+        memcpy(m[l / 8][l % 8], w->lane[l].p, 16);
+    }
+    for (int l = 0; l < 32; l++)
+        for (int i = 0; i < 4; i++) {
+            int r = l / 4, c = l % 4 * 2;
+            uint16_t lo = turned ? m[i][c][r] : m[i][r][c], hi = turned ? m[i][c + 1][r] : m[i][r][c + 1];
+            w->lane[l].a[i] = lo | (uint32_t)hi << 16;
+        }
+}
+
+void do_turn(warp *w) {
+    uint16_t m[8][8];
+    for (int l = 0; l < 32; l++) m[l / 4][l % 4 * 2] = (uint16_t)w->lane[l].a[0], m[l / 4][l % 4 * 2 + 1] = (uint16_t)(w->lane[l].a[0] >> 16);
+    for (int l = 0; l < 32; l++) w->lane[l].a[0] = m[l % 4 * 2][l / 4] | (uint32_t)m[l % 4 * 2 + 1][l / 4] << 16;
+}
+
+void do_shuffle(warp *w) {
+    uint32_t in[32];
+    for (int l = 0; l < 32; l++) in[l] = w->lane[l].a[0];
+    for (int l = 0; l < 32; l++) {
+        int k = w->lane[l].kind, n = w->lane[l].argument;
+        int from = k == EMULATED_XOR ? l ^ n : k == EMULATED_INDEX ? n & 31 : k == EMULATED_DOWN ? l + n : l - n;
+        if (from >= 0 && from < 32) w->lane[l].a[0] = in[from];
+    }
+}
+
+void complete(warp *w) {
+    if (w->kind == SHUFFLE) do_shuffle(w);
+    else if (w->kind == MMA) do_mma(w);
+    else if (w->kind == TURN) do_turn(w);
+    else if (w->kind == LDMATRIX || w->kind == LDMATRIX_TURNED) do_ldmatrix(w, w->kind == LDMATRIX_TURNED);
+    else if (w->kind == BALLOT) {
+        uint32_t bits = 0;
+        for (int l = 0; l < 32; l++) bits |= (w->lane[l].a[0] ? 1u : 0u) << l;
+        for (int l = 0; l < 32; l++) w->lane[l].a[0] = bits;
+    }
+    w->arrived = 0;
+    int first = (int)(w - now->warps) * 32;
+    for (int i = first; i < first + 32 && i < now->threads; i++)
+        if (now->fibers[i].now == WAITING && !now->at_barrier[i]) now->fibers[i].now = READY;
+}
+
+slot *mine() { return &now->warps[current->index / 32].lane[current->index % 32]; }
+
+void meet(meeting kind) {
+    warp *w = &now->warps[current->index / 32];
+    if (w->arrived && w->kind != kind) {
+        char what[160];
+        snprintf(what, sizeof what, "lanes of one warp meet at %s and at %s", meeting_name[w->kind], meeting_name[kind]);
+        give_up(what);
+    }
+    w->kind = kind;
+    if (++w->arrived == w->live) {
+        complete(w);
+        return;
+    }
+    current->now = WAITING;
+    to_main(false);
+}
+
+/* ---- streams ---- */
+
+std::recursive_mutex lock;
+std::set<emulated_stream *> streams;
+std::map<const void *, size_t> limits;
+cudaError_t last_error = cudaSuccess;
+bool backwards;
+
+void run_grid(const cudaLaunchConfig_t &c, const std::function<void()> &body) {
+    if (!now) {
+        now = new block();
+        now->fibers = new fiber[MOST_THREADS]();
+        now->shared = (char *)aligned_alloc(1024, SHARED_BYTES + 1024);
+    }
+    now->body = body;
+    int64_t blocks = (int64_t)c.gridDim.x * c.gridDim.y * c.gridDim.z;
+    backwards = !backwards;
+    for (int64_t n = 0; n < blocks; n++) {
+        int64_t i = backwards ? blocks - 1 - n : n;
+        run_block(c, dim3((unsigned)(i % c.gridDim.x), (unsigned)(i / c.gridDim.x % c.gridDim.y), (unsigned)(i / c.gridDim.x / c.gridDim.y)));
+    }
+}
+
+}  // namespace
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+struct emulated_graph {
+    std::vector<std::function<void()>> work;
+};
+struct emulated_stream {
+    std::deque<std::function<void()>> work;
+    uint64_t queued, done;
+    emulated_graph *capture;
+};
+struct emulated_event {
+    emulated_stream *stream;
+    uint64_t at;
+};
+
+static void drain(emulated_stream *s, uint64_t upto) {
+    while (s->done < upto && !s->work.empty()) {
+        std::function<void()> f = s->work.front();
+        s->work.pop_front();
+        s->done++;
+        f();
+    }
+}
+static cudaError_t put(emulated_stream *s, std::function<void()> f) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    if (!s) {
+        for (emulated_stream *other : streams) drain(other, UINT64_MAX);
+        f();
+    } else if (s->capture) s->capture->work.push_back(f);
+    else s->work.push_back(f), s->queued++;
+    return cudaSuccess;
+}
+
+void *emulated_shared() { return now->shared; }
+void __syncthreads() {
+    if (++now->arrived == now->live) {
+        leave_barrier();
+        return;
+    }
+    now->at_barrier[current->index] = true;
+    current->now = WAITING;
+    to_main(false);
+}
+void __syncwarp(unsigned) { meet(SYNCWARP); }
+uint32_t emulated_shuffle(uint32_t v, int kind, int argument) {
+    slot *s = mine();
+    s->a[0] = v, s->kind = kind, s->argument = argument;
+    meet(SHUFFLE);
+    return s->a[0];
+}
+unsigned __ballot_sync(unsigned, int predicate) {
+    mine()->a[0] = (uint32_t)predicate;
+    meet(BALLOT);
+    return mine()->a[0];
+}
+void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+    slot *s = mine();
+    memcpy(s->c, c, sizeof s->c);
+    memcpy(s->a, a, sizeof s->a);
+    s->b[0] = b0, s->b[1] = b1;
+    meet(MMA);
+    memcpy(c, s->c, sizeof s->c);
+}
+void load_matrices(uint32_t r[4], const void *p) {
+    mine()->p = p;
+    meet(LDMATRIX);
+    memcpy(r, mine()->a, 16);
+}
+void load_matrices_turned(uint32_t r[4], const void *p) {
+    mine()->p = p;
+    meet(LDMATRIX_TURNED);
+    memcpy(r, mine()->a, 16);
+}
+uint32_t turn_matrix(uint32_t v) {
+    mine()->a[0] = v;
+    meet(TURN);
+    return mine()->a[0];
+}
+void copy_async_16(void *to, const void *from) {
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) give_up("cp.async: not aligned to 16 bytes");
+    current->open.push_back({to, from});
+}
+void copy_async_commit() {
+    current->groups.push_back(current->open);
+    current->open.clear();
+}
+void emulated_copy_wait(int left) {
+    while ((int)current->groups.size() > left) {
+        for (const copy &c : current->groups.front()) memcpy(c.to, c.from, 16);
+        current->groups.pop_front();
+    }
+}
+uint8_t e4m3_of(float x) { /* nearest, ties to even, saturating */
+    uint8_t sign = signbit(x) ? 0x80 : 0;
+    float v = fabsf(x);
+    if (v != v) return sign | 0x7F;
+    if (v >= 448.0f) return sign | 0x7E;
+    int best = 0;
+    for (int i = 1; i < 0x7F; i++) {
+        float d = fabsf(e4m3_to_f32((uint8_t)i) - v), b = fabsf(e4m3_to_f32((uint8_t)best) - v);
+        if (d < b || (d == b && i % 2 == 0)) best = i;
+    }
+    return sign | (uint8_t)best;
+}
+
+const char *cudaGetErrorString(cudaError_t e) {
+    return e == cudaSuccess ? "no error" : e == cudaErrorMemoryAllocation ? "out of memory" : e == cudaErrorInvalidConfiguration ? "invalid configuration argument" : "invalid argument";
+}
+cudaError_t cudaGetLastError() {
+    cudaError_t e = last_error;
+    last_error = cudaSuccess;
+    return e;
+}
+cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int) {
+    memset(p, 0, sizeof *p);
+    snprintf(p->name, sizeof p->name, "emulated");
+    p->major = 9, p->multiProcessorCount = 6, p->totalGlobalMem = (size_t)1 << 32, p->sharedMemPerBlockOptin = SHARED_BYTES, p->l2CacheSize = 50 << 20;
+    return cudaSuccess;
+}
+
+/* EMULATED_BYTES: device memory that there is, for tests of what happens when it is used up. */
+static size_t device_total() {
+    const char *s = getenv("EMULATED_BYTES");
+    return s ? strtoull(s, NULL, 10) : (size_t)4 << 30;
+}
+static std::map<void *, size_t> held;
+static size_t held_bytes;
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    *total = device_total();
+    *free_bytes = *total > held_bytes ? *total - held_bytes : 0;
+    return cudaSuccess;
+}
+cudaError_t cudaMalloc(void **p, size_t bytes) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    *p = NULL;
+    if (held_bytes + bytes > device_total() || posix_memalign(p, 256, bytes ? bytes : 1)) return last_error = cudaErrorMemoryAllocation;
+    memset(*p, 0xFF, bytes);
+    held[*p] = bytes, held_bytes += bytes;
+    return cudaSuccess;
+}
+cudaError_t cudaFree(void *p) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    if (!p) return cudaSuccess;
+    for (emulated_stream *s : streams) drain(s, UINT64_MAX);
+    if (!held.count(p)) abort();
+    held_bytes -= held[p];
+    held.erase(p);
+    free(p);
+    return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
+    if (posix_memalign(p, 256, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
+    memset(*p, 0xFF, bytes);
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void *p) { return free(p), cudaSuccess; }
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t s) { return put(s, [=] { memcpy(to, from, n); }); }
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind, cudaStream_t s) {
+    return put(s, [=] {
+        for (size_t r = 0; r < height; r++) memcpy((char *)to + r * to_pitch, (const char *)from + r * from_pitch, width);
+    });
+}
+cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind k) { return cudaMemcpyAsync(to, from, n, k, NULL); }
+cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t s) { return put(s, [=] { memset(to, value, n); }); }
+cudaError_t cudaMemset(void *to, int value, size_t n) { return cudaMemsetAsync(to, value, n, NULL); }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    *s = new emulated_stream();
+    streams.insert(*s);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    drain(s, UINT64_MAX);
+    streams.erase(s);
+    delete s;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    drain(s, UINT64_MAX);
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    for (emulated_stream *s : streams) drain(s, UINT64_MAX);
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { return *e = new emulated_event(), cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    e->stream = s, e->at = s ? s->queued : 0;
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    if (e->stream) drain(e->stream, e->at);
+    return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) { return *ms = 1, cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    emulated_event at = *e;
+    return put(s, [=] {
+        if (at.stream) drain(at.stream, at.at);
+    });
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) { return s->capture = new emulated_graph(), cudaSuccess; }
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
+    *g = s->capture;
+    s->capture = NULL;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t g, unsigned long long) { return *exec = new emulated_graph(*g), cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
+    std::vector<std::function<void()>> work = exec->work;
+    return put(s, [work] {
+        for (const auto &f : work) f();
+    });
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+
+cudaError_t emulated_function_limit(const void *function, size_t shared) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    if (shared > SHARED_BYTES) return last_error = cudaErrorInvalidValue;
+    limits[function] = shared;
+    return cudaSuccess;
+}
+cudaError_t emulated_launch(const cudaLaunchConfig_t *c, const void *function, std::function<void()> body) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    const dim3 &g = c->gridDim, &b = c->blockDim;
+    size_t most = limits.count(function) ? limits[function] : 48 << 10;
+    if (!g.x || !g.y || !g.z || g.y > 65535 || g.z > 65535 || g.x > 0x7FFFFFFF || !b.x || b.x * b.y * b.z > MOST_THREADS || c->dynamicSmemBytes > most)
+        return last_error = cudaErrorInvalidConfiguration;
+    cudaLaunchConfig_t config = *c;
+    config.attrs = NULL;
+    return put(c->stream, [=] { run_grid(config, body); });
+}

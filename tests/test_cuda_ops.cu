@@ -1,0 +1,448 @@
+/* Each kernel of the CUDA backend against its plain twin: random inputs in every storage kind, odd counts, results poisoned before each
+ * run. Runs on a GPU, or under tests/cuda_emulation (smaller shapes). */
+#include <math.h>
+
+extern "C" {
+#include "test.h"
+#include "ops_data.h"
+}
+#include "backend/cuda/room.h"
+
+static struct backend_model *m;
+
+static void ok(cudaError_t e, int line) {
+    if (e) fail_msg("line %d: %s", line, cudaGetErrorString(e));
+}
+#define OK(call) ok(call, __LINE__)
+
+/* Device memory that is freed at the end of a case. */
+static void *held[512];
+static int held_count;
+static void *device(const void *from, size_t bytes) {
+    void *p;
+    OK(cudaMalloc(&p, bytes + 64));
+    OK(from ? cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice) : cudaMemset(p, 0xFF, bytes));
+    assert_true(held_count < 512);
+    return held[held_count++] = p;
+}
+static void release() {
+    while (held_count) cudaFree(held[--held_count]);
+}
+template <typename T> static T *host(const void *from, size_t count) {
+    T *p = (T *)malloc(count * sizeof(T));
+    OK(cudaStreamSynchronize(m->stream));
+    OK(cudaMemcpy(p, from, count * sizeof(T), cudaMemcpyDeviceToHost));
+    return p;
+}
+
+static int setup(void **) {
+    cudaDeviceProp p;
+    m = (struct backend_model *)calloc(1, sizeof *m);
+    OK(cudaGetDeviceProperties(&p, 0));
+    m->sm_count = p.multiProcessorCount, m->arch = p.major * 10 + p.minor;
+    OK(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
+    m->w.config.text.rms_eps = 1e-6f;
+    size_t parts = (size_t)MOST_PARTS * 64 * 64 * 4, partial = (size_t)MOST_ITEMS * 32 * 130 * 4, counters = (MOST_PARTS + FEW_ROWS * 32) * 4;
+    char *work;
+    OK(cudaMalloc((void **)&work, parts + partial + counters));
+    OK(cudaMemset(work, 0xFF, parts + partial));
+    OK(cudaMemset(work + parts + partial, 0, counters));
+    m->split_parts = (float *)work, m->attend_partial = (float *)(work + parts), m->split_counters = (unsigned *)(work + parts + partial);
+    m->attend_counters = m->split_counters + MOST_PARTS;
+    return 0;
+}
+
+static bool emulated() {
+    cudaDeviceProp p;
+    OK(cudaGetDeviceProperties(&p, 0));
+    return !strcmp(p.name, "emulated");
+}
+
+static struct dlinear upload(const struct linear_weight *w) {
+    struct dlinear d = {};
+    size_t n = (size_t)(w->out * w->in), element = w->storage == STORAGE_FP8_BLOCK ? 1 : w->storage == STORAGE_F32 ? 4 : 2;
+    d.storage = (int)w->storage, d.out = (int)w->out, d.in = (int)w->in, d.rounding = (int)w->rounding, d.block = w->block_size;
+    d.data = device(w->data, w->storage == STORAGE_NF4 ? (n + 1) / 2 : n * element);
+    d.fast = w->out % 16 == 0 && (w->storage == STORAGE_BF16 ? w->in % 64 == 0 : w->storage == STORAGE_FP8_BLOCK ? w->in % 128 == 0 : w->storage == STORAGE_NF4 && w->in % 256 == 0);
+    d.scale_columns = (int)(w->in + 127) / 128;
+    if (w->scale) d.scale = (const float *)device(w->scale, (size_t)((w->out + 127) / 128 * d.scale_columns) * 4);
+    size_t blocks = (n + 63) / 64;
+    if (w->quant_map) d.quant_map = (const float *)device(w->quant_map, 64);
+    if (w->absmax_f32) d.absmax_f32 = (const float *)device(w->absmax_f32, blocks * 4);
+    if (w->absmax_u8) {
+        d.absmax_u8 = (const uint8_t *)device(w->absmax_u8, blocks), d.nested_block = w->nested_block, d.nested_offset = w->nested_offset;
+        d.nested_map = (const float *)device(w->nested_map, 1024);
+        d.nested_absmax = (const float *)device(w->nested_absmax, (blocks + 255) / 256 * 4);
+    }
+    if (w->bias) d.bias = (const float *)device(w->bias, (size_t)w->out * 4);
+    return d;
+}
+
+/* rows x out sums in double of bf16 inputs and weights as they are (only bf16's own rounding of other kinds is within the bound). */
+static void twin(const struct linear_weight *w, const float *x, int rows, double *y) {
+    float *row = (float *)malloc((size_t)w->in * 4);
+    for (int64_t o = 0; o < w->out; o++) {
+        linear_weight_rows_f32(w, o, o + 1, row);
+        for (int r = 0; r < rows; r++) {
+            double sum = 0;
+            for (int64_t k = 0; k < w->in; k++) sum += (double)x[r * w->in + k] * row[k];
+            y[r * w->out + o] = sum + (w->bias ? w->bias[o] : 0);
+        }
+    }
+    free(row);
+}
+
+/* || got - want || / || want ||; a value that was never written is NaN and passes nothing. */
+static double distance(const float *got, const double *want, size_t n) {
+    double a = 0, b = 0;
+    for (size_t i = 0; i < n; i++) a += (got[i] - want[i]) * (got[i] - want[i]), b += want[i] * want[i];
+    return sqrt(a / (b > 0 ? b : 1));
+}
+static void near(const char *what, double d, double limit) {
+    if (!(d <= limit)) fail_msg("%s: distance %.3g, expected at most %.3g", what, d, limit);
+}
+
+
+struct rows_of {
+    float *x;       /* bf16-rounded */
+    uint16_t *bits;
+    const bf16 *at;
+};
+static struct rows_of random_rows(int rows, int n) {
+    struct rows_of r = {(float *)malloc((size_t)rows * n * 4), (uint16_t *)malloc((size_t)rows * n * 2), NULL};
+    for (int i = 0; i < rows * n; i++) r.bits[i] = f32_to_bf16(random_float() * 2), r.x[i] = bf16_to_f32(r.bits[i]);
+    r.at = (const bf16 *)device(r.bits, (size_t)rows * n * 2);
+    return r;
+}
+static void rows_free(struct rows_of *r) {
+    free(r->x);
+    free(r->bits);
+}
+
+struct storage_kind {
+    enum storage storage;
+    int nested;
+    double limit; /* NF4: its 16 levels are rounded to bf16, the products are not */
+};
+static const struct storage_kind kinds[] = {{STORAGE_BF16, 0, 1e-5}, {STORAGE_FP8_BLOCK, 0, 1e-5}, {STORAGE_NF4, 1, 3e-3}, {STORAGE_NF4, 0, 3e-3}, {STORAGE_F16, 0, 2e-3}, {STORAGE_F32, 0, 2e-3}};
+
+/* Three matrices of one input, one below the other, with the norm left to the product. */
+static void check_three(const struct storage_kind *k, int rows, int out0, int out1, int in, bool norm) {
+    struct matrix w[3];
+    struct dlinear d[3];
+    int outs[3] = {out0, out1, out1}, all = out0 + 2 * out1, parts = 5;
+    for (int i = 0; i < 3; i++) matrix_new(&w[i], k->storage, outs[i], in, i == 1, k->nested), d[i] = upload(&w[i].w);
+    struct rows_of x = random_rows(rows, in);
+    float *y = (float *)device(NULL, (size_t)rows * all * 4), *squares = (float *)calloc((size_t)rows * MOST_SQUARES, 4), *factor = (float *)malloc((size_t)rows * 4);
+    for (int r = 0; r < rows; r++) {
+        double sum = 0;
+        for (int i = 0; i < parts; i++) sum += squares[r * MOST_SQUARES + i] = (random_float() + 2) * 100;
+        factor[r] = norm ? (float)(1 / sqrt(sum / in + 1e-6)) : 1;
+    }
+    struct product p = {{&d[0], &d[1], &d[2]}, 3};
+    p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_F32, p.y = y, p.ldy = all;
+    if (norm) p.squares = (const float *)device(squares, (size_t)rows * MOST_SQUARES * 4), p.squares_count = parts, p.norm_n = in;
+    struct err err = {};
+    if (norm && !few_rows_fit(&p)) fail_msg("no kernel for %s %d x %d", storage_names[k->storage], out0, in);
+    if (norm) few_rows_run(m, &p);
+    else if (product_run(m, &p, &err)) fail_msg("%s", err.message);
+    OK(cudaGetLastError());
+    float *got = host<float>(y, (size_t)rows * all);
+    for (int i = 0, at = 0; i < 3; at += outs[i++]) {
+        double *want = (double *)malloc((size_t)rows * outs[i] * sizeof *want);
+        float *mine = (float *)malloc((size_t)rows * outs[i] * 4);
+        twin(&w[i].w, x.x, rows, want);
+        for (int r = 0; r < rows; r++)
+            for (int o = 0; o < outs[i]; o++) {
+                double bias = w[i].w.bias ? w[i].w.bias[o] : 0;
+                want[r * outs[i] + o] = (want[r * outs[i] + o] - bias) * factor[r] + bias;
+                mine[r * outs[i] + o] = got[r * all + at + o];
+            }
+        char what[160];
+        snprintf(what, sizeof what, "%s%s, %d rows, matrix %d of %d x %d%s", storage_names[k->storage], k->nested ? " nested" : "", rows, i, outs[i], in, norm ? ", norm" : "");
+        near(what, distance(mine, want, (size_t)rows * outs[i]), d[i].fast ? k->limit : k->limit + 2e-3); /* elsewhere weights are rounded to bf16 */
+        free(want);
+        free(mine);
+    }
+    for (int i = 0; i < 3; i++) matrix_free(&w[i]);
+    rows_free(&x);
+    free(squares), free(factor), free(got);
+    release();
+}
+
+static void products(void **) {
+    int rows[] = {1, 2, 7, 8, 9, 17, 33, 64};
+    for (const struct storage_kind &k : kinds) {
+        bool fast = k.storage == STORAGE_BF16 || k.storage == STORAGE_FP8_BLOCK || k.storage == STORAGE_NF4;
+        for (int r : rows) {
+            if (emulated() && !fast && r > 2) continue;
+            check_three(&k, r, 256, 128, 512, fast);
+            check_three(&k, r, 192, 64, 768, false);
+        }
+        check_three(&k, 3, 48, 16, 256, false);
+        check_three(&k, 70, 64, 64, 256, false);
+        check_three(&k, 5, 36, 20, 100, false); /* shapes that only any_product takes */
+    }
+    if (emulated()) return;
+    static const int real[][3] = {{2048, 1024, 2048}, {4096, 1024, 2560}, {4096, 1024, 4096}, {2560, 2560, 9728}, {2048, 2048, 6144}, {4096, 4096, 12288}};
+    for (int i = 0; i < 4; i++)
+        for (const int *s : real)
+            for (int r : {1, 8, 20, 64}) check_three(&kinds[i], r, s[0], s[1], s[2], true);
+}
+
+/* The residual with the next norm's share. */
+static void check_add(const struct storage_kind *k, int rows, int out, int in) {
+    struct matrix w;
+    matrix_new(&w, k->storage, out, in, 0, k->nested);
+    struct dlinear d = upload(&w.w);
+    struct rows_of x = random_rows(rows, in);
+    size_t n = (size_t)rows * out;
+    float *h = (float *)malloc(n * 4), *weight = (float *)malloc((size_t)out * 4);
+    for (size_t i = 0; i < n; i++) h[i] = random_float() * 3;
+    for (int o = 0; o < out; o++) weight[o] = random_float() + 1.5f;
+    struct product p = {{&d}, 1};
+    p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_ADD, p.y = device(h, n * 4), p.ldy = out;
+    p.next_weight = (const float *)device(weight, (size_t)out * 4), p.next_x = (bf16 *)device(NULL, n * 2), p.next_squares = (float *)device(NULL, (size_t)rows * MOST_SQUARES * 4);
+    if (!few_rows_fit(&p)) fail_msg("no kernel for %s %d x %d", storage_names[k->storage], out, in);
+    few_rows_run(m, &p);
+    OK(cudaGetLastError());
+    double *want = (double *)malloc(n * sizeof *want);
+    twin(&w.w, x.x, rows, want);
+    float *got = host<float>(p.y, n), *squares = host<float>(p.next_squares, (size_t)rows * MOST_SQUARES), *next = (float *)malloc(n * 4);
+    uint16_t *bits = host<uint16_t>(p.next_x, n);
+    for (size_t i = 0; i < n; i++) want[i] += h[i];
+    char what[160];
+    snprintf(what, sizeof what, "%s, %d rows, added, %d x %d", storage_names[k->storage], rows, out, in);
+    near(what, distance(got, want, n), k->limit);
+    for (int r = 0; r < rows; r++) {
+        double sum = 0, have = 0;
+        for (int o = 0; o < out; o++) sum += want[r * out + o] * want[r * out + o];
+        for (int i = 0; i < product_squares(&p); i++) have += squares[r * MOST_SQUARES + i];
+        if (!(fabs(have / sum - 1) < 2e-3)) fail_msg("%s: sum of squares of row %d: %g, expected %g", what, r, have, sum);
+    }
+    for (size_t i = 0; i < n; i++) want[i] *= weight[i % out], next[i] = bf16_to_f32(bits[i]);
+    near(what, distance(next, want, n), k->limit + 3e-3);
+    matrix_free(&w);
+    rows_free(&x);
+    free(h), free(weight), free(want), free(got), free(squares), free(bits), free(next);
+    release();
+}
+static void residual(void **) {
+    for (int i = 0; i < 4; i++)
+        for (int rows : {1, 5, 8, 9, 33, 64}) {
+            check_add(&kinds[i], rows, 128, 512);
+            if (!emulated()) check_add(&kinds[i], rows, 2048, 6144), check_add(&kinds[i], rows, 2560, 4096), check_add(&kinds[i], rows, 4096, 12288);
+        }
+}
+
+static void check_silu(const struct storage_kind *k, int rows, int out, int in) {
+    struct matrix g, u;
+    matrix_new(&g, k->storage, out, in, 0, k->nested);
+    matrix_new(&u, k->storage, out, in, 0, k->nested);
+    struct dlinear dg = upload(&g.w), du = upload(&u.w);
+    struct rows_of x = random_rows(rows, in);
+    size_t n = (size_t)rows * out;
+    struct product p = {{&dg}, 1, &du};
+    p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_SILU, p.y = device(NULL, n * 2), p.ldy = out;
+    struct err err = {};
+    if (product_run(m, &p, &err)) fail_msg("%s", err.message);
+    double *a = (double *)malloc(n * sizeof *a), *b = (double *)malloc(n * sizeof *b);
+    twin(&g.w, x.x, rows, a);
+    twin(&u.w, x.x, rows, b);
+    for (size_t i = 0; i < n; i++) a[i] = a[i] / (1 + exp(-a[i])) * b[i];
+    uint16_t *bits = host<uint16_t>(p.y, n);
+    float *got = (float *)malloc(n * 4);
+    for (size_t i = 0; i < n; i++) got[i] = bf16_to_f32(bits[i]);
+    char what[160];
+    snprintf(what, sizeof what, "%s, %d rows, silu, %d x %d", storage_names[k->storage], rows, out, in);
+    near(what, distance(got, a, n), k->limit + 4e-3);
+    matrix_free(&g), matrix_free(&u);
+    rows_free(&x);
+    free(a), free(b), free(bits), free(got);
+    release();
+}
+static void gated(void **) {
+    for (int i = 0; i < 4; i++)
+        for (int rows : {1, 8, 12, 64}) {
+            check_silu(&kinds[i], rows, 96, 512);
+            if (!emulated()) check_silu(&kinds[i], rows, 6144, 2048), check_silu(&kinds[i], rows, 9728, 2560), check_silu(&kinds[i], rows, 12288, 4096);
+        }
+    check_silu(&kinds[1], 3, 20, 100);
+}
+
+/* Quantised activations: values, factors, and products of them. */
+static void quantised(void **) {
+    int rows = 5, in = 512, out = 64;
+    struct matrix w;
+    matrix_new(&w, STORAGE_FP8_BLOCK, out, in, 0, 0);
+    struct dlinear d = upload(&w.w);
+    struct rows_of x = random_rows(rows, in);
+    bf16 *values = (bf16 *)device(NULL, (size_t)rows * in * 2);
+    float *factors = (float *)device(NULL, (size_t)rows * 4 * 4), *factors8 = (float *)device(NULL, 16 * 4 * 4);
+    uint8_t *bytes = (uint8_t *)device(NULL, (size_t)rows * in);
+    quantise_rows(m, x.at, rows, in, values, factors, bytes, factors8);
+    struct product p = {{&d}, 1};
+    p.x = values, p.ldx = in, p.rows = rows, p.out = OUT_F32, p.y = device(NULL, (size_t)rows * out * 4), p.ldy = out, p.factors = factors;
+    struct err err = {};
+    if (product_run(m, &p, &err)) fail_msg("%s", err.message);
+    uint16_t *q = (uint16_t *)malloc((size_t)rows * in * 2), *v = host<uint16_t>(values, (size_t)rows * in);
+    float *f = (float *)malloc((size_t)rows * 16), *have = host<float>(factors, (size_t)rows * 4), *have8 = host<float>(factors8, 64);
+    uint8_t *b = host<uint8_t>(bytes, (size_t)rows * in);
+    for (int r = 0; r < rows; r++) {
+        cpu_ops_c.quantise_e4m3(q + r * in, f + r * 4, x.bits + r * in, in);
+        for (int g = 0; g < 4; g++) {
+            assert_true(fabsf(have[r * 4 + g] / f[r * 4 + g] - 1) < 1e-6f);
+            assert_true(have8[g * 16 + r] == have[r * 4 + g]);
+        }
+        int moved = 0; /* a division rounded the other way may move a value across a boundary */
+        for (int i = 0; i < in; i++) {
+            moved += v[r * in + i] != q[r * in + i];
+            assert_true(e4m3_to_f32(b[r * in + i]) == bf16_to_f32(v[r * in + i]));
+        }
+        assert_true(moved <= 1);
+        for (int i = 0; i < in; i++) x.x[r * in + i] = bf16_to_f32(v[r * in + i]) * have[r * 4 + i / 128];
+    }
+    double *want = (double *)malloc((size_t)rows * out * sizeof *want);
+    twin(&w.w, x.x, rows, want);
+    float *got = host<float>(p.y, (size_t)rows * out);
+    near("product of quantised rows", distance(got, want, (size_t)rows * out), 1e-5);
+    matrix_free(&w);
+    rows_free(&x);
+    free(q), free(v), free(f), free(have), free(have8), free(b), free(want), free(got);
+    release();
+}
+
+/* ---- attention ---- */
+
+struct kv {
+    int heads, kv_heads, n, pages;
+    uint16_t *bits; /* (pages, 2, kv_heads, 32, n) */
+};
+
+static void attend_twin(const struct kv *k, const int32_t *pages, int length, const float *q, double *out) {
+    double *p = (double *)malloc((size_t)length * sizeof *p);
+    for (int h = 0; h < k->heads; h++) {
+        int kv = h / (k->heads / k->kv_heads);
+        double top = -INFINITY, all = 0;
+        auto at = [&](int t, int half) { return k->bits + ((((int64_t)pages[t / 32] * 2 + half) * k->kv_heads + kv) * 32 + t % 32) * k->n; };
+        for (int t = 0; t < length; t++) {
+            p[t] = 0;
+            for (int d = 0; d < k->n; d++) p[t] += (double)q[h * k->n + d] * bf16_to_f32(at(t, 0)[d]);
+            p[t] /= sqrt((double)k->n);
+            if (p[t] > top) top = p[t];
+        }
+        for (int t = 0; t < length; t++) all += p[t] = exp(p[t] - top);
+        for (int d = 0; d < k->n; d++) {
+            double sum = 0;
+            for (int t = 0; t < length; t++) sum += p[t] * bf16_to_f32(at(t, 1)[d]);
+            out[h * k->n + d] = sum / all;
+        }
+    }
+    free(p);
+}
+
+/* rows of given lengths; shared[i]: tokens of page lists in common with the row before. how: 0 items, 1 row by row, 2 a run of one sequence. */
+static void check_attend(int heads, int kv_heads, int n, const int *length, const int *shared, int rows, int how, int splits) {
+    struct kv k = {heads, kv_heads, n, 1};
+    struct drow *row = (struct drow *)calloc((size_t)rows, sizeof *row);
+    int32_t *page = (int32_t *)malloc(sizeof(int32_t) * 20000);
+    int pages = 0;
+    for (int r = 0; r < rows; r++) {
+        row[r].slot = length[r] - 1, row[r].block = how == 2 ? 0 : -1;
+        if (how == 2 && r > 0) {
+            row[r].pages = row[0].pages;
+            continue;
+        }
+        row[r].pages = pages;
+        int need = how == 2 ? (length[rows - 1] + 31) / 32 : (length[r] + 31) / 32;
+        for (int i = 0; i < need; i++) page[pages++] = r > 0 && i < shared[r] / 32 ? page[row[r - 1].pages + i] : k.pages++;
+    }
+    size_t page_values = (size_t)2 * kv_heads * 32 * n;
+    k.bits = (uint16_t *)malloc(k.pages * page_values * 2);
+    for (size_t i = 0; i < k.pages * page_values; i++) k.bits[i] = f32_to_bf16(random_float() * 2);
+    if (how < 2) /* nothing behind a row's end may count */
+        for (int r = 0; r < rows; r++)
+            for (int t = length[r]; t % 32 && (r + 1 == rows || shared[r + 1] <= length[r] / 32 * 32); t++)
+                for (int half = 0; half < 2; half++)
+                    for (int v = 0; v < kv_heads; v++)
+                        memset(k.bits + ((((int64_t)page[row[r].pages + t / 32] * 2 + half) * kv_heads + v) * 32 + t % 32) * n, 0xFF, (size_t)n * 2);
+    struct text_config *t = &m->w.config.text;
+    t->heads = heads, t->kv_heads = kv_heads, t->head_dim = n;
+    m->kv = (char *)device(k.bits, k.pages * page_values * 2), m->page_bytes = page_values * 2, m->layer_stride = (int64_t)page_values;
+    struct rows_of q = random_rows(rows, heads * n);
+    bf16 *out = (bf16 *)device(NULL, (size_t)rows * heads * n * 2);
+    if (how == 0) {
+        m->step_shared = attend_shared(row, rows, page);
+        assert_int_equal(m->step_shared, rows > 1 && shared[1] >= MIN_SHARED_PAGES * 32);
+        size_t at = (STEP_PAGES_AT + (size_t)pages * 4 + 15) / 16 * 16;
+        char *step = (char *)calloc(1, at + MOST_ITEMS * 32);
+        struct step_head *head = (struct step_head *)step;
+        struct attend_item *items = (struct attend_item *)(step + at);
+        int parts;
+        memcpy(step + STEP_ROWS_AT, row, (size_t)rows * sizeof *row);
+        memcpy(step + STEP_PAGES_AT, page, (size_t)pages * 4);
+        head->items_at = (int32_t)at, head->parts_at = (int32_t)(at + MOST_ITEMS * sizeof *items);
+        attend_plan(m, row, rows, page, items, &head->item_count, (struct attend_part *)(items + MOST_ITEMS), &parts);
+        attend_items(m, 0, (const struct step_head *)device(step, at + MOST_ITEMS * 32), q.at, out);
+        free(step);
+    } else if (how == 1) {
+        size_t counters = (size_t)rows * kv_heads * 4;
+        void *c = device(NULL, counters);
+        OK(cudaMemset(c, 0, counters));
+        attend_rows(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), rows, (const int32_t *)device(page, (size_t)pages * 4), q.at, out, splits,
+                    (float *)device(NULL, (size_t)rows * heads * splits * (n + 2) * 4), (unsigned *)c);
+    } else {
+        attend_run(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), 0, rows, (const int32_t *)device(page, (size_t)pages * 4), q.at, out);
+    }
+    OK(cudaGetLastError());
+    uint16_t *bits = host<uint16_t>(out, (size_t)rows * heads * n);
+    double *want = (double *)malloc((size_t)heads * n * sizeof *want);
+    float *got = (float *)malloc((size_t)heads * n * 4);
+    for (int r = 0; r < rows; r++) {
+        attend_twin(&k, page + row[r].pages, length[r], q.x + (int64_t)r * heads * n, want);
+        for (int i = 0; i < heads * n; i++) got[i] = bf16_to_f32(bits[(int64_t)r * heads * n + i]);
+        char what[160];
+        snprintf(what, sizeof what, "attention %d, %d/%d heads of %d, row %d of %d, length %d", how, heads, kv_heads, n, r, rows, length[r]);
+        near(what, distance(got, want, (size_t)heads * n), 5e-3);
+    }
+    free(row), free(page), free(k.bits), free(bits), free(want), free(got);
+    rows_free(&q);
+    release();
+}
+
+static void attention(void **) {
+    int lengths[64], shared[64] = {};
+    int odd[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 129, 300};
+    for (int l : odd) check_attend(4, 2, 128, &l, shared, 1, 0, 1);
+    for (int i = 0; i < 14; i++) lengths[i] = odd[(i * 5) % 14];
+    check_attend(4, 2, 128, lengths, shared, 14, 0, 1);
+    check_attend(8, 2, 128, lengths, shared, 14, 0, 1);
+    check_attend(16, 1, 128, lengths, shared, 3, 0, 1);
+    /* best-of-n: common beginnings of several lengths, then a break */
+    for (int i = 0; i < 12; i++) lengths[i] = 200 + i * 7, shared[i] = i == 0 || i == 7 ? 0 : i == 4 ? 160 : 192;
+    check_attend(4, 2, 128, lengths, shared, 12, 0, 1);
+    check_attend(8, 2, 128, lengths, shared, 12, 0, 1);
+    check_attend(2, 2, 128, lengths, shared, 12, 0, 1);
+    int zero[64] = {};
+    check_attend(4, 2, 32, odd, zero, 14, 1, 1);
+    check_attend(3, 1, 64, odd, zero, 14, 1, 4);
+    check_attend(4, 4, 80, odd, zero, 5, 1, 2);
+    check_attend(4, 2, 128, odd, zero, 14, 1, 3);
+    check_attend(2, 1, 256, odd, zero, 8, 1, 2);
+    int run[150];
+    for (int first : {0, 1, 37, 64}) {
+        for (int i = 0; i < 150; i++) run[i] = first + 1 + i;
+        check_attend(4, 2, 128, run, zero, 90, 2, 1);
+    }
+    check_attend(2, 2, 128, run, zero, 16, 2, 1);
+    if (emulated()) return;
+    for (int i = 0; i < 64; i++) lengths[i] = 1024 + i, shared[i] = i % 8 ? 992 : 0;
+    check_attend(16, 8, 128, lengths, shared, 64, 0, 1);
+    check_attend(32, 8, 128, lengths, shared, 64, 0, 1);
+    check_attend(32, 8, 128, lengths, zero, 9, 0, 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(residual), cmocka_unit_test(gated), cmocka_unit_test(quantised), cmocka_unit_test(attention)};
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
