@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a Qwen3-VL checkpoint with the real names, shapes, dtypes and file layout, and random weights. Needs numpy only.
 
-    python tools/make_checkpoint.py DIR --size tiny|2b|4b|8b --format bf16|fp8|nf4|nf4-plain [--thinking] [--seed N] [--tokenizer DIR]
+    python tools/make_checkpoint.py DIR --size tiny|mini|2b|4b|8b --format bf16|fp8|nf4|nf4-plain [--thinking] [--seed N] [--tokenizer DIR]
 
 For speed and memory measurements and load tests: the numbers in it mean nothing, its shape is that of the Hub's files. The 2B FP8
 file has exactly the published size, 3,468,553,776 bytes (checked). What is known and what is assumed:
@@ -27,6 +27,8 @@ import numpy as np
 SIZES = {
     "tiny": dict(layers=3, hidden=256, heads=4, kv=2, head_dim=64, inter=768, tied=True, sections=[12, 10, 10],
                  v=dict(depth=4, hidden=192, heads=3, inter=768, deep=[0, 1, 2], positions=576)),
+    "mini": dict(layers=2, hidden=512, heads=8, kv=4, head_dim=128, inter=1024, tied=True, sections=[24, 20, 20],
+                 v=dict(depth=2, hidden=128, heads=2, inter=256, deep=[0], positions=576)),
     "2b": dict(layers=28, hidden=2048, heads=16, kv=8, head_dim=128, inter=6144, tied=True, sections=[24, 20, 20],
                v=dict(depth=24, hidden=1024, heads=16, inter=4096, deep=[5, 11, 17], positions=2304)),
     "4b": dict(layers=36, hidden=2560, heads=32, kv=8, head_dim=128, inter=9728, tied=True, sections=[24, 20, 20],
@@ -329,10 +331,10 @@ def main():
     if a.tokenizer:
         shutil.copyfile(os.path.join(a.tokenizer, "tokenizer.json"), os.path.join(a.folder, "tokenizer.json"))
     else:
-        write_tokenizer(a.folder, 1000 if a.size == "tiny" else 151643)
+        write_tokenizer(a.folder, 1000 if a.size in ("tiny", "mini") else 151643)
     with open(os.path.join(a.folder, "tokenizer.json")) as f:
         ids = {t["content"]: t["id"] for t in json.load(f)["added_tokens"]}
-    vocab = 151936 if a.size != "tiny" else (max(ids.values()) + 128) // 128 * 128
+    vocab = 151936 if a.size not in ("tiny", "mini") else (max(ids.values()) + 128) // 128 * 128
     if max(ids.values()) >= vocab:
         sys.exit("the tokenizer has more tokens than the model: %d" % max(ids.values()))
     write_configs(a.folder, c, a.format, a.thinking, vocab, ids)

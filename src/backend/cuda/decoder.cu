@@ -23,11 +23,14 @@ static int check_span(const struct backend_model *m, const struct span *s, struc
     for (int i = 0; i < s->logits_count; i++)
         if (s->logits_rows[i] < (i ? s->logits_rows[i - 1] + 1 : 0) || s->logits_rows[i] >= s->count)
             return err_set(err, ERR_ARGUMENT, "forward: logits of row %d of a span of %d rows (rows must ascend)", s->logits_rows[i], s->count);
+    for (int i = 0; i < s->pick_count; i++)
+        if (s->picks[i].row < (i ? s->picks[i - 1].row + 1 : 0) || s->picks[i].row >= s->count || !cuda_can_pick(m, &s->picks[i]))
+            return err_set(err, ERR_ARGUMENT, "forward: pick of row %d of a span of %d rows (rows must ascend, picks must be such as can_pick allows)", s->picks[i].row, s->count);
     return 0;
 }
 
 /* Rows and page numbers in one piece of memory; free(b->row). */
-static int batch_make(const struct backend_model *m, const struct span *spans, int count, struct batch *b, struct err *err) {
+int batch_make(const struct backend_model *m, const struct span *spans, int count, struct batch *b, struct err *err) {
     int64_t rows = 0, pages = 0;
     for (int i = 0; i < count; i++) {
         int r = check_span(m, &spans[i], err);
@@ -93,9 +96,10 @@ static int choose_kept(struct pass *p, struct err *err) {
     if (!p->keep) return err_set(err, ERR_MEMORY, "out of memory");
     for (int i = 0; i < p->b->count; i++) {
         const struct span *s = &p->b->spans[i];
-        for (int k = 0, j = 0; k < s->count; k++) {
+        for (int k = 0, j = 0, c = 0; k < s->count; k++) {
             bool wanted = s->hidden != NULL;
             if (j < s->logits_count && s->logits_rows[j] == k) wanted = true, j++;
+            if (c < s->pick_count && s->picks[c].row == k) wanted = true, c++;
             if (wanted) p->keep[p->kept++] = at + k;
         }
         at += s->count;
@@ -112,7 +116,7 @@ static int upload(struct pass *p, struct err *err) {
     for (int i = 0; i < b->count; i++)
         if (b->spans[i].visual_row && b->spans[i].levels > p->levels) p->levels = b->spans[i].levels;
     size_t features = (size_t)p->levels * (size_t)b->visual * (size_t)p->hidden * 4;
-    char *host = (char *)pinned_get(m, all + 64 + features, err), *device = (char *)buffer_get(m, BUFFER_ROWS, all + 64, err);
+    char *host = (char *)pinned_get(m, PINNED_BATCH, all + 64 + features, err), *device = (char *)buffer_get(m, BUFFER_ROWS, all + 64, err);
     char *visual = b->visual ? (char *)buffer_get(m, BUFFER_VISUAL, features, err) : NULL;
     if (!host || !device || (b->visual && !visual)) return ERR_MEMORY;
     memcpy(host, b->row, rows);
@@ -234,40 +238,67 @@ static int run_layer(struct pass *p, int n, struct err *err) {
     return cuda_failed(cudaGetLastError(), "a layer", err);
 }
 
-/* What the spans asked for, from the kept rows. */
-static int finish(struct pass *p, struct err *err) {
+/* Hidden states after the exact norm, in fp32. Where a span wants them all its rows are kept. */
+static int read_hidden(struct pass *p, struct err *err) {
     struct backend_model *m = p->m;
-    int64_t vocab = m->w.config.text.vocab, d = p->hidden;
-    norm_rows(m, p->h, m->norm, p->x, p->kept, (int)d);
+    int64_t d = p->hidden;
     for (int i = 0, at = 0, k = 0; i < p->b->count; at += p->b->spans[i++].count) {
         const struct span *s = &p->b->spans[i];
-        int first = k;
-        while (k < p->kept && p->keep[k] < at + s->count) k++;
-        if (s->hidden) { /* all rows of the span are kept; exact norm in fp32 */
-            float *f = (float *)buffer_get(m, BUFFER_PRODUCT, (size_t)(s->count * d) * 4, err);
-            if (!f) return ERR_MEMORY;
-            norm_rows_f32(m, p->h + first * d, m->norm, f, s->count, (int)d);
-            int r = cuda_failed(cudaMemcpyAsync(s->hidden, f, (size_t)(s->count * d) * 4, cudaMemcpyDeviceToHost, m->stream), "reading hidden states", err);
-            if (!r) r = cuda_failed(cudaStreamSynchronize(m->stream), "reading hidden states", err);
-            if (r) return r;
-        }
-        for (int j = 0; j < s->logits_count; j += LOGITS_ROWS) { /* rows that stand side by side: all kept ones, or one by one */
-            int n = s->logits_count - j < LOGITS_ROWS ? s->logits_count - j : LOGITS_ROWS;
-            bool straight = k - first == s->logits_count;
-            for (int e = 0; e < n; e += straight ? n : 1) {
-                int row = straight ? first + j : first + s->logits_rows[j + e], count = straight ? n : 1;
-                float *logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)(count * vocab) * 4, err);
-                if (!logits) return ERR_MEMORY;
-                struct product head = {{&m->head}, 1};
-                head.x = p->x + row * d, head.ldx = d, head.rows = count, head.out = OUT_F32, head.y = logits, head.ldy = vocab;
-                int r = product_run(m, &head, err);
-                if (!r) r = cuda_failed(cudaMemcpyAsync(s->logits + (j + e) * vocab, logits, (size_t)(count * vocab) * 4, cudaMemcpyDeviceToHost, m->stream), "reading logits", err);
-                if (!r) r = cuda_failed(cudaStreamSynchronize(m->stream), "reading logits", err);
-                if (r) return r;
-            }
-        }
+        while (k < p->kept && p->keep[k] < at) k++;
+        if (!s->hidden) continue;
+        float *f = (float *)buffer_get(m, BUFFER_PRODUCT, (size_t)(s->count * d) * 4, err);
+        if (!f) return ERR_MEMORY;
+        norm_rows_f32(m, p->h + k * d, m->norm, f, s->count, (int)d);
+        int r = cuda_failed(cudaMemcpyAsync(s->hidden, f, (size_t)(s->count * d) * 4, cudaMemcpyDeviceToHost, m->stream), "reading hidden states", err);
+        if (!r) r = cuda_failed(cudaStreamSynchronize(m->stream), "reading hidden states", err);
+        if (r) return r;
     }
     return 0;
+}
+
+/* Where row `row` of the batch stands among the kept ones from k0 on; outside of [0, LOGITS_ROWS): not in this chunk. */
+static int place_in_chunk(const struct pass *p, int k0, int row) {
+    for (int k = k0; k < p->kept && k < k0 + LOGITS_ROWS; k++)
+        if (p->keep[k] == row) return k - k0;
+    return -1;
+}
+
+/* Logits of the kept rows [k0, k0 + LOGITS_ROWS), to whoever wants them or a pick from them. */
+static int finish_chunk(struct pass *p, int k0, struct err *err) {
+    struct backend_model *m = p->m;
+    int64_t vocab = m->w.config.text.vocab, d = p->hidden;
+    int rows = p->kept - k0 < LOGITS_ROWS ? p->kept - k0 : LOGITS_ROWS, r = 0, picks = 0;
+    struct pick_place pick[LOGITS_ROWS];
+    float *logits = NULL;
+    for (int i = 0, at = 0; i < p->b->count && !r; at += p->b->spans[i++].count) {
+        const struct span *s = &p->b->spans[i];
+        if (at + s->count <= p->keep[k0] || at > p->keep[k0 + rows - 1] || (!s->logits_count && !s->pick_count)) continue;
+        if (!logits) {
+            if (!(logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)(rows * vocab) * 4, err))) return ERR_MEMORY;
+            struct product head = {{&m->head}, 1};
+            head.x = p->x + k0 * d, head.ldx = d, head.rows = rows, head.out = OUT_F32, head.y = logits, head.ldy = vocab;
+            if ((r = product_run(m, &head, err))) return r;
+        }
+        for (int j = 0; j < s->logits_count && !r; j++) {
+            int row = place_in_chunk(p, k0, at + s->logits_rows[j]);
+            if (row < 0) continue;
+            r = cuda_failed(cudaMemcpyAsync(s->logits + j * vocab, logits + row * vocab, (size_t)vocab * 4, cudaMemcpyDeviceToHost, m->stream), "reading logits", err);
+        }
+        for (int j = 0; j < s->pick_count; j++) {
+            int row = place_in_chunk(p, k0, at + s->picks[j].row);
+            if (row >= 0) pick[picks++] = (struct pick_place){&s->picks[j], &s->picked[j], row};
+        }
+    }
+    if (!r && picks) return picks_run(m, pick, picks, logits, err);
+    int late = cuda_failed(cudaStreamSynchronize(m->stream), "reading logits", r ? NULL : err);
+    return r ? r : late;
+}
+
+static int finish(struct pass *p, struct err *err) {
+    norm_rows(p->m, p->h, p->m->norm, p->x, p->kept, (int)p->hidden);
+    int r = read_hidden(p, err);
+    for (int k = 0; k < p->kept && !r; k += LOGITS_ROWS) r = finish_chunk(p, k, err);
+    return r;
 }
 
 static int run_batch(struct backend_model *m, const struct batch *b, struct err *err) {

@@ -76,14 +76,15 @@ void *buffer_get(struct backend_model *m, int which, size_t bytes, struct err *e
     return b->data;
 }
 
-void *pinned_get(struct backend_model *m, size_t bytes, struct err *err) {
-    if (m->pinned_bytes >= bytes) return m->pinned;
+void *pinned_get(struct backend_model *m, int which, size_t bytes, struct err *err) {
+    struct device_buffer *b = &m->pinned[which];
+    if (b->bytes >= bytes) return b->data;
     size_t want = bytes + bytes / 4;
-    if (m->pinned) cudaFreeHost(m->pinned);
-    m->pinned = NULL, m->pinned_bytes = 0;
-    if (cuda_failed(cudaHostAlloc(&m->pinned, want, cudaHostAllocDefault), "pinned memory", err)) return m->pinned = NULL;
-    m->pinned_bytes = want;
-    return m->pinned;
+    if (b->data) cudaFreeHost(b->data);
+    b->data = NULL, b->bytes = 0;
+    if (cuda_failed(cudaHostAlloc(&b->data, want, cudaHostAllocDefault), "pinned memory", err)) return b->data = NULL;
+    b->bytes = want;
+    return b->data;
 }
 
 void cuda_unload(struct backend_model *m) {
@@ -94,7 +95,8 @@ void cuda_unload(struct backend_model *m) {
     for (int i = 0; i < BUFFER_COUNT; i++) cudaFree(m->buffer[i].data);
     cudaFree(m->kv);
     cudaFree(m->weights);
-    if (m->pinned) cudaFreeHost(m->pinned);
+    for (int i = 0; i < PINNED_COUNT; i++)
+        if (m->pinned[i].data) cudaFreeHost(m->pinned[i].data);
     lt_close(m->lt);
     if (m->copy_stream) cudaStreamDestroy(m->copy_stream);
     if (m->stream) cudaStreamDestroy(m->stream);
@@ -173,5 +175,6 @@ void cuda_describe(const struct backend_model *m, struct backend_info *out) {
     out->kernels = m->kernels;
     out->threads = 1;
     out->pages = m->capacity;
+    out->own_memory = true;
     model_weights_describe(&m->w, out);
 }

@@ -64,3 +64,15 @@ int cuda_page_import(struct backend_model *m, int32_t page, const void *in, stru
     if (!r) r = cuda_failed(cudaMemcpyAsync(page_at(m, page), in, m->page_bytes, cudaMemcpyHostToDevice, m->copy_stream), "writing a KV page", err);
     return r ? r : cuda_failed(cudaStreamSynchronize(m->copy_stream), "writing a KV page", err);
 }
+
+void *cuda_host_alloc(struct backend_model *m, size_t bytes) {
+    void *p = NULL;
+    cudaSetDevice(m->device);
+    if (cudaHostAlloc(&p, bytes, cudaHostAllocDefault)) cudaGetLastError();
+    return p;
+}
+
+void cuda_host_free(struct backend_model *m, void *memory) {
+    (void)m;
+    if (memory) cudaFreeHost(memory);
+}

@@ -62,7 +62,8 @@ struct device_buffer {
     size_t bytes;
 };
 enum { BUFFER_ROWS, BUFFER_HIDDEN, BUFFER_NORMED, BUFFER_QKV, BUFFER_QUERIES, BUFFER_ATTENDED, BUFFER_WIDE, BUFFER_PRODUCT, BUFFER_LOGITS, BUFFER_UNPACKED,
-       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_COUNT };
+       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_COUNT };
+enum { PINNED_BATCH, PINNED_PICKS, PINNED_COUNT };
 
 struct lt; /* cublasLt, loaded at run time; NULL: own kernels serve large products too */
 
@@ -102,9 +103,7 @@ struct backend_model {
     int32_t free_count, used_high, capacity;
 
     struct device_buffer buffer[BUFFER_COUNT];
-    void *pinned; /* host side of uploads and of results */
-    size_t pinned_bytes;
-    void *page_staging; /* pinned, one page */
+    struct device_buffer pinned[PINNED_COUNT]; /* host side of uploads and of results */
 
     /* Decode steps (step.cu). */
     bool few_fit;                /* every product of the decoder has a kernel for few rows */
@@ -124,7 +123,7 @@ struct backend_model {
 int cuda_failed(cudaError_t e, const char *what, struct err *err);
 /* Device memory that grows; earlier content is lost and captured graphs with it. NULL with err filled. */
 void *buffer_get(struct backend_model *m, int which, size_t bytes, struct err *err);
-void *pinned_get(struct backend_model *m, size_t bytes, struct err *err);
+void *pinned_get(struct backend_model *m, int which, size_t bytes, struct err *err);
 
 /* ---- linear.cu ---- */
 
@@ -225,6 +224,21 @@ bool step_products_fit(const struct backend_model *m);
 /* A decode step: up to FEW_ROWS rows, none with image features, nobody wants hidden states. */
 bool step_fit(const struct backend_model *m, const struct batch *b);
 int step_run(struct backend_model *m, const struct batch *b, struct err *err);
+/* Milliseconds of a step's graph, or of some of its kernels alone (the benchmark asks). */
+enum { STEP_EMBED = 1, STEP_QKV = 2, STEP_HEADS = 4, STEP_ATTEND = 8, STEP_O = 16, STEP_UP = 32, STEP_DOWN = 64, STEP_HEAD = 128, STEP_ALL = 255 };
+int step_time(struct backend_model *m, const struct batch *b, unsigned parts, int repeats, float *ms, struct err *err);
+int batch_make(const struct backend_model *m, const struct span *spans, int count, struct batch *b, struct err *err); /* free(b->row) */
+
+/* ---- pick.cu ---- */
+
+struct pick_place {
+    const struct pick *pick;
+    struct picked *out;
+    int row; /* of the logits */
+};
+/* Waits for the device. Changes the logits where biases and penalties say so. */
+int picks_run(struct backend_model *m, const struct pick_place *list, int count, float *logits, struct err *err);
+
 void graphs_drop(struct backend_model *m);
 
 /* ---- pages.cu ---- */

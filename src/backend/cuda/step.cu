@@ -11,6 +11,7 @@
 struct step {
     struct backend_model *m;
     int rows;
+    unsigned parts; /* STEP_...: what is launched */
     const struct step_head *head;
     const struct drow *row;
     const int32_t *page;
@@ -18,7 +19,7 @@ struct step {
     bf16 *x, *q, *attended, *wide;
 };
 
-static void few_or_each(struct backend_model *m, const struct product *p, bool run, bool *fit) {
+static void few_or_each(struct backend_model *m, const struct product *p, unsigned run, bool *fit) {
     if (few_rows_fit(p)) {
         if (run) few_rows_run(m, p);
         return;
@@ -32,40 +33,41 @@ static void few_or_each(struct backend_model *m, const struct product *p, bool r
     }
 }
 
-/* Launches every kernel of the step, or (run false) only asks whether there is one for each product. */
-static bool step_launch(const struct step *s, bool run) {
+/* Launches the kernels of the step; with no parts only asks whether there is one for each product. */
+static bool step_launch(const struct step *s) {
     struct backend_model *m = s->m;
     const struct text_config *t = &m->w.config.text;
     int64_t d = t->hidden, q = (int64_t)t->heads * t->head_dim, k = (int64_t)t->kv_heads * t->head_dim;
     int rows = s->rows, squares = 1;
     bool fit = true;
-    if (run) embed_rows(m, s->row, rows, NULL, s->h, m->layers[0].input_norm, s->x, s->squares[0]);
+    unsigned run = s->parts;
+    if (run & STEP_EMBED) embed_rows(m, s->row, rows, NULL, s->h, m->layers[0].input_norm, s->x, s->squares[0]);
     for (int n = 0; n < t->layers; n++) {
         const struct dlayer *l = &m->layers[n];
         struct product qkv = {{&l->q, &l->k, &l->v}, 3};
         qkv.x = s->x, qkv.ldx = d, qkv.rows = rows, qkv.out = OUT_F32, qkv.y = s->qkv, qkv.ldy = q + 2 * k;
         qkv.squares = s->squares[0], qkv.squares_count = squares, qkv.norm_n = (int)d;
-        few_or_each(m, &qkv, run, &fit);
-        if (run) heads_rows(m, l, n, s->row, rows, s->page, s->qkv, s->q);
-        if (run) attend_items(m, n, s->head, s->q, s->attended);
+        few_or_each(m, &qkv, run & STEP_QKV, &fit);
+        if (run & STEP_HEADS) heads_rows(m, l, n, s->row, rows, s->page, s->qkv, s->q);
+        if (run & STEP_ATTEND) attend_items(m, n, s->head, s->q, s->attended);
         struct product o = {{&l->o}, 1};
         o.x = s->attended, o.ldx = q, o.rows = rows, o.out = OUT_ADD, o.y = s->h, o.ldy = d;
         o.next_weight = l->post_norm, o.next_x = s->x, o.next_squares = s->squares[1];
-        few_or_each(m, &o, run, &fit);
+        few_or_each(m, &o, run & STEP_O, &fit);
         struct product up = {{&l->gate}, 1, &l->up};
         up.x = s->x, up.ldx = d, up.rows = rows, up.out = OUT_SILU, up.y = s->wide, up.ldy = l->gate.out;
         up.squares = s->squares[1], up.squares_count = product_squares(&o), up.norm_n = (int)d;
-        few_or_each(m, &up, run, &fit);
+        few_or_each(m, &up, run & STEP_UP, &fit);
         struct product down = {{&l->down}, 1};
         down.x = s->wide, down.ldx = l->gate.out, down.rows = rows, down.out = OUT_ADD, down.y = s->h, down.ldy = d;
         down.next_weight = n + 1 < t->layers ? m->layers[n + 1].input_norm : m->norm, down.next_x = s->x, down.next_squares = s->squares[0];
-        few_or_each(m, &down, run, &fit);
+        few_or_each(m, &down, run & STEP_DOWN, &fit);
         squares = product_squares(&down);
     }
     struct product head = {{&m->head}, 1};
     head.x = s->x, head.ldx = d, head.rows = rows, head.out = OUT_F32, head.y = s->logits, head.ldy = t->vocab;
     head.squares = s->squares[0], head.squares_count = squares, head.norm_n = (int)d;
-    few_or_each(m, &head, run, &fit);
+    few_or_each(m, &head, run & STEP_HEAD, &fit);
     return fit;
 }
 
@@ -73,7 +75,7 @@ bool step_products_fit(const struct backend_model *m) {
     struct step s = {(struct backend_model *)m};
     if (!attend_few_fit(m)) return false;
     for (s.rows = 1; s.rows <= FEW_ROWS; s.rows += FEW_ROWS - 1)
-        if (!step_launch(&s, false)) return false;
+        if (!step_launch(&s)) return false;
     return true;
 }
 
@@ -130,7 +132,7 @@ static int capture(struct step *s, cudaGraphExec_t *exec, struct err *err) {
     cudaGraph_t graph = NULL;
     int r = cuda_failed(cudaStreamBeginCapture(s->m->stream, cudaStreamCaptureModeThreadLocal), "capturing a step", err);
     if (r) return r;
-    step_launch(s, true);
+    step_launch(s);
     r = cuda_failed(cudaStreamEndCapture(s->m->stream, &graph), "capturing a step", err);
     if (!r) r = cuda_failed(cudaGetLastError(), "capturing a step", err);
     if (!r) r = cuda_failed(cudaGraphInstantiate(exec, graph, 0), "a step's graph", err);
@@ -149,19 +151,52 @@ static int read_logits(const struct step *s, const struct batch *b, struct err *
     return r;
 }
 
-int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
-    struct step s = {m, b->rows};
+/* Buffers and the upload of what changes. */
+static int begin(struct step *s, const struct batch *b, struct err *err) {
+    struct backend_model *m = s->m;
     size_t most = STEP_PAGES_AT + (size_t)b->pages * 4 + 16 + (size_t)MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part));
-    char *host = (char *)pinned_get(m, most, err);
+    char *host = (char *)pinned_get(m, PINNED_BATCH, most, err);
     if (!host) return ERR_MEMORY;
     m->step_shared = attend_shared(b->row, b->rows, b->page);
     size_t bytes = fill(m, b, host);
-    int r = reserve(&s, most, err);
-    if (!r) r = cuda_failed(cudaMemcpyAsync((void *)s.head, host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading a step", err);
+    int r = reserve(s, most, err);
+    return r ? r : cuda_failed(cudaMemcpyAsync((void *)s->head, host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading a step", err);
+}
+
+int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
+    struct step s = {m, b->rows, STEP_ALL};
+    int r = begin(&s, b, err);
     cudaGraphExec_t *exec = &m->graphs[b->rows][m->step_shared];
     if (!r && !*exec) r = capture(&s, exec, err);
     if (!r) r = cuda_failed(cudaGraphLaunch(*exec, m->stream), "a decode step", err);
     if (!r) r = read_logits(&s, b, err);
+    struct pick_place picks[FEW_ROWS];
+    int count = 0, at = 0;
+    for (int i = 0; i < b->count; at += b->spans[i++].count)
+        for (int k = 0; k < b->spans[i].pick_count; k++) picks[count++] = (struct pick_place){&b->spans[i].picks[k], &b->spans[i].picked[k], at + b->spans[i].picks[k].row};
+    if (!r && count) return picks_run(m, picks, count, s.logits, err);
     int late = cuda_failed(cudaStreamSynchronize(m->stream), "a decode step", r ? NULL : err);
+    return r ? r : late;
+}
+
+int step_time(struct backend_model *m, const struct batch *b, unsigned parts, int repeats, float *ms, struct err *err) {
+    struct step s = {m, b->rows, parts};
+    cudaGraphExec_t exec = NULL;
+    cudaEvent_t from = NULL, to = NULL;
+    int r = begin(&s, b, err);
+    if (!r) r = capture(&s, &exec, err);
+    if (!r) r = cuda_failed(cudaEventCreate(&from), "an event", err);
+    if (!r) r = cuda_failed(cudaEventCreate(&to), "an event", err);
+    for (int i = -2; i < repeats && !r; i++) { /* two to warm up */
+        if (i == 0) cudaEventRecord(from, m->stream);
+        r = cuda_failed(cudaGraphLaunch(exec, m->stream), "a decode step", err);
+    }
+    if (!r) r = cuda_failed(cudaEventRecord(to, m->stream), "an event", err);
+    int late = cuda_failed(cudaStreamSynchronize(m->stream), "a decode step", r ? NULL : err);
+    if (!r && !late) r = cuda_failed(cudaEventElapsedTime(ms, from, to), "an event", err);
+    *ms /= (float)repeats;
+    if (from) cudaEventDestroy(from);
+    if (to) cudaEventDestroy(to);
+    if (exec) cudaGraphExecDestroy(exec);
     return r ? r : late;
 }

@@ -99,7 +99,7 @@ static int begin(struct tower *w, const struct patches *p, struct err *err) {
     w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, group * n / (size_t)v->heads * 4, err);
     w->features = (float *)buffer_get(m, BUFFER_VISUAL, features, err);
     float *pixels = (float *)buffer_get(m, BUFFER_PIXELS, rows * width * 6, err);
-    float *host = (float *)pinned_get(m, rows * width * 4 > features ? rows * width * 4 : features, err);
+    float *host = (float *)pinned_get(m, PINNED_BATCH, rows * width * 4 > features ? rows * width * 4 : features, err);
     if (!w->h || !w->qkv || !w->x || !w->wide || !w->rotary || !w->features || !pixels || !host) return ERR_MEMORY;
     bf16 *rounded = (bf16 *)(pixels + rows * width);
     memcpy(host, p->values, rows * width * 4);
@@ -126,9 +126,9 @@ static int run_tower(struct tower *w, const struct patches *p, float *values, si
     }
     if (!r) r = run_merger(w, &m->merger, w->features, err);
     size_t bytes = (size_t)(1 + v->deepstack_count) * level_bytes;
-    if (!r) r = cuda_failed(cudaMemcpyAsync(m->pinned, w->features, bytes, cudaMemcpyDeviceToHost, m->stream), "reading image features", err);
+    if (!r) r = cuda_failed(cudaMemcpyAsync(m->pinned[PINNED_BATCH].data, w->features, bytes, cudaMemcpyDeviceToHost, m->stream), "reading image features", err);
     int late = cuda_failed(cudaStreamSynchronize(m->stream), "encoding an image", r ? NULL : err);
-    if (!r && !late) memcpy(values, m->pinned, bytes);
+    if (!r && !late) memcpy(values, m->pinned[PINNED_BATCH].data, bytes);
     return r ? r : late;
 }
 
