@@ -13,7 +13,7 @@ lib_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(ENGINE_ROOMS),$
 app_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(GAME_ROOMS) app,$(wildcard src/$(r)/*.c))))
 ifdef ENGINE_ONLY
 app_objs := $(patsubst %,$(BUILD)/obj/src/app/%.o,main cmd_bench cmd_chat cmd_score cmd_tokenize cmd_serve model_options) \
-            $(patsubst %.c,$(BUILD)/obj/%.o,src/agent/home.c $(wildcard src/bench/*.c) $(filter-out src/serve/dash_%,$(wildcard src/serve/*.c)))
+            $(patsubst %.c,$(BUILD)/obj/%.o,src/agent/home.c $(wildcard src/bench/*.c) $(filter-out src/serve/dash%,$(wildcard src/serve/*.c)))
 endif
 tests := $(patsubst tests/%,$(BUILD)/tests/%,$(sort $(basename $(wildcard tests/test_*.c tests/test_*.cu))))
 
