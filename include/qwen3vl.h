@@ -42,6 +42,8 @@ struct qvl_options {
     const char *fp8_activations; /* "bf16" (default) or "e4m3" */
     bool pillow_resize;      /* Pillow's resampler instead of torchvision's */
 
+    bool encode_ahead;       /* a thread of the model encodes pictures as soon as a message holds them */
+
     /* The prefix cache below the device (docs/prefix-cache.md). Host memory is a level of its own only where the device has
      * memory of its own. */
     size_t host_bytes;       /* pages kept in (pinned) host memory; 0: none; without effect on the CPU */
@@ -162,7 +164,7 @@ int qvl_session_new(struct qvl_model *model, struct qvl_session **out, struct er
 void qvl_session_free(struct qvl_session *s);
 /* A copy that shares every page of what was computed. */
 int qvl_session_fork(const struct qvl_session *s, struct qvl_session **out, struct err *err);
-/* Appends a message. Images are encoded when they are first needed. */
+/* Appends a message. Images are encoded when they are first needed, or from now on (encode_ahead). */
 int qvl_session_message(struct qvl_session *s, enum qvl_role role, const struct qvl_part *parts, int count, struct err *err);
 /* Appends raw text outside any template (special: parse control tokens); for scoring and completion. */
 int qvl_session_raw(struct qvl_session *s, const char *text, size_t n, bool special, struct err *err);

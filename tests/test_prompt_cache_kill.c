@@ -166,7 +166,8 @@ static void killed(void **state) {
         close(c.out);
         t.written += count;
         idle = count ? 0 : idle + 1;
-        if (idle == 8 && moment < 4000000) moment *= 2, idle = 0; /* the machine has become busier */
+        if (idle == 8 && moment < 4000000) moment *= 2, idle = 0; /* the machine has become busier ... */
+        if (count > 3) moment -= moment / 4; /* ... or idler */
         check(&f, want, written, (int)(count < 6 ? count : 6), budget, &t);
     }
     fprintf(stderr, "%ld kills, %ld of them in the middle of a write; %ld conversations written, %ld answers compared: all right\n",

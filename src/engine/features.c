@@ -9,14 +9,16 @@ struct feature_entry {
     struct vision_features features; /* first: features_put is handed its address */
     struct hash128 key;
     size_t bytes;
-    int users;
+    int users;               /* whoever encodes it, waits for it or uses it */
+    bool ready, failed;      /* neither: being encoded */
     struct feature_entry *newer, *older;
 };
 
 /* ---- pictures ---- */
 
-static struct hash128 visual_hash(const struct visual *v) {
-    struct hash128 h = {(uint64_t)v->frame_count, v->video};
+static struct hash128 visual_hash(const struct qvl_model *m, const struct visual *v) {
+    const int32_t prepared[] = {v->frame_count, v->video, v->grid_t, v->grid_h, v->grid_w, (int32_t)m->resampler};
+    struct hash128 h = hash_bytes(prepared, sizeof prepared, 2);
     for (int i = 0; i < v->frame_count; i++) {
         const struct image *im = &v->frames[i];
         struct hash128 parts[3] = {h, {(uint64_t)im->width, (uint64_t)im->height},
@@ -63,7 +65,7 @@ int visual_new(struct qvl_model *m, struct image *frames, int count, bool video,
         visual_drop(v);
         return r;
     }
-    v->hash = visual_hash(v);
+    v->hash = visual_hash(m, v);
     *out = v;
     return 0;
 }
@@ -132,38 +134,70 @@ static int encode(struct qvl_model *m, const struct visual *v, struct vision_fea
     return r;
 }
 
+bool features_known(struct qvl_model *m, const struct visual *v) {
+    pthread_mutex_lock(&m->lock);
+    bool known = find(&m->features, v->hash) != NULL;
+    pthread_mutex_unlock(&m->lock);
+    return known;
+}
+
+/* Gives up one use of an entry that failed; it is in the list no more. The lock is held. */
+static void leave_failed(struct feature_entry *e) {
+    if (--e->users == 0) free(e);
+}
+
+/* The entry, held, once it is ready: in the cache, or encoded by another thread while this one waits. NULL: neither. Called with the
+ * lock held. */
+static struct feature_entry *wait_for(struct qvl_model *m, const struct visual *v) {
+    for (struct feature_entry *e; (e = find(&m->features, v->hash));) {
+        e->users++;
+        while (!e->ready && !e->failed) pthread_cond_wait(&m->idle, &m->lock);
+        if (e->ready) return e;
+        leave_failed(e);
+    }
+    return NULL;
+}
+
+static int encode_entry(struct qvl_model *m, const struct visual *v, struct feature_entry *e, double *seconds, struct err *err) {
+    double start = clock_seconds();
+    int r = encode(m, v, &e->features, err);
+    *seconds += clock_seconds() - start;
+    pthread_mutex_lock(&m->lock);
+    if (r) {
+        e->failed = true;
+        unlink_entry(&m->features, e);
+        leave_failed(e);
+    } else {
+        e->ready = true;
+        e->bytes = (size_t)e->features.levels * (size_t)e->features.tokens * (size_t)m->config->text.hidden * sizeof(float);
+        m->features.bytes += e->bytes;
+        m->features.encoded++;
+        features_trim(&m->features);
+    }
+    pthread_cond_broadcast(&m->idle);
+    pthread_mutex_unlock(&m->lock);
+    return r;
+}
+
 int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds,
                  struct err *err) {
-    pthread_mutex_lock(&m->lock);
-    struct feature_entry *e = find(&m->features, v->hash);
-    if (e) {
-        e->users++;
-        m->features.reused++;
-        pthread_mutex_unlock(&m->lock);
-        *out = &e->features;
-        return 0;
-    }
-    pthread_mutex_unlock(&m->lock);
     double start = clock_seconds();
-    e = calloc(1, sizeof *e);
-    if (!e) return err_set(err, ERR_MEMORY, "out of memory for a picture");
-    int r = encode(m, v, &e->features, err);
-    if (r) {
-        free(e);
-        return r;
-    }
-    *seconds += clock_seconds() - start;
-    e->key = v->hash;
-    e->users = 1;
-    e->bytes = (size_t)e->features.levels * (size_t)e->features.tokens * (size_t)m->config->text.hidden * sizeof(float);
     pthread_mutex_lock(&m->lock);
-    link_newest(&m->features, e); /* another thread may have encoded the same: two equal entries, the older fades away */
-    m->features.bytes += e->bytes;
-    m->features.encoded++;
-    features_trim(&m->features);
+    bool waits = find(&m->features, v->hash) && !m->features.newest->ready;
+    struct feature_entry *e = wait_for(m, v);
+    if (e) {
+        m->features.reused++;
+        if (waits) *seconds += clock_seconds() - start;
+    } else if ((e = calloc(1, sizeof *e))) {
+        e->key = v->hash;
+        e->users = 1;
+        link_newest(&m->features, e);
+    }
     pthread_mutex_unlock(&m->lock);
-    *out = &e->features;
-    return 0;
+    if (!e) return err_set(err, ERR_MEMORY, "out of memory for a picture");
+    int r = e->ready ? 0 : encode_entry(m, v, e, seconds, err);
+    if (!r) *out = &e->features;
+    return r;
 }
 
 void features_put(struct qvl_model *m, const struct vision_features *f) {

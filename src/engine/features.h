@@ -1,7 +1,9 @@
-/* Encoded pictures by content: the same picture is not encoded twice while its features are within the budget. Callers hold
- * the model's lock, but not while a picture is encoded. */
+/* Encoded pictures by content and preparation: the same picture is not encoded twice while its features are within the budget, nor
+ * by two threads at once. The cache is guarded by the model's lock, which is not held while a picture is encoded. */
 #ifndef ENGINE_FEATURES_H
 #define ENGINE_FEATURES_H
+
+#include <pthread.h>
 
 #include "engine/hash.h"
 #include "vision/image.h"
@@ -34,12 +36,28 @@ struct feature_cache {
     int64_t encoded, reused;
 };
 
-/* The features of v, encoding it when necessary; hold until features_put. seconds is increased by the time spent encoding. */
+/* encode_ahead.c: a thread that encodes pictures as soon as a message holds them, so that the caller's own work up to the first
+ * pass goes on meanwhile. Guarded by the model's lock. */
+enum { ENCODE_AHEAD = 16 };
+struct encode_ahead {
+    struct visual *queue[ENCODE_AHEAD]; /* held */
+    int count;
+    bool running, stop;
+    pthread_t thread;
+    pthread_cond_t work;
+};
+int encode_ahead_open(struct qvl_model *m, struct err *err);
+/* Never waits; a full queue leaves the picture to whoever needs it. */
+void encode_ahead_add(struct qvl_model *m, struct visual *v);
+void encode_ahead_close(struct qvl_model *m);
+
+/* The features of v, encoding it when necessary (or waiting for a thread that does); hold until features_put. seconds is increased by the time spent encoding. */
 int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds,
                  struct err *err);
 void features_put(struct qvl_model *m, const struct vision_features *f);
 /* Drops the oldest that nobody uses until the rest is within the limit. */
 void features_trim(struct feature_cache *c);
+bool features_known(struct qvl_model *m, const struct visual *v); /* encoded, or being encoded */
 void features_free(struct feature_cache *c);
 
 #endif

@@ -117,6 +117,7 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     make_identity(m, o);
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
     r = kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20), err);
+    if (!r && o->encode_ahead) r = encode_ahead_open(m, err);
     return r ? r : spill_open(m, o, err);
 }
 
@@ -162,6 +163,7 @@ int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_m
 
 void qvl_unload(struct qvl_model *m) {
     if (!m) return;
+    encode_ahead_close(m);
     spill_close(m);
     grammars_free(m);
     features_free(&m->features);

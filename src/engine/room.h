@@ -58,6 +58,7 @@ struct qvl_model {
     struct kv_store kv;
     struct spill *spill;      /* the cache's levels below the device (spill.h), or NULL */
     struct feature_cache features;
+    struct encode_ahead ahead;
     struct cached_grammar grammars[GRAMMARS_KEPT];
     uint64_t grammar_clock;
     int sessions;

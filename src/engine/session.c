@@ -133,12 +133,17 @@ static int video_part(struct qvl_model *m, const struct qvl_part *p, struct visu
     return r;
 }
 
-static int visual_part(struct qvl_model *m, const struct qvl_part *p, struct visual **out, struct err *err) {
+static int picture_part(struct qvl_model *m, const struct qvl_part *p, struct visual **out, struct err *err) {
     struct image image = {0};
-    if (p->frames) return video_part(m, p, out, err);
     int r = p->rgb ? copy_frame(p->rgb, p->width, p->height, &image, err)
                    : image_decode(p->encoded, p->encoded_bytes, image_max_pixels, &image, err);
     return r ? r : visual_new(m, &image, 1, false, 0, out, err);
+}
+
+static int visual_part(struct qvl_model *m, const struct qvl_part *p, struct visual **out, struct err *err) {
+    int r = p->frames ? video_part(m, p, out, err) : picture_part(m, p, out, err);
+    if (!r) encode_ahead_add(m, *out);
+    return r;
 }
 
 int qvl_session_message(struct qvl_session *s, enum qvl_role role, const struct qvl_part *parts, int count, struct err *err) {
