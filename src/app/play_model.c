@@ -18,7 +18,7 @@ static int load_checkpoint(const struct play_options *o, struct play_model *m, s
     } else if (stat(home_file(HOME_MODEL, m->folder, sizeof m->folder), &s) || !S_ISDIR(s.st_mode)) {
         return err_set(err, ERR_MISSING, "%s: no such folder; the bundled checkpoint is missing (PMD_HOME names the project's folder)", m->folder);
     }
-    struct qvl_options options = {.device = o->device, .threads = o->threads};
+    struct qvl_options options = {.device = o->device, .threads = o->threads, .cache_dir = o->kv_cache};
     return qvl_load(m->folder, &options, &m->engine, err);
 }
 

@@ -44,6 +44,8 @@ static const char help[] =
     "  --no-picture HOW    a control: `blank` shows the model a black picture, `other` that of another dungeon. If it still plays as\n"
     "                      well, it does not look\n"
     "  --device D          auto (default), cpu, cuda       --threads N   for the model (default: one per core)\n"
+    "  --kv-cache DIR      keep computed prompts on disk (docs/prefix-cache.md; up to 8 GB, 32 GB a day); default: none, since what a\n"
+    "                      game shows seldom comes back\n"
     "what is played\n"
     "  --rom FILE          default rom/tinywoods/tinywoods.gba; the real game: Pokemon Mystery Dungeon Red Rescue Team (USA), your own copy\n"
     "  --seed S            of the first dungeon (default 1000000, the first of the 200 test seeds); the next episodes take S+1, S+2 ...\n"
@@ -55,7 +57,7 @@ static const char help[] =
     "  --json              one JSON object on standard output, a progress bar with the remaining time on standard error\n"
     "  --record DIR        record the run in DIR instead of runs/<time>;  --no-record  record nothing. Several games: a run for each in it\n"
     "  --resume RUN        go on with a run that was stopped or killed, with the arguments it was begun with; at most the step it was in is\n"
-    "                      lost. With it: --json, --speed, --dashboard, --device, --threads, --rom, --server and its options\n"
+    "                      lost. With it: --json, --speed, --dashboard, --device, --kv-cache, --threads, --rom, --server and its options\n"
     "  --video FILE.mp4    a film of the game (needs ffmpeg)\n"
     "  --dashboard         a page for the browser, printed at the start: http://127.0.0.1:8717/ or the next free port. In a terminal it\n"
     "                      is there by itself; asked for elsewhere, the games are played at --speed.  --no-dashboard  none;  --dashboard-port N  on this\n"
@@ -112,11 +114,11 @@ static int choose_backend(struct play_options *o, const char *flag) {
     return 0;
 }
 
-enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD,
+enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, KV_CACHE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD,
        VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, ACT, SKILLS, WITHOUT, HELP };
 static const struct option options[] = {
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
-    {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
+    {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"kv-cache", 1, NULL, KV_CACHE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
     {"seed", 1, NULL, SEED}, {"episodes", 1, NULL, EPISODES}, {"max-decisions", 1, NULL, DECISIONS}, {"jobs", 1, NULL, JOBS}, {"games", 1, NULL, JOBS},
     {"best-of", 1, NULL, BEST_OF}, {"vote", 1, NULL, VOTE}, {"think-tokens", 1, NULL, THINK_TOKENS}, {"resume", 1, NULL, RESUME},
    
@@ -128,7 +130,7 @@ static const struct option options[] = {
 
 /* What may be different when a run goes on: how it is shown and where it is computed. */
 static bool may_change(int c) {
-    static const int those[] = {JSON, SPEED, DEVICE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, RESUME, HELP, 'h', '?'};
+    static const int those[] = {JSON, SPEED, DEVICE, KV_CACHE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, RESUME, HELP, 'h', '?'};
     for (size_t i = 0; i < sizeof those / sizeof *those; i++) {
         if (those[i] == c) return true;
     }
@@ -239,6 +241,7 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
         case MODEL: o->model = optarg; break;
         case PROMPT: o->prompt = optarg; break;
         case DEVICE: o->device = optarg; break;
+        case KV_CACHE: o->kv_cache = optarg; break;
         case ROM: o->rom = optarg; break;
         case JSON: o->json = true; break;
         case RECORD: o->record = optarg; break;

@@ -29,7 +29,7 @@ struct play_options {
     struct buf arguments;      /* as given, a JSON array: for run.json */
     struct run_set past;       /* of resume: holds the strings of its arguments */
     const char *resume;        /* folder of the run to go on with */
-    const char *skills, *model, *rom, *prompt, *video, *record, *device, *server, *mock_script; /* NULL: the default */
+    const char *skills, *model, *rom, *prompt, *video, *record, *device, *kv_cache, *server, *mock_script; /* NULL: the default */
 };
 /* With --resume the arguments on record are taken, and those given now may change only how it is shown and where it is computed.
  * 0: play; 1: help was printed; 2: wrong usage (said on stderr). */

@@ -70,8 +70,12 @@ static void drop_entry(struct host_pages *h, struct host_entry *e) {
     free(e);
 }
 
-void host_pages_free(struct host_pages *h) {
+void host_pages_forget(struct host_pages *h) {
     while (h->oldest) drop_entry(h, h->oldest);
+}
+
+void host_pages_free(struct host_pages *h) {
+    host_pages_forget(h);
     free(h->buckets);
     *h = (struct host_pages){0};
 }

@@ -34,6 +34,8 @@ struct host_pages {
 int host_pages_init(struct host_pages *h, const struct backend *backend, struct backend_model *device, int vocab, size_t limit,
                     struct err *err);
 void host_pages_free(struct host_pages *h);
+/* Drops every entry (blobs in use stay with their users). */
+void host_pages_forget(struct host_pages *h);
 
 /* Memory for a page with one reference, pinned where the backend offers that; NULL when the level is off or memory is short. */
 struct host_blob *host_blob_new(const struct host_pages *h);

@@ -231,6 +231,7 @@ int qvl_check_schema(struct qvl_model *m, const char *schema, struct err *err) {
 void qvl_model_forget(struct qvl_model *m) {
     pthread_mutex_lock(&m->lock);
     kv_forget(&m->kv);
+    if (m->spill) host_pages_forget(&m->spill->host);
     size_t limit = m->features.limit;
     m->features.limit = 0;
     features_trim(&m->features);
