@@ -195,7 +195,7 @@ static void products(void **) {
     static const int real[][3] = {{2048, 1024, 2048}, {4096, 1024, 2560}, {4096, 1024, 4096}, {2560, 2560, 9728}, {2048, 2048, 6144}, {4096, 4096, 12288}};
     for (int i = 0; i < 3; i++)
         for (const int *s : real)
-            for (int r : {1, 8, 20, 64}) check_three(&kinds[i], r, s[0], s[1], s[2], true);
+            for (int r : {i == 1 ? 1 : 5, i == 2 ? 20 : 64}) check_three(&kinds[i], r, s[0], s[1], s[2], true);
 }
 
 /* The residual with the next norm's share. */
@@ -239,7 +239,7 @@ static void residual(void **) {
     for (int i = 0; i < 4; i++)
         for (int rows : {1, 5, 8, 9, 33, 64}) {
             check_add(&kinds[i], rows, 128, 512);
-            if (!emulated()) check_add(&kinds[i], rows, 2048, 6144), check_add(&kinds[i], rows, 2560, 4096), check_add(&kinds[i], rows, 4096, 12288);
+            if (!emulated() && (rows == 1 || rows == 33)) check_add(&kinds[i], rows, 2048, 6144), check_add(&kinds[i], rows, 2560, 4096), check_add(&kinds[i], rows, 4096, 12288);
         }
 }
 
@@ -273,7 +273,7 @@ static void gated(void **) {
     for (int i = 0; i < 4; i++)
         for (int rows : {1, 8, 12, 64}) {
             check_silu(&kinds[i], rows, 96, 512);
-            if (!emulated()) check_silu(&kinds[i], rows, 6144, 2048), check_silu(&kinds[i], rows, 9728, 2560), check_silu(&kinds[i], rows, 12288, 4096);
+            if (!emulated() && (rows == 1 || rows == 64)) check_silu(&kinds[i], rows, 6144, 2048), check_silu(&kinds[i], rows, 9728, 2560);
         }
     check_silu(&kinds[1], 3, 20, 100);
 }

@@ -20,15 +20,18 @@ if [ "$what" != tests ]; then
 fi
 if [ "$what" != bench ]; then
     for t in ops pick model golden; do
-        timeout "${TEST_LIMIT:-60}" "$bin/test_cuda_$t" >"$out/test_$t.log" 2>&1
-        code=$?
-        say "test_cuda_$t: exit $code"
-        [ $code -ne 0 ] && grep -E 'ERROR|CUDA|Assert|error' "$out/test_$t.log" | head -8
+        {
+            timeout "${TEST_LIMIT:-60}" "$bin/test_cuda_$t" >"$out/test_$t.log" 2>&1
+            code=$?
+            say "test_cuda_$t: exit $code"
+            [ $code -ne 0 ] && grep -E 'ERROR|CUDA|Assert|error' "$out/test_$t.log" | head -8
+        } &
     done
+    [ "$what" = tests ] && wait
 fi
 if [ "$what" != tests ]; then
     wait
-    say "checkpoints made"
+    say "tests and checkpoints done"
     for m in "${models[@]}"; do
         timeout "${BENCH_LIMIT:-40}" "$bin/bench_cuda" "$made/${m%%:*}" ${m#*:} 2>&1 | tee -a "$out/bench.log"
         say "${m%%:*} done"
