@@ -68,16 +68,32 @@ function step(m) {
   timeline.take(m);
   if (timeline.past) return;
   page.newest = m;
-  showStep(m);
+  page.fresh = true;
+  later();
+}
+
+/** What comes in faster than anybody reads is shown eight times a second; the pictures have the rest of the time. */
+function later() {
+  if (page.due) return;
+  page.due = setTimeout(() => {
+    page.due = 0;
+    if (timeline.past) return;
+    if (page.fresh) showStep(page.newest); else if (page.world) showWorld();
+    page.fresh = false;
+  }, 120);
 }
 
 /** While something is done that takes many turns. */
 function world(m) {
   if (m.game !== page.game || page.onWall || timeline.past) return;
   page.world = m.world;
-  map.show(m.world, page.plan, `${page.newest?.episode}/${m.world.floor}`);
-  showParty(m.world);
-  showWhere(m.world);
+  later();
+}
+
+function showWorld() {
+  map.show(page.world, page.plan, `${page.newest?.episode}/${page.world.floor}`, -1);
+  showParty(page.world);
+  showWhere(page.world);
 }
 
 function token(m) {
@@ -89,7 +105,7 @@ function episode(m) {
   if (m.game !== page.game) return;
   if (m.event === "planned") {
     page.plan = m.details;
-    if (!timeline.past) map.setPlan(m.details);
+    if (!timeline.past && page.world) later();
     $("key-path").hidden = !m.details?.path?.length;
   }
   if (m.event === "done") {
@@ -122,7 +138,7 @@ function showStep(m) {
   showParty(!timeline.past && page.world ? page.world : world);
   const plan = timeline.past ? m.plan : page.plan;
   const fresh = !timeline.past && page.world?.ground ? page.world : world; /* live, a newer one than the decision's may be there */
-  map.show(fresh, plan, `${m.episode}/${fresh?.floor}`);
+  map.show(fresh, plan, `${m.episode}/${fresh?.floor}`, timeline.past || page.hello?.recorded ? m.index : -1);
   $("key-path").hidden = !plan?.path?.length;
   if (world?.floor) showWhere(fresh); else $("where").textContent = words(m.scene);
   $("screen").setAttribute("aria-label", `The game's screen, step ${m.step}: ${words(m.scene)}`);
@@ -159,6 +175,7 @@ async function openGame(game) {
   page.game = game;
   page.onWall = false;
   page.newest = page.plan = page.world = null;
+  page.fresh = false;
   $("wall").hidden = true;
   $("game").hidden = false;
   link.send("watch", { game: document.hidden ? -2 : game });

@@ -1,13 +1,21 @@
 // Lines over steps, drawn on canvases.
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/** Colours of the style sheet by name; asking for them anew each time would make the browser work out its styles. */
+const colours = new Map();
+addEventListener("themechange", () => colours.clear());
+export function css(name) {
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return colours.get(name);
+}
+export const font = (size) => `${size}px ${css("--sans")}`;
 
 function sharp(canvas) {
   const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
-  canvas.width = Math.max(1, Math.round(width * ratio));
-  canvas.height = Math.max(1, Math.round(height * ratio));
+  const across = Math.max(1, Math.round(width * ratio)), down = Math.max(1, Math.round(height * ratio));
+  if (canvas.width !== across || canvas.height !== down) canvas.width = across, canvas.height = down;
   const c = canvas.getContext("2d");
-  c.scale(ratio, ratio);
+  c.setTransform(ratio, 0, 0, ratio, 0, 0);
+  c.clearRect(0, 0, width, height);
   return { c, width, height };
 }
 
@@ -18,7 +26,7 @@ export function drawLanes(canvas, rows, at) {
   const x = (i) => n === 1 ? width / 2 : pad + (width - 2 * pad) * i / (n - 1);
   const y = (share) => bottom - (bottom - top) * Math.max(0, Math.min(1, share));
   const per = Math.max(1, Math.floor(n / (width * 2)));
-  c.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  c.font = font(12);
   let start = 0;
   for (let i = 1; i <= n; i++) {
     if (i < n && rows[i].floor === rows[start].floor && rows[i].episode === rows[start].episode) continue;
@@ -71,6 +79,6 @@ export function drawSpark(canvas, values, unit) {
     c.fillRect(width - (all.length - i) * step, height - h, Math.max(1, step - 1), h);
   });
   c.fillStyle = css("--soft");
-  c.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  c.font = font(12);
   c.fillText(`last ${Math.min(80, n)} steps, at most ${most < 10 ? most.toFixed(1) : Math.round(most)} ${unit}`, 8, 13);
 }

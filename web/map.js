@@ -1,4 +1,5 @@
 // The floor as the agent knows it: fog where it has not been, foes, items, stairs, the way it plans, the way it came.
+import { css, font } from "./charts.js";
 
 const DIRECTIONS = [[0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1], [-1, 0], [-1, 1]];
 
@@ -11,9 +12,11 @@ export class FloorMap {
     addEventListener("themechange", () => this.draw());
   }
 
-  show(world, plan, place) {
+  /** index: of a step of the past (then the way came by steps that follow each other), -1: live. */
+  show(world, plan, place, index) {
     const leader = world?.team?.find((m) => m.leader);
-    if (place !== this.place) this.trail = [];
+    if (place !== this.place || (index >= 0 && index !== this.index + 1 && index !== this.index)) this.trail = [];
+    this.index = index;
     this.place = place;
     if (leader && world.ground) {
       const last = this.trail.at(-1);
@@ -25,14 +28,8 @@ export class FloorMap {
     this.draw();
   }
 
-  setPlan(plan) {
-    this.plan = plan;
-    this.draw();
-  }
-
   colours() {
-    const style = getComputedStyle(document.documentElement), of = (name) => style.getPropertyValue(name).trim();
-    return Object.fromEntries(["floor", "wall", "fog", "ghost", "water", "grid", "hp", "ally", "foe", "item", "path", "text", "card", "soft"].map((n) => [n, of("--" + n)]));
+    return Object.fromEntries(["floor", "wall", "fog", "ghost", "water", "grid", "hp", "ally", "foe", "item", "path", "text", "card", "soft"].map((n) => [n, css("--" + n)]));
   }
 
   /** The part of the map worth showing: what is known and a margin, not too small; all of the floor when hidden ground is shown. */
@@ -57,16 +54,20 @@ export class FloorMap {
     const ratio = devicePixelRatio || 1, part = this.part(world);
     const width = Math.max(100, Math.floor(box.clientWidth * ratio)), height = Math.floor(Math.max(200, Math.min(box.clientWidth * 0.6, 340)) * ratio);
     const size = Math.max(2, Math.floor(Math.min(width / part.columns, height / part.rows)));
-    canvas.width = width;
-    canvas.height = height;
-    canvas.style.width = `${width / ratio}px`;
-    canvas.style.height = `${height / ratio}px`;
+    if (canvas.width !== width || canvas.height !== height) {
+      canvas.width = width;
+      canvas.height = height;
+      canvas.style.width = `${width / ratio}px`;
+      canvas.style.height = `${height / ratio}px`;
+    }
     const c = canvas.getContext("2d"), colour = this.colours();
+    c.setTransform(1, 0, 0, 1, 0, 0);
+    c.globalAlpha = 1;
     c.fillStyle = colour.fog;
     c.fillRect(0, 0, canvas.width, canvas.height);
     if (!world?.ground) {
       c.fillStyle = colour.soft;
-      c.font = `${13 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
+      c.font = font(13 * ratio);
       c.textAlign = "center";
       c.fillText("no floor on the screen now", canvas.width / 2, canvas.height / 2);
       return;

@@ -167,14 +167,14 @@ const rate = (hits, misses) => hits + misses > 0 ? hits / (hits + misses) : null
 export function showStatus(status) {
   const c = status.cache, levels = [];
   if (c) {
-    levels.push(["prompt pages in memory", rate(c.prefix_hit_tokens, c.prefix_miss_tokens)], ["picture features", rate(c.images_reused, c.images_encoded)]);
     for (const l of Array.isArray(c.levels) ? c.levels : []) levels.push([l.name, rate(l.hits, l.misses)]);
+    levels.push(["picture features", rate(c.images_reused, c.images_encoded)]);
   }
   $("caches-part").hidden = !c;
   $("caches").replaceChildren(...levels.map(([name, share]) => make("div", {}, make("dt", {}, name), make("dd", {}, share === null ? "not asked yet" : percent(share)), meter(share || 0))));
   facts($("memory-use"), [
     ["program", status.resident_bytes ? bytes(status.resident_bytes) : null], ["weights (mapped)", status.memory?.weights ? bytes(status.memory.weights) : null],
-    ["engine", status.memory?.engine ? bytes(status.memory.engine) : null], ["on the device", status.memory?.device ? bytes(status.memory.device) : null],
+    ["engine", status.memory?.engine ? bytes(status.memory.engine) : null], ["prompt pages, host", status.memory?.host_pages ? bytes(status.memory.host_pages) : null], ["prompt pages, disk", status.memory?.disk_pages ? bytes(status.memory.disk_pages) : null],
     ["KV pages", c?.pages_total ? `${c.pages_used} of ${c.pages_total}` : null],
     ["processor", status.process_cpu ? `${percent(status.process_cpu)} of one core` : null],
   ]);

@@ -62,11 +62,11 @@ export class Timeline {
     this.later();
   }
 
-  /** Drawing once a picture is enough, however many steps come. */
+  /** Drawing now and then is enough, however many steps come. */
   later() {
     if (this.due) return;
     this.due = true;
-    requestAnimationFrame(() => { this.due = false; this.draw(); });
+    setTimeout(() => { this.due = false; this.draw(); }, 100);
   }
 
   draw() {

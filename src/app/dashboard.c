@@ -49,6 +49,23 @@ static void on_take_over(void *user, int game, bool on) { control_take_over(((st
 static void on_keys(void *user, int game, uint32_t keys) { control_keys(((struct dashboard *)user)->players[game].control, keys); }
 static void on_note(void *user, int game, const char *text) { control_note(((struct dashboard *)user)->players[game].control, text); }
 
+/* Each level is asked for what the one above did not have. */
+static void put_engine(struct qvl_model *model, struct buf *out) {
+    struct qvl_stats q;
+    struct qvl_info info;
+    qvl_model_stats(model, &q);
+    qvl_model_info(model, &info);
+    long long device = q.prefix_hit_tokens - q.host_hit_tokens - q.disk_hit_tokens, host = q.host_hit_tokens, disk = q.disk_hit_tokens, miss = q.prefix_miss_tokens;
+    buf_printf(out, ",\"cache\":{\"prefix_hit_tokens\":%lld,\"prefix_miss_tokens\":%lld,\"prefix_evictions\":%lld,\"images_encoded\":%lld,\"images_reused\":%lld,"
+               "\"pages_used\":%d,\"pages_total\":%d,\"page_tokens\":%d,\"levels\":[{\"name\":\"prompt pages, device\",\"hits\":%lld,\"misses\":%lld}",
+               (long long)q.prefix_hit_tokens, miss, (long long)q.prefix_evictions, (long long)q.images_encoded, (long long)q.images_reused, q.pages_used,
+               q.pages_total, q.page_tokens, device, host + disk + miss);
+    if (q.host_pages || host) buf_printf(out, ",{\"name\":\"prompt pages, host memory\",\"hits\":%lld,\"misses\":%lld}", host, disk + miss);
+    if (q.disk_files || disk) buf_printf(out, ",{\"name\":\"prompt pages, disk\",\"hits\":%lld,\"misses\":%lld}", disk, miss);
+    buf_printf(out, "]},\"memory\":{\"weights\":%zu,\"engine\":%zu,\"images\":%zu,\"host_pages\":%zu,\"disk_pages\":%llu}", info.weight_bytes, info.memory_bytes,
+               q.image_cache_bytes, q.host_bytes, (unsigned long long)q.disk_bytes);
+}
+
 static void on_status(void *user, struct buf *out) {
     struct dashboard *d = user;
     struct control_state s;
@@ -61,15 +78,7 @@ static void on_status(void *user, struct buf *out) {
         buf_char(out, '}');
     }
     buf_char(out, ']');
-    if (!d->model) return;
-    struct qvl_stats q;
-    struct qvl_info info;
-    qvl_model_stats(d->model, &q);
-    qvl_model_info(d->model, &info);
-    buf_printf(out, ",\"cache\":{\"prefix_hit_tokens\":%lld,\"prefix_miss_tokens\":%lld,\"prefix_evictions\":%lld,\"images_encoded\":%lld,"
-               "\"images_reused\":%lld,\"pages_used\":%d,\"pages_total\":%d,\"page_tokens\":%d},\"memory\":{\"weights\":%zu,\"engine\":%zu,\"images\":%zu}",
-               (long long)q.prefix_hit_tokens, (long long)q.prefix_miss_tokens, (long long)q.prefix_evictions, (long long)q.images_encoded,
-               (long long)q.images_reused, q.pages_used, q.pages_total, q.page_tokens, info.weight_bytes, info.memory_bytes, q.image_cache_bytes);
+    if (d->model) put_engine(d->model, out);
 }
 
 /* ---- what the agent publishes: the game's thread ---- */
@@ -215,7 +224,7 @@ int dashboard_open(const struct dashboard_options *o, struct dashboard **out, st
     for (; d->games < o->games; d->games++) d->players[d->games] = (struct player){.board = d, .number = d->games, .control = o->controls[d->games]};
     struct dash_options dash = {.port = o->port, .port_tries = o->port_tries, .games = o->games, .title = o->title, .about = o->about,
                                 .commands = {.user = d, .pause = on_pause, .step = on_step, .speed = on_speed, .take_over = on_take_over,
-                                             .keys = on_keys, .note = on_note, .status = on_status}};
+                                             .keys = on_keys, .note = o->notes ? on_note : NULL, .status = on_status}};
     int code = dash_open(&dash, &d->dash, err);
     if (code) {
         dashboard_close(d);

@@ -15,6 +15,7 @@ struct dashboard_options {
     const char *title;    /* model or policy */
     const char *about;    /* one JSON object about run, model and game, or NULL */
     struct control *const *controls; /* (games): what the page asks for goes there */
+    bool notes;           /* a model reads them */
     struct qvl_model *model; /* for its caches' hit rates; NULL: none in this process */
 };
 int dashboard_open(const struct dashboard_options *o, struct dashboard **out, struct err *err);
