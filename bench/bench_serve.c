@@ -4,7 +4,8 @@
  *     build/bench_serve [MODEL] [ROUNDS]
  *
  * 1 overhead   one stream, greedy, a prompt that is in the prefix cache, every token a piece of its own. Engine: times at on_text.
- *              Server: times at which the client has read the event. TTFT from the request's first byte sent.
+ *              Server: times at which the client has read the event; to the first token from the request's first byte sent. The engine
+ *              has one core less than there are, so that the client, which is no part of the server, has one.
  * 2 streams    256 at once, each on its own prompt, sampled with its own seed: every answer must be the one the engine gives alone.
  * 3 idle       1,000 idle connections are held through 2 and answer afterwards; /health is asked all the while. */
 #include <math.h>
@@ -224,23 +225,42 @@ static void streams(void) {
     if (lost || different || dead || !bytes) die("replies were lost or mixed, or connections dropped");
 }
 
-int main(int argc, char **argv) {
-    struct err err = {0};
+static void load(const char *folder, int threads) {
+    struct err err;
+    if (qvl_load(folder, &(struct qvl_options){.kv_bytes = (size_t)256 << 20, .threads = threads}, &model, &err)) die(err.message);
+}
+
+struct served {
     struct http_server *http;
     struct api *api;
+};
+static struct served serve(void) {
+    struct served s;
+    struct err err;
+    if (http_start(&(struct http_options){0}, &s.http, &err) || api_start(s.http, &(struct api_options){.model_name = "m"}, &s.api, &err)) die(err.message);
+    api_ready(s.api, model);
+    port = http_port(s.http);
+    return s;
+}
+static void end(struct served s) {
+    api_stop(s.api);
+    http_stop(s.http);
+    api_free(s.api);
+    qvl_unload(model);
+}
+
+int main(int argc, char **argv) {
+    const char *folder = argc > 1 ? argv[1] : "models/tinywoods-vl";
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct rlimit l;
     if (!getrlimit(RLIMIT_NOFILE, &l)) l.rlim_cur = l.rlim_max, setrlimit(RLIMIT_NOFILE, &l);
-    struct qvl_options o = {.kv_bytes = (size_t)256 << 20};
-    if (qvl_load(argc > 1 ? argv[1] : "models/tinywoods-vl", &o, &model, &err) || http_start(&(struct http_options){0}, &http, &err) ||
-        api_start(http, &(struct api_options){.model_name = "m"}, &api, &err))
-        die(err.message);
-    api_ready(api, model);
-    port = http_port(http);
+    load(folder, cores > 1 ? (int)cores - 1 : 1);
+    struct served s = serve();
     overhead(argc > 2 ? atoi(argv[2]) : 50);
+    end(s);
+    load(folder, 0);
+    s = serve();
     streams();
-    api_stop(api);
-    http_stop(http);
-    api_free(api);
-    qvl_unload(model);
+    end(s);
     return 0;
 }

@@ -29,7 +29,7 @@ static const char help[] =
     "  --seeds F:N        N seeds from F on; default 1000000:200, the public test seeds, which are in no training\n"
     "  --as NAME=OPTIONS  a setting: any options of `pmd-agent play` (\"...\" keeps words together); may be repeated\n"
     "  --model ID|DIR     the same as --as NAME=\"--model ID|DIR\"; may be repeated. Without --as and --model: the bundled checkpoint\n"
-    "  --baselines LIST   played beside them: any of random, oracle, omniscient; default all; none: none\n"
+    "  --baselines LIST   played beside them: any of random, skills (dice among skills), oracle, omniscient; default all; none: none\n"
     "  --jobs N           so many games at the same time, each a process of its own that gets its share of the cores; default 1\n"
     "  --chunk N          seeds played by one process; default 5. A large model is loaded once a process: take more there\n"
     "  --rom FILE         default: the bundled dungeon\n"
@@ -86,14 +86,16 @@ static int add_model(struct options *o, const char *model) {
 }
 
 static int add_baselines(struct options *o) {
-    static const char *const known[][2] = {{"omniscient", "--policy omniscient"}, {"oracle", "--policy oracle"}, {"random", "--policy random"}};
-    const char *list = o->baselines ? o->baselines : "random,oracle,omniscient";
+    enum { KNOWN = 4 };
+    static const char *const known[KNOWN][2] = {{"omniscient", "--policy omniscient"}, {"oracle", "--policy oracle"}, {"random", "--policy random"},
+                                                {"skills", "--policy random --act skills"}};
+    const char *list = o->baselines ? o->baselines : "random,skills,oracle,omniscient";
     if (!strcmp(list, "none")) return 0;
     for (const char *at = list; *at;) {
         size_t n = strcspn(at, ",");
         size_t i = 0;
-        while (i < 3 && (strlen(known[i][0]) != n || memcmp(known[i][0], at, n))) i++;
-        if (i == 3) return complain("--baselines takes random, oracle, omniscient or none, not", at);
+        while (i < KNOWN && (strlen(known[i][0]) != n || memcmp(known[i][0], at, n))) i++;
+        if (i == KNOWN) return complain("--baselines takes random, skills, oracle, omniscient or none, not", at);
         if (add_setting(o, known[i][0], n, known[i][1])) return -1;
         at += n + (at[n] == ',');
     }

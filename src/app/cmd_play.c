@@ -53,7 +53,7 @@ static int load_rom(struct play *p, struct err *err) {
 /* A dashboard that was not asked for is worth no error: the game is played all the same. */
 static int start_board(struct play *p, struct err *err) {
     bool terminal = isatty(1) && !p->o.json;
-    if (p->o.dashboard == DASHBOARD_OFF || (p->o.dashboard == DASHBOARD_AUTO && !terminal)) return 0;
+    if (p->o.dashboard == DASHBOARD_OFF || (p->o.dashboard == DASHBOARD_AUTO && !terminal && !p->o.serve)) return 0;
     struct buf about = {0};
     struct control *controls[DASH_GAMES];
     const char *policy = policy_name[p->o.policy], *label = play_model_name(p) ? play_model_name(p) : policy;
@@ -72,7 +72,9 @@ static int start_board(struct play *p, struct err *err) {
     int code = about.failed ? err_set(err, ERR_MEMORY, "out of memory for the dashboard") : dashboard_open(&o, &p->board, err);
     buf_free(&about);
     if (p->board) fprintf(stderr, "dashboard: %s\n", dashboard_url(p->board));
-    else if (p->o.dashboard == DASHBOARD_AUTO) fprintf(stderr, "no dashboard: %s\n", err->message), code = 0, *err = (struct err){0};
+    if (p->board && p->o.serve && !(code = dashboard_serve(p->board, label, err)))
+        fprintf(stderr, "API: %sv1  (model '%s')\n", dashboard_url(p->board), label);
+    else if (p->o.dashboard == DASHBOARD_AUTO && !p->o.serve && !p->board) fprintf(stderr, "no dashboard: %s\n", err->message), code = 0, *err = (struct err){0};
     return code;
 }
 

@@ -6,6 +6,9 @@
 
 #include "base/clock.h"
 #include "record/run.h"
+#include "serve/api.h"
+
+enum { DRAIN_SECONDS = 10 }; /* for requests under way when the games are over */
 
 static const double WORLD_SECONDS = 0.15;
 
@@ -24,6 +27,7 @@ struct player { /* one game */
 struct dashboard {
     struct dash *dash;
     struct qvl_model *model;
+    struct api *api; /* NULL: the model is not offered to others */
     int games;
     struct player players[];
 };
@@ -236,8 +240,18 @@ int dashboard_open(const struct dashboard_options *o, struct dashboard **out, st
 
 void dashboard_close(struct dashboard *d) {
     if (!d) return;
+    if (d->api) api_drain(d->api, DRAIN_SECONDS);
+    api_stop(d->api);
     dash_close(d->dash);
+    api_free(d->api);
     free(d);
+}
+
+int dashboard_serve(struct dashboard *d, const char *model_name, struct err *err) {
+    if (!d->model) return err_set(err, ERR_ARGUMENT, "--serve offers the model that plays, and in this process none does");
+    int code = api_start(dash_server(d->dash), &(struct api_options){.model_name = model_name}, &d->api, err);
+    if (!code) api_ready(d->api, d->model);
+    return code;
 }
 
 const char *dashboard_url(const struct dashboard *d) { return dash_url(d->dash); }

@@ -21,6 +21,8 @@ struct dashboard_options {
 int dashboard_open(const struct dashboard_options *o, struct dashboard **out, struct err *err);
 void dashboard_close(struct dashboard *d); /* after the games; d may be NULL */
 const char *dashboard_url(const struct dashboard *d);
+/* Offers o->model to others too, as `pmd-agent serve` does, on the page's address; drained and stopped by dashboard_close. */
+int dashboard_serve(struct dashboard *d, const char *model_name, struct err *err);
 
 /* Its subscription to a game. */
 struct agent_events dashboard_events(struct dashboard *d, int game);

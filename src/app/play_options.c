@@ -62,6 +62,7 @@ static const char help[] =
     "  --dashboard         a page for the browser, printed at the start: http://127.0.0.1:8717/ or the next free port. In a terminal it\n"
     "                      is there by itself; asked for elsewhere, the games are played at --speed.  --no-dashboard  none;  --dashboard-port N  on this\n"
     "                      port (docs/dashboard.md)\n"
+    "  --serve             on the page's address also the API of `pmd-agent serve` (/v1/...), with the model that plays: one engine, one cache\n"
     "  --speed X           watching: X times the console's speed (default 2; 0 = as fast as it goes)\n"
     "\n"
     "examples\n"
@@ -115,7 +116,7 @@ static int choose_backend(struct play_options *o, const char *flag) {
 }
 
 enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, KV_CACHE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD,
-       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, ACT, SKILLS, WITHOUT, HELP };
+       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, ACT, SKILLS, WITHOUT, HELP };
 static const struct option options[] = {
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
     {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"kv-cache", 1, NULL, KV_CACHE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
@@ -125,12 +126,12 @@ static const struct option options[] = {
     {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
     {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
     {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT},
-    {"dashboard", 0, NULL, DASHBOARD}, {"no-dashboard", 0, NULL, NO_DASHBOARD}, {"dashboard-port", 1, NULL, DASHBOARD_AT},
+    {"dashboard", 0, NULL, DASHBOARD}, {"no-dashboard", 0, NULL, NO_DASHBOARD}, {"dashboard-port", 1, NULL, DASHBOARD_AT}, {"serve", 0, NULL, SERVE},
     {"act", 1, NULL, ACT}, {"skills", 1, NULL, SKILLS}, {"without", 1, NULL, WITHOUT}, {"help", 0, NULL, HELP}, {0}};
 
 /* What may be different when a run goes on: how it is shown and where it is computed. */
 static bool may_change(int c) {
-    static const int those[] = {JSON, SPEED, DEVICE, KV_CACHE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, RESUME, HELP, 'h', '?'};
+    static const int those[] = {JSON, SPEED, DEVICE, KV_CACHE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, RESUME, HELP, 'h', '?'};
     for (size_t i = 0; i < sizeof those / sizeof *those; i++) {
         if (those[i] == c) return true;
     }
@@ -220,6 +221,7 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
             break;
         case DASHBOARD: o->dashboard = DASHBOARD_ON; break;
         case NO_DASHBOARD: o->dashboard = DASHBOARD_OFF; break;
+        case SERVE: o->serve = true; break;
         case DASHBOARD_AT:
             if (!whole(optarg, 1, 65535, &n)) return wrong("--dashboard-port", optarg, "a number from 1 to 65535");
             o->dashboard = DASHBOARD_ON;
@@ -253,6 +255,7 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
         }
     }
     if (optind < argc) return wrong("argument", argv[optind], "options only");
+    if (o->serve && o->dashboard == DASHBOARD_OFF) return wrong("--serve", "with --no-dashboard", "the page's address for it");
     if (o->record && o->no_record) return wrong("--record", o->record, "either --record or --no-record");
     if (changes_only) return 0;
     if (o->jobs > 1 && o->video) return wrong("--games", "with --video", "one game at a time for a film");

@@ -20,6 +20,7 @@ struct play_options {
     uint32_t seed;
     bool json, no_record, no_stream;
     enum dashboard_wish dashboard;
+    bool serve;         /* the model is offered to others on the dashboard's address */
     int dashboard_port; /* 0: 8717, or the next free one */
     double speed;       /* times the console's speed while watching; 0 = as fast as it goes */
     double server_timeout_s; /* 0: the default */

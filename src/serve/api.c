@@ -134,7 +134,8 @@ static void *worker(void *user) {
 static void *watch_clock(void *user) {
     struct api *a = user;
     pthread_mutex_lock(&a->lock);
-    while (!a->stopping) {
+    for (int tick = 0; !a->stopping; tick++) {
+        if (tick % 600 == 0) energy_read(&a->energy); /* its counters wrap */
         double now = clock_seconds();
         bool any = false;
         for (struct api_job *j = a->running; j; j = j->next_running) {
@@ -236,6 +237,7 @@ int api_start(struct http_server *http, const struct api_options *options, struc
     pthread_cond_init(&a->room, NULL);
     if (getrandom(&a->salt, sizeof a->salt, GRND_NONBLOCK) != sizeof a->salt) a->salt = (uint64_t)time(NULL) << 20;
     a->model_name = strdup(options->model_name);
+    energy_open(&a->energy, NULL);
     a->threads = calloc((size_t)a->options.parallel, sizeof *a->threads);
     struct err ignored;
     int r = a->model_name && a->threads ? 0 : err_set(err, ERR_MEMORY, "out of memory for the API");
@@ -295,6 +297,7 @@ void api_stop(struct api *a) {
 
 void api_free(struct api *a) {
     if (!a) return;
+    energy_close(&a->energy);
     pthread_cond_destroy(&a->work);
     pthread_cond_destroy(&a->room);
     pthread_mutex_destroy(&a->lock);

@@ -1,5 +1,6 @@
 /* /metrics in Prometheus' text format. Own names, and beside them those that dashboards of llama.cpp and vLLM ask for, where ours
  * measure the same thing. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -102,6 +103,7 @@ void api_metrics_text(void *api, struct http_exchange *x) {
     struct api_metrics m = a->metrics;
     int waiting = a->waiting, working = a->working;
     struct qvl_model *model = a->model;
+    double joules = energy_read(&a->energy);
     pthread_mutex_unlock(&a->lock);
     write_requests(&b, &m);
     value(&b, "pmd_prompt_tokens_total", "counter", "Prompt tokens", (double)m.prompt_tokens);
@@ -118,6 +120,7 @@ void api_metrics_text(void *api, struct http_exchange *x) {
     value(&b, "pmd_received_bytes_total", "counter", "Bytes of bodies received", (double)h.bytes_in);
     value(&b, "pmd_sent_bytes_total", "counter", "Bytes sent", (double)h.bytes_out);
     value(&b, "pmd_resident_bytes", "gauge", "Resident memory of the process", resident_bytes());
+    if (isfinite(joules)) value(&b, "pmd_energy_joules_total", "counter", "Energy of the processor since the start, by its own counters", joules);
     value(&b, "pmd_ready", "gauge", "1 when the model is loaded", model != NULL);
     if (model) {
         qvl_model_stats(model, &stats);

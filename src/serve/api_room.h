@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "base/base64.h"
 #include "base/buf.h"
+#include "base/energy.h"
 #include "base/json.h"
 #include "serve/api.h"
 
@@ -61,6 +62,7 @@ struct api {
     uint64_t next_id;
     uint64_t salt;
     struct api_metrics metrics;
+    struct energy_meter energy;
 };
 
 /* ---- api_request.c: fields of a body ---- */

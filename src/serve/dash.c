@@ -54,6 +54,7 @@ void dash_close(struct dash *d) {
 }
 
 const char *dash_url(const struct dash *d) { return d->url; }
+struct http_server *dash_server(const struct dash *d) { return d->http; }
 
 int dash_looks(const struct dash *d, int game) { return atomic_load_explicit(&d->games[game].looks, memory_order_relaxed); }
 

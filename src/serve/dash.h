@@ -66,6 +66,9 @@ int dash_open(const struct dash_options *o, struct dash **out, struct err *err);
 void dash_close(struct dash *d); /* d may be NULL; every fetched exchange must have been answered */
 /* "http://127.0.0.1:8717/" */
 const char *dash_url(const struct dash *d);
+struct http_server;
+/* The server that it runs on, for other routes beside its own; belongs to the dashboard. */
+struct http_server *dash_server(const struct dash *d);
 
 /* Does anybody look at this game now? 0: no; 1: on the wall of tiles; 2: at this game. */
 int dash_looks(const struct dash *d, int game);
