@@ -116,7 +116,8 @@ export function showPrompt(step) {
 }
 
 function hit(h) {
-  const text = make("div", {}, make("div", {}, h.text ?? ""), make("div", { class: "from" }, [h.from, h.silo, h.score > 0 ? `similarity ${Number(h.score).toFixed(2)}` : null].filter(Boolean).join(", ")));
+  const where = h.from ?? [h.run, h.episode > 0 ? `episode ${h.episode}` : "", h.step > 0 ? `step ${h.step}` : ""].filter(Boolean).join(", ");
+  const text = make("div", {}, make("div", {}, h.text ?? "recalled"), make("div", { class: "from" }, [where, h.silo, h.similarity > 0 ? `similarity ${Number(h.similarity).toFixed(2)}` : null].filter(Boolean).join(", ")));
   const picture = typeof h.picture === "string" && /^data:image\/(png|jpeg);base64,[A-Za-z0-9+/=]+$/.test(h.picture) ? h.picture : null;
   return picture ? make("li", {}, make("img", { src: picture, alt: "remembered picture" }), text) : make("li", {}, text);
 }

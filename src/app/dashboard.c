@@ -177,7 +177,7 @@ static void put_more(struct buf *b, const struct step *s) {
     int count = s->recalled ? s->recalled->count : 0;
     for (int i = 0; i < count && i < MEMORY_LINES; i++) {
         const struct memory_line *l = &s->recalled->lines[i];
-        buf_str(b, i ? ",{\"text\":" : ",\"recalled\":[{\"text\":");
+        buf_str(b, i ? ",{\"text\":" : ",\"memory\":[{\"text\":");
         buf_json_string(b, l->text, strlen(l->text));
         buf_str(b, ",\"from\":");
         buf_json_string(b, l->from, strlen(l->from));
