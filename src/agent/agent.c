@@ -86,6 +86,7 @@ int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
         hands_run(h, 0, BOOT_FRAMES, false);
         if (h->world.state == STATE_TITLE || hands_stopped(h)) break;
     }
+    if (emulator_failed(h->e, err)) return err->code;
     if (h->world.state != STATE_TITLE && !hands_stopped(h)) {
         return err_set(err, ERR_STATE, "%s (%s): no title screen after %d frames (state %s%s%s)", h->title, h->code, BOOT_LIMIT,
                        game_state_name[h->world.state], h->world.unread_count ? ": " : "", h->world.unread_count ? h->world.unread[0] : "");
@@ -95,7 +96,7 @@ int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
         if (v->episode_begun) v->episode_begun(v->user, seed, h->e);
     }
     hands_run(h, 0, 1, true);
-    return 0;
+    return emulator_failed(h->e, err);
 }
 
 static void observe(struct agent *a, struct step *s) {
@@ -200,6 +201,7 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     bool ready = human ? human_act(h, a->options.control, a->reason, sizeof a->reason) || hands_ready(h) : act(a, s);
     *outcome = step_outcome(a, ready);
     h->step = NULL;
+    if (emulator_failed(h->e, err)) return err->code; /* a remote one: the step did not come to its end */
     a->result.turns_by[s->decided_by] += h->turns - turns;
     s->reason = a->reason;
     s->world = &before;

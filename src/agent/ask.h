@@ -17,6 +17,7 @@ struct answer {
     int prompt_token_count, answer_token_count;
     char *pieces;            /* the tokens of text as a JSON array of [text, probability, forced], or NULL; freed by answer_free */
     float confidence;        /* product of the probabilities of the answer's tokens that were a choice; 0: not known */
+    float calibrated;        /* how often an answer is right that is so sure (calibration.h); 0: not known */
     char model[96];          /* who of several answered; "": there is only one */
     char route_reason[200];  /* why that one was asked (router.h) */
     struct vote votes[VOTE_MAX]; /* best of n: what was answered; vote_count 0: one answer only */

@@ -16,7 +16,7 @@ struct engine_answerer {
 
 /* One answer being generated. */
 struct attempt {
-    struct qvl_generate g;
+    struct qvl_generate *g;
     const struct qvl_model *model;
     const struct question *q;
     bool quiet;             /* its text goes to nobody */
@@ -61,7 +61,7 @@ static void on_token(void *user, const struct qvl_token *token, bool thinking) {
     size_t n;
     const char *text = t->quiet ? NULL : qvl_token_bytes(t->model, token->id, &n);
     if (text) question_piece(t->q, text, n, expf(token->logprob), token->forced);
-    if (thinking && t->q->deadline > 0 && question_now(t->q) >= t->q->deadline) t->g.think_tokens = 1;
+    if (thinking && t->q->deadline > 0 && question_now(t->q) >= t->q->deadline) t->g->think_tokens = 1;
 }
 
 static int build_session(struct engine_answerer *a, const struct question *q, struct answer *out, struct err *err) {
@@ -78,10 +78,10 @@ static int build_session(struct engine_answerer *a, const struct question *q, st
 }
 
 /* number: 0 is the answer that would be given alone; the others are drawn by chance, each with a seed of its own. */
-static void attempt_init(struct engine_answerer *a, struct attempt *t, const struct question *q, int number) {
+static void attempt_init(struct engine_answerer *a, struct attempt *t, struct qvl_generate *g, const struct question *q, int number) {
     int think = a->thinking ? a->options.think_tokens : 0;
-    *t = (struct attempt){.model = a->model, .q = q, .quiet = number > 0 || !q->events};
-    t->g = (struct qvl_generate){
+    *t = (struct attempt){.g = g, .model = a->model, .q = q, .quiet = number > 0 || !q->events};
+    *g = (struct qvl_generate){
         .sampling = {.greedy = q->greedy && number == 0, .temperature = q->temperature, .seed = q->seed + (uint64_t)number * 0x9E3779B97F4A7C15u},
         .max_tokens = ENGINE_ANSWER_TOKENS + think,
         .think_tokens = think,
@@ -133,9 +133,10 @@ static void take_costs(const struct qvl_result *r, struct answer *out) {
 
 static int answer_once(struct engine_answerer *a, const struct question *q, struct answer *out, struct err *err) {
     struct attempt t;
+    struct qvl_generate g;
     struct qvl_result r = {0};
-    attempt_init(a, &t, q, 0);
-    int code = qvl_generate(a->session, &t.g, &r, err);
+    attempt_init(a, &t, &g, q, 0);
+    int code = qvl_generate(a->session, &g, &r, err);
     if (code) return err_context(err, "the model failed");
     take_answer(&t, &r, out);
     take_costs(&r, out);
@@ -144,28 +145,35 @@ static int answer_once(struct engine_answerer *a, const struct question *q, stru
     return 0;
 }
 
-/* Forks share every page of the prompt, so the ones behind the first compute their own tokens only. */
+/* Forks share every page of the prompt, and one forward pass a step computes for all of them. */
 static int answer_best(struct engine_answerer *a, const struct question *q, struct answer *out, struct err *err) {
-    int n = a->options.best_of, code = 0, winner = -1;
+    int n = a->options.best_of, forks = 0, code = 0, winner = -1;
     struct attempt t[VOTE_MAX];
+    struct qvl_session *sessions[VOTE_MAX] = {NULL};
+    struct qvl_generate generates[VOTE_MAX] = {0};
     struct qvl_result r[VOTE_MAX] = {0};
     struct ballot ballots[VOTE_MAX] = {0};
-    for (int i = 0; i < n && !code; i++) {
-        struct qvl_session *fork = NULL;
-        attempt_init(a, &t[i], q, i);
-        if ((code = qvl_session_fork(a->session, &fork, err))) break;
-        code = qvl_generate(fork, &t[i].g, &r[i], err);
-        qvl_session_free(fork);
+    struct err *errors = calloc((size_t)n, sizeof *errors);
+    if (!errors) return err_set(err, ERR_MEMORY, "out of memory for %d answers", n);
+    while (forks < n && !(code = qvl_session_fork(a->session, &sessions[forks], err))) {
+        attempt_init(a, &t[forks], &generates[forks], q, forks);
+        forks++;
+    }
+    /* One that fails leaves the others alone: it has no vote. */
+    if (!code) qvl_generate_many(sessions, generates, r, errors, forks);
+    for (int i = 0; i < forks; i++) {
         ballots[i] = (struct ballot){r[i].text, t[i].log_probability};
+        qvl_session_free(sessions[i]);
     }
     if (!code) winner = vote_count(ballots, n, a->options.sum_vote, out->votes, &out->vote_count);
-    if (!code && winner < 0) code = err_set(err, ERR_STATE, "none of %d answers has a text", n);
-    for (int i = 0; i < n; i++) take_costs(&r[i], out);
+    if (!code && winner < 0) code = err_set(err, errors[0].code, "none of %d answers came: %.800s", n, errors[0].message);
+    for (int i = 0; i < forks; i++) take_costs(&r[i], out);
     if (!code) {
         out->cached_tokens = r[0].cached_tokens;
         take_answer(&t[winner], &r[winner], out);
     }
-    for (int i = 0; i < n; i++) qvl_result_free(&r[i]);
+    for (int i = 0; i < forks; i++) qvl_result_free(&r[i]);
+    free(errors);
     return code ? err_context(err, "the model failed") : 0;
 }
 

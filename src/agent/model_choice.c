@@ -98,6 +98,7 @@ static void ask(struct agent *a, struct step *s, const struct sight *sight, cons
     s->answer_tokens = r->answer_tokens;
     s->answer_token_count = r->answer_token_count;
     s->confidence = r->confidence;
+    s->calibrated = r->calibrated;
     s->model = *r->model ? r->model : NULL;
     s->route_reason = *r->route_reason ? r->route_reason : NULL;
     s->votes = r->votes;

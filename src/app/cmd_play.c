@@ -25,6 +25,7 @@ static int check_game(const struct play *p, struct err *err) {
     struct rom_header header;
     int code = rom_header_read(p->rom.data, p->rom.len, &header, err);
     if (code) return err_context(err, "%s", p->rom_path);
+    if (p->o.remote) return 0; /* looked at where it runs; libmgba need not be here */
     struct emulator *e;
     if ((code = emulator_open(p->rom.data, p->rom.len, NULL, &e, err))) return err_context(err, "%s", p->rom_path);
     struct memory_view memory;
@@ -118,6 +119,7 @@ static int print_report(struct play *p, const char *run_folder) {
     struct buf out = {0};
     if (p->o.json) report_json(&p->totals, &h, &out);
     else report_text(&p->totals, &h, &out);
+    if (!p->o.json && p->model.ladder) play_ladder_report(p->model.ladder, &out);
     int bad = out.failed || fwrite(out.data, 1, out.len, stdout) != out.len || fflush(stdout);
     buf_free(&out);
     if (bad) fputs("pmd-agent play: the result could not be written\n", stderr);
@@ -125,6 +127,9 @@ static int print_report(struct play *p, const char *run_folder) {
 }
 
 int cmd_play(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--frames") || !strncmp(argv[i], "--frames=", 9)) return cmd_play_frames(argc, argv);
+    }
     static struct play play;
     struct play *p = &play;
     struct err err = {0}, later = {0};

@@ -5,6 +5,9 @@
 
 #define PMD_VERSION "0.1.0"
 
+int cmd_calibrate(int argc, char **argv);
+/* play --frames: without the game's libraries. */
+int cmd_play_frames(int argc, char **argv);
 int cmd_play(int argc, char **argv);
 int cmd_profile(int argc, char **argv);
 int cmd_replay(int argc, char **argv);

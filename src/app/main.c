@@ -13,16 +13,19 @@ struct command {
 };
 
 #ifdef ENGINE_ONLY
+#define COMMAND_PLAY cmd_play_frames /* its help says what it needs: recorded frames */
 #define GAME(name, function, help, packages) {name, NULL, help, packages}
 #else
+#define COMMAND_PLAY cmd_play
 #define GAME(name, function, help, packages) {name, function, help, NULL}
 #endif
 
 static const struct command commands[] = {
-    GAME("play", cmd_play, "play a dungeon with a model (or an oracle) and watch it", "libmgba-dev"),
+    {"play", COMMAND_PLAY, "play a dungeon with a model (or an oracle) and watch it", NULL},
     GAME("replay", cmd_replay, "play a recorded run again and check every frame", "libmgba-dev"),
     GAME("view", cmd_view, "the dashboard over a recorded run: scrub, play, look", "libmgba-dev"),
     GAME("report", cmd_report, "a recorded run as one HTML file and a film", "libmgba-dev"),
+    GAME("calibrate", cmd_calibrate, "how much a model's confidence is worth, from recorded runs", "libmgba-dev"),
     GAME("dataset", cmd_dataset, "record, check and export frames with what was done", "libmgba-dev"),
     GAME("world", cmd_world, "decode the game's memory out of an mGBA save state", "libmgba-dev"),
     GAME("env", cmd_env, "play for a policy in another process (training)", "libmgba-dev"),

@@ -70,6 +70,7 @@ static int answer_on_record(void *user, const struct question *q, struct answer 
     out->prompt_tokens = copy_tokens(s->prompt_tokens, out->prompt_token_count = s->prompt_token_count);
     out->answer_tokens = copy_tokens(s->answer_tokens, out->answer_token_count = s->answer_token_count);
     out->confidence = s->confidence;
+    if (g->model.router) router_lived(g->model.router, s->model, s->confidence);
     if (s->model) snprintf(out->model, sizeof out->model, "%s", s->model);
     if (s->route_reason) snprintf(out->route_reason, sizeof out->route_reason, "%s", s->route_reason);
     return out->text ? 0 : err_set(err, ERR_MEMORY, "out of memory for an answer on record");
@@ -89,16 +90,24 @@ static bool next_seed(struct game *g, uint32_t *seed) {
     return false;
 }
 
+static int open_remote(const struct play *p, struct emulator **e, struct err *err) {
+    char host[256];
+    const char *colon = strrchr(p->o.remote, ':');
+    snprintf(host, sizeof host, "%.*s", (int)(colon - p->o.remote), p->o.remote);
+    return emulator_connect(host, atoi(colon + 1), p->rom.data, p->rom.len, e, err);
+}
+
 static int game_open(struct game *g, const struct agent_events *events, struct emulator **e, struct agent **a, struct err *err) {
     struct play *p = g->play;
-    int code = emulator_open(p->rom.data, p->rom.len, NULL, e, err);
+    int code = p->o.remote ? open_remote(p, e, err) : emulator_open(p->rom.data, p->rom.len, NULL, e, err);
     if (!code && p->o.policy == POLICY_MODEL) code = play_model_game_open(&p->model, &p->o, &g->model, err);
     if (code) return code;
     g->by = (struct answerer){answer_on_record, g};
     struct agent_options options = {.policy = p->o.policy, .answerer = p->o.policy == POLICY_MODEL ? &g->by : NULL, .prompt_file = p->prompt_path,
                                     .picture = p->o.picture, .acting = p->o.acting, .parts = p->o.parts, .skill_folder = p->o.skills, .max_decisions = p->o.max_decisions, .greedy = p->o.temperature <= 0,
                                     .temperature = p->o.temperature, .draw_all = p->watched, .stop = p->stop, .control = g->control,
-                                    .events = events};
+                                    .events = events, .ask_oracle = p->o.ask_oracle};
+    if (g->model.router) options.escalate = router_escalate, options.escalate_user = g->model.router;
     return agent_new(*e, &options, a, err);
 }
 

@@ -44,6 +44,7 @@ int play_model_open(const struct play_options *o, volatile bool *stop, struct pl
     *m = (struct play_model){0};
     if (o->backend == BACKEND_OPENAI) return connect_server(o, stop, m, err);
     if (o->backend == BACKEND_MOCK) return open_mock(o, m, err);
+    if (play_ladder_wanted(o)) return play_ladder_open(o, m->label, sizeof m->label, &m->ladder, err);
     return load_checkpoint(o, m, err);
 }
 
@@ -53,7 +54,9 @@ static void put_string(struct buf *out, const char *name, const char *text) {
 }
 
 void play_model_detail(const struct play_model *m, struct buf *out) {
-    if (m->engine) {
+    if (m->ladder) {
+        play_ladder_detail(m->ladder, out);
+    } else if (m->engine) {
         struct qvl_info i;
         qvl_model_info(m->engine, &i);
         buf_str(out, "{\"backend\":\"engine\"");
@@ -70,6 +73,7 @@ void play_model_detail(const struct play_model *m, struct buf *out) {
 }
 
 void play_model_close(struct play_model *m) {
+    play_ladder_close(m->ladder);
     if (m->engine) qvl_unload(m->engine);
     openai_model_close(m->server);
     mock_model_close(m->mock);
@@ -77,6 +81,12 @@ void play_model_close(struct play_model *m) {
 
 int play_model_game_open(struct play_model *m, const struct play_options *o, struct play_model_game *out, struct err *err) {
     *out = (struct play_model_game){.by = m->by};
+    if (m->ladder) {
+        int code = play_ladder_game_open(m->ladder, o, &out->ladder, err);
+        if (code) return code;
+        out->router = play_ladder_router(out->ladder);
+        out->by = router_door(out->router);
+    }
     if (!m->engine) return 0;
     struct engine_answerer_options options = {.think_tokens = o->think_tokens, .best_of = o->best_of, .sum_vote = o->vote_sum};
     int code = engine_answerer_new(m->engine, &options, &out->engine, err);
@@ -86,5 +96,6 @@ int play_model_game_open(struct play_model *m, const struct play_options *o, str
 
 void play_model_game_close(struct play_model_game *g) {
     engine_answerer_free(g->engine);
+    play_ladder_game_close(g->ladder);
     *g = (struct play_model_game){0};
 }

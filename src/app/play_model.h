@@ -5,6 +5,7 @@
 #include <limits.h>
 
 #include "agent/ask_engine.h"
+#include "app/play_ladder.h"
 #include "app/play_options.h"
 #include "base/buf.h"
 
@@ -12,9 +13,10 @@ struct mock_model;
 struct openai_model;
 
 struct play_model {
-    struct qvl_model *engine; /* of these three, one */
+    struct qvl_model *engine; /* of these four, one */
     struct openai_model *server;
     struct mock_model *mock;
+    struct play_ladder *ladder;
     struct answerer by;       /* of server and mock */
     char folder[PATH_MAX];    /* of engine */
     char label[1200];         /* how every output names it: what the user asked for; a mock says that it is one */
@@ -24,6 +26,8 @@ struct play_model {
 struct play_model_game {
     struct answerer by;
     struct engine_answerer *engine;
+    struct play_ladder_game *ladder;
+    struct router *router;    /* of the ladder, or NULL */
 };
 
 /* Loads or connects. stop: ends waiting for a server. Closing is due in every case. */

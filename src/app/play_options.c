@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/ballot.h"
+#include "agent/router.h"
 
 const char *const backend_name[] = {"hf", "local", "openai", "mock"};
 
@@ -32,6 +32,10 @@ static const char help[] =
     "                      OPENAI_API_KEY.  --no-stream  the answer in one piece;  --server-timeout S  of one answer (default 120)\n"
     "  --mock-script FILE  mock: one action a line (walk_north, hit_ne, eat ...), from the top again after the last\n"
     "  --prompt FILE       words that go with the picture (default configs/prompts/tinywoods.txt; how to write one: src/agent/prompt.h)\n"
+    "  --ladder A,B,C      several checkpoints, the quickest first; which one is asked is decided anew for every decision, by confidence, scene,\n"
+    "                      stuckness and time (settings: configs/router.yaml, or --router FILE). --fixed-model K: always the K-th.\n"
+    "                      --max-loaded-models N: a longer ladder is refused\n"
+    "  --decision-ms T     time for one decision: a thought that takes longer is closed and the answer follows\n"
     "  --best-of N         N answers to every question, which share the prompt's computation; the one given most often is taken, among equals\n"
     "                      the likelier one. --vote sum: the largest sum of probabilities. All votes are recorded\n"
     "  --think-tokens N    a Thinking model's thought is closed after N tokens and the answer follows (default 256)\n"
@@ -48,6 +52,9 @@ static const char help[] =
     "                      game shows seldom comes back\n"
     "what is played\n"
     "  --rom FILE          default rom/tinywoods/tinywoods.gba; the real game: Pokemon Mystery Dungeon Red Rescue Team (USA), your own copy\n"
+    "  --remote HOST:PORT  the game runs in an mGBA of its own (0.10, with configs/mgba/remote.lua loaded; docs/remote-emulator.md); --rom is the\n"
+    "                      same ROM here\n"
+    "  --frames DIR        no game at all: the questions of recorded pictures, for speed (play --frames DIR --help)\n"
     "  --seed S            of the first dungeon (default 1000000, the first of the 200 test seeds); the next episodes take S+1, S+2 ...\n"
     "  --episodes N        default 1\n"
     "  --max-decisions N   per episode, default 2000\n"
@@ -58,6 +65,7 @@ static const char help[] =
     "  --record DIR        record the run in DIR instead of runs/<time>;  --no-record  record nothing. Several games: a run for each in it\n"
     "  --resume RUN        go on with a run that was stopped or killed, with the arguments it was begun with; at most the step it was in is\n"
     "                      lost. With it: --json, --speed, --dashboard, --device, --kv-cache, --threads, --rom, --server and its options\n"
+    "  --ask-oracle        note also what the fair oracle would do (for pmd-agent calibrate)\n"
     "  --video FILE.mp4    a film of the game (needs ffmpeg)\n"
     "  --dashboard         a page for the browser, printed at the start: http://127.0.0.1:8717/ or the next free port. In a terminal it\n"
     "                      is there by itself; asked for elsewhere, the games are played at --speed.  --no-dashboard  none;  --dashboard-port N  on this\n"
@@ -115,13 +123,15 @@ static int choose_backend(struct play_options *o, const char *flag) {
     return 0;
 }
 
-enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, KV_CACHE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD,
-       VIDEO, SPEED, BACKEND, SERVER, NO_STREAM, SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, ACT, SKILLS, WITHOUT, HELP };
+enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, KV_CACHE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, LADDER, REMOTE, ROUTER,
+       MAX_LOADED, DECISION_MS, FIXED, ASK_ORACLE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD, VIDEO, SPEED, BACKEND, SERVER, NO_STREAM,
+       SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, ACT, SKILLS, WITHOUT, HELP };
 static const struct option options[] = {
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
     {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"kv-cache", 1, NULL, KV_CACHE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
     {"seed", 1, NULL, SEED}, {"episodes", 1, NULL, EPISODES}, {"max-decisions", 1, NULL, DECISIONS}, {"jobs", 1, NULL, JOBS}, {"games", 1, NULL, JOBS},
-    {"best-of", 1, NULL, BEST_OF}, {"vote", 1, NULL, VOTE}, {"think-tokens", 1, NULL, THINK_TOKENS}, {"resume", 1, NULL, RESUME},
+    {"remote", 1, NULL, REMOTE}, {"ladder", 1, NULL, LADDER}, {"router", 1, NULL, ROUTER}, {"max-loaded-models", 1, NULL, MAX_LOADED}, {"decision-ms", 1, NULL, DECISION_MS},
+    {"fixed-model", 1, NULL, FIXED}, {"ask-oracle", 0, NULL, ASK_ORACLE}, {"best-of", 1, NULL, BEST_OF}, {"vote", 1, NULL, VOTE}, {"think-tokens", 1, NULL, THINK_TOKENS}, {"resume", 1, NULL, RESUME},
    
     {"json", 0, NULL, JSON}, {"record", 1, NULL, RECORD}, {"no-record", 0, NULL, NO_RECORD}, {"video", 1, NULL, VIDEO},
     {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
@@ -131,7 +141,7 @@ static const struct option options[] = {
 
 /* What may be different when a run goes on: how it is shown and where it is computed. */
 static bool may_change(int c) {
-    static const int those[] = {JSON, SPEED, DEVICE, KV_CACHE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, RESUME, HELP, 'h', '?'};
+    static const int those[] = {REMOTE, JSON, SPEED, DEVICE, KV_CACHE, THREADS, ROM, SERVER, SERVER_TIMEOUT, NO_STREAM, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, RESUME, HELP, 'h', '?'};
     for (size_t i = 0; i < sizeof those / sizeof *those; i++) {
         if (those[i] == c) return true;
     }
@@ -199,6 +209,21 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
             if (!whole(optarg, 1, RUN_GAMES, &n)) return wrong("--games", optarg, "a number from 1 to 256");
             o->jobs = (int)n;
             break;
+        case REMOTE: o->remote = optarg; break;
+        case LADDER: o->ladder = optarg; break;
+        case ROUTER: o->router = optarg; break;
+        case ASK_ORACLE: o->ask_oracle = true; break;
+        case MAX_LOADED:
+            if (!whole(optarg, 1, ROUTER_RUNGS, &n)) return wrong("--max-loaded-models", optarg, "a number from 1 to 6");
+            o->max_loaded = (int)n;
+            break;
+        case FIXED:
+            if (!whole(optarg, 1, ROUTER_RUNGS, &n)) return wrong("--fixed-model", optarg, "the number of a rung, from 1");
+            o->fixed_rung = (int)n;
+            break;
+        case DECISION_MS:
+            if (!decimal(optarg, 1, 86400e3, &o->decision_ms)) return wrong("--decision-ms", optarg, "milliseconds from 1 to 86400000");
+            break;
         case BEST_OF:
             if (!whole(optarg, 1, VOTE_MAX, &n)) return wrong("--best-of", optarg, "a number from 1 to 32");
             o->best_of = (int)n;
@@ -259,6 +284,10 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
     if (o->record && o->no_record) return wrong("--record", o->record, "either --record or --no-record");
     if (changes_only) return 0;
     if (o->jobs > 1 && o->video) return wrong("--games", "with --video", "one game at a time for a film");
+    if (o->remote && (!strchr(o->remote, ':') || atoi(strrchr(o->remote, ':') + 1) < 1 || o->remote[0] == ':')) return wrong("--remote", o->remote, "HOST:PORT");
+    if (o->remote && o->jobs > 1) return wrong("--remote", "with --games", "one game at a time in a remote mGBA");
+    if (o->ladder && o->model) return wrong("--ladder", "with --model", "one of them");
+    if ((o->ladder || o->router || o->decision_ms > 0) && (o->server || o->mock_script)) return wrong("--ladder", "and the router's options", "checkpoints in this process");
     if (o->picture != PICTURE_REAL && o->policy != POLICY_MODEL) return wrong("--no-picture", "without a model", "--policy model");
     if (o->policy == POLICY_MODEL && choose_backend(o, backend)) return 2;
     if (act && o->acting == ACT_BY_SKILLS && o->policy != POLICY_MODEL && o->policy != POLICY_RANDOM) {

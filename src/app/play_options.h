@@ -26,7 +26,11 @@ struct play_options {
     double server_timeout_s; /* 0: the default */
     float temperature;
     int think_tokens, best_of; /* 0: the default, one answer */
-    bool vote_sum, backend_given;
+    bool vote_sum, backend_given, ask_oracle;
+    int max_loaded, fixed_rung;  /* of a ladder; 0: as configs/router.yaml says */
+    double decision_ms;          /* likewise */
+    const char *remote;          /* HOST:PORT of an mGBA; NULL: the game runs in this process */
+    const char *ladder, *router; /* models separated by commas; another file than configs/router.yaml */
     struct buf arguments;      /* as given, a JSON array: for run.json */
     struct run_set past;       /* of resume: holds the strings of its arguments */
     const char *resume;        /* folder of the run to go on with */

@@ -91,6 +91,7 @@ int emulator_open(const void *rom, size_t bytes, const char *save, struct emulat
     if (!lib) return ERR_MISSING;
     struct emulator *e = calloc(1, sizeof *e);
     if (!e) return err_set(err, ERR_MEMORY, "out of memory for an emulator");
+    e->kind = &emulator_in_process;
     e->lib = lib;
     e->header = header;
     frame_exchange_init(&e->exchange);
@@ -113,37 +114,26 @@ int emulator_open(const void *rom, size_t bytes, const char *save, struct emulat
     return 0;
 }
 
-void emulator_close(struct emulator *e) {
-    if (!e) return;
-    if (e->core) {
-        pthread_mutex_lock(&create_lock);
-        e->lib->config_deinit(&e->core->config);
-        e->core->deinit(e->core);
-        pthread_mutex_unlock(&create_lock);
-    }
-    rom_image_release(e->rom);
-    pthread_mutex_destroy(&e->exchange.readers);
-    buf_free(&e->save_start);
-    free(e->save_path);
-    free(e);
+static void core_close(struct emulator *e) {
+    if (!e->core) return;
+    pthread_mutex_lock(&create_lock);
+    e->lib->config_deinit(&e->core->config);
+    e->core->deinit(e->core);
+    pthread_mutex_unlock(&create_lock);
 }
 
-const struct rom_header *emulator_header(const struct emulator *e) { return &e->header; }
-
 /* mGBA's reset leaves video memory as it was; without it a second run of the same game would start with another picture. */
-void emulator_reset(struct emulator *e) {
+static void core_reset(struct emulator *e) {
     size_t bytes = 0;
     void *vram = e->core->getMemoryBlock(e->core, BLOCK_VRAM, &bytes);
     if (vram) memset(vram, 0, bytes);
     e->core->reset(e->core);
     set_drawing(e->core, false);
-    e->frames = 0;
-    frame_publish(&e->exchange, NULL, 0);
 }
 
-uint64_t emulator_run(struct emulator *e, uint32_t keys, int frames, bool draw) {
+static void core_run(struct emulator *e, uint32_t keys, int frames, bool draw) {
     struct mCore *core = e->core;
-    core->setKeys(core, keys & 0x3FF);
+    core->setKeys(core, keys);
     for (int i = 0; i < frames; i++) {
         bool last = draw && i == frames - 1;
         if (i == 0 || last) set_drawing(core, last);
@@ -151,6 +141,39 @@ uint64_t emulator_run(struct emulator *e, uint32_t keys, int frames, bool draw) 
         e->frames++;
     }
     if (draw && frames > 0) frame_publish(&e->exchange, e->pixels, e->frames);
+}
+
+static void core_write32(struct emulator *e, uint32_t address, uint32_t value) { e->core->busWrite32(e->core, address, value); }
+
+const struct emulator_kind emulator_in_process = {core_close, core_reset, core_run, core_write32, core_state_save, core_state_load, core_save_cartridge};
+
+/* ---- wherever it runs ---------------------------------------------------------------------------------------------------------- */
+
+void emulator_close(struct emulator *e) {
+    if (!e) return;
+    e->kind->close(e);
+    rom_image_release(e->rom);
+    pthread_mutex_destroy(&e->exchange.readers);
+    buf_free(&e->save_start);
+    free(e->save_path);
+    free(e);
+}
+
+int emulator_failed(const struct emulator *e, struct err *err) {
+    if (e->failure.code && err) *err = e->failure;
+    return e->failure.code;
+}
+
+const struct rom_header *emulator_header(const struct emulator *e) { return &e->header; }
+
+void emulator_reset(struct emulator *e) {
+    e->kind->reset(e);
+    e->frames = 0;
+    frame_publish(&e->exchange, NULL, 0);
+}
+
+uint64_t emulator_run(struct emulator *e, uint32_t keys, int frames, bool draw) {
+    if (!e->failure.code) e->kind->run(e, keys & 0x3FF, frames, draw);
     return e->frames;
 }
 
@@ -160,4 +183,8 @@ void emulator_memory(struct emulator *e, struct memory_view *out) {
     *out = (struct memory_view){.ewram = e->ewram, .iwram = e->iwram, .rom = e->rom->data, .rom_bytes = e->rom->bytes};
 }
 
-void emulator_write32(struct emulator *e, uint32_t address, uint32_t value) { e->core->busWrite32(e->core, address, value); }
+void emulator_write32(struct emulator *e, uint32_t address, uint32_t value) { e->kind->write32(e, address, value); }
+
+int emulator_state_save(struct emulator *e, struct buf *out, struct err *err) { return e->kind->state_save(e, out, err); }
+int emulator_state_load(struct emulator *e, const void *state, size_t bytes, struct err *err) { return e->kind->state_load(e, state, bytes, err); }
+int emulator_save_cartridge(struct emulator *e, struct err *err) { return e->kind->save_cartridge(e, err); }

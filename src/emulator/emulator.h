@@ -29,7 +29,12 @@ int rom_header_read(const void *rom, size_t bytes, struct rom_header *out, struc
 /* Starts a game from a ROM image (copied). Deterministic: fixed RTC, no BIOS file, no user settings read or written.
  * save: path of the cartridge save (loaded if present, written by emulator_save_cartridge only), or NULL for none. */
 int emulator_open(const void *rom, size_t bytes, const char *save, struct emulator **out, struct err *err);
+/* The same game in an mGBA at the other end of a socket, where configs/mgba/remote.lua runs. rom: the same image as there (compared by
+ * its checksum). Slower, otherwise no different: the remote game stands still between two calls. */
+int emulator_connect(const char *host, int port, const void *rom, size_t bytes, struct emulator **out, struct err *err);
 void emulator_close(struct emulator *e);
+/* 0, or why the game is gone (a remote one that does not answer any more); after that emulator_run does nothing. */
+int emulator_failed(const struct emulator *e, struct err *err);
 const struct rom_header *emulator_header(const struct emulator *e);
 void emulator_reset(struct emulator *e);
 

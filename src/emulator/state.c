@@ -42,7 +42,7 @@ static void write_creator(char out[CREATOR_BYTES + 1], const uint8_t *machine, s
     snprintf(out, CREATOR_BYTES + 1, "%s%016llx", creator, (unsigned long long)XXH3_64bits_digest(&state));
 }
 
-int emulator_state_save(struct emulator *e, struct buf *out, struct err *err) {
+int core_state_save(struct emulator *e, struct buf *out, struct err *err) {
     struct mCore *core = e->core;
     size_t machine_bytes = core->stateSize(core), start = out->len;
     void *save = NULL;
@@ -149,7 +149,7 @@ static bool restore_save(struct emulator *e, struct extension save) {
     return ok;
 }
 
-int emulator_state_load(struct emulator *e, const void *state, size_t bytes, struct err *err) {
+int core_state_load(struct emulator *e, const void *state, size_t bytes, struct err *err) {
     struct mCore *core = e->core;
     const uint8_t *p = state;
     size_t machine_bytes = core->stateSize(core);
@@ -184,7 +184,7 @@ end:
     return code;
 }
 
-int emulator_save_cartridge(struct emulator *e, struct err *err) {
+int core_save_cartridge(struct emulator *e, struct err *err) {
     if (!e->save_path) return err_set(err, ERR_STATE, "this game was started without a cartridge save");
     void *save = NULL;
     size_t bytes = e->core->savedataClone(e->core, &save);

@@ -23,6 +23,7 @@
  *       answer_pieces         [[text, probability, true where nothing else was allowed], ...] of the answer's tokens; only where known
  *       actions               those offered, null when unknown
  *       action, decided_by, reason, confidence, oracle_action
+ *       calibrated            how often an answer with such a confidence is right, where that is known
  *       model, route_reason   which of several models answered and why that one was asked; only where there are several
  *       votes                 best of n: [{answer, count, log_probability, probability (both summed)}, ..]; only then
  *       skill_end             how the skill `action` ended; goal: the tile it walked to at its start
@@ -384,6 +385,7 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     put_string(b, s->reason ? s->reason : "");
     put_agent_parts(b, s);
     buf_str(b, ",\"confidence\":"), buf_json_number(b, s->confidence);
+    if (s->calibrated > 0) buf_str(b, ",\"calibrated\":"), buf_json_number(b, s->calibrated);
     if (s->model) buf_str(b, ",\"model\":"), put_string(b, s->model);
     if (s->route_reason) buf_str(b, ",\"route_reason\":"), put_string(b, s->route_reason);
     if (s->vote_count) put_votes(b, s);

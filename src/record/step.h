@@ -60,6 +60,7 @@ struct step {
     enum decided_by decided_by;
     const char *reason;       /* why this action, or why a fallback; may be "" */
     float confidence;         /* probability of the action among the allowed ones; 0 when no model was asked */
+    float calibrated;         /* how often such a confidence is right, 0: not known */
     const char *model, *route_reason; /* which of several models answered, and why that one; NULL: there is only one */
     const struct vote *votes; int vote_count; /* best of n, what was answered; 0: one answer */
     const char *oracle_action;/* what the fair oracle would do here; NULL when it was not asked */

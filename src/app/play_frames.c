@@ -1,0 +1,300 @@
+/* pmd-agent play --frames DIR: the questions of many games without the games. Recorded pictures and their words go through the same engine,
+ * schemas and threads as in play; there is no emulator, and what is answered changes nothing. For machines without libmgba, and labelled so.
+ * Needs the engine only: it is in the build of `make engine` too. */
+#include <getopt.h>
+#include <limits.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/ask_engine.h"
+#include "agent/home.h"
+#include "agent/prompt.h"
+#include "app/commands.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "vision/image.h"
+
+enum { MANIFEST_LIMIT = 256 << 20, PICTURE_LIMIT = 1 << 20, MOST_GAMES = 256, MOST_FRAMES = 100000 };
+
+struct frame {
+    uint8_t *rgb; /* FRAME_PIXELS * 3 */
+    char *prompt;
+    enum scene scene;
+};
+
+struct frames_play {
+    const char *folder, *model_folder, *device, *prompt_file;
+    int games, decisions, threads, best_of, think_tokens; /* decisions: of each game */
+    bool json;
+    struct frame *frames;
+    int frame_count;
+    struct prompt_template prompt;
+    struct qvl_model *model;
+};
+
+struct frames_game {
+    struct frames_play *p;
+    int number;
+    struct engine_answerer *engine;
+    float *ms;            /* (decisions) of each question */
+    double asked, whole;  /* seconds */
+    long long prompt_tokens, computed_tokens; /* of all questions but the first */
+    int done, useless;    /* useless: no offered action came */
+    struct err err;
+};
+
+static int usage(FILE *to, int status) {
+#ifdef ENGINE_ONLY
+    fputs("This build has only the engine: playing the game itself needs libmgba-dev and `make all`.\n\n", to);
+#endif
+    fputs("usage: pmd-agent play --frames DIR [options]\n"
+          "The questions of many games, from recorded pictures (a data set like datasets/tinywoods-200): same prompts, schemas, engine and threads as in play,\n"
+          "but no emulator, and what is answered changes nothing. For speed where no libmgba can be had; the figures say so.\n"
+          "  --games N        so many at the same time (default 1), each from a place of its own in the data set\n"
+          "  --decisions N    for each game (default 50)\n"
+          "  --model DIR      a checkpoint folder (default: the bundled models/tinywoods-vl)\n"
+          "  --prompt FILE    whose system text comes first (default configs/prompts/tinywoods.txt); the words of the user's part are the recorded ones\n"
+          "  --device D       auto (default), cpu, cuda          --threads N   for the model\n"
+          "  --best-of N      N answers to each question         --think-tokens N  of a Thinking model (default 256)\n"
+          "  --json           one JSON object instead of words\n",
+          to);
+    return status;
+}
+
+/* ---- the data set -------------------------------------------------------------------------------------------------------------- */
+
+static int read_picture(const char *folder, const char *name, uint8_t **rgb, struct err *err) {
+    char path[PATH_MAX];
+    struct buf png = {0};
+    struct image image = {0};
+    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX) return err_set(err, ERR_ARGUMENT, "%s: path too long", folder);
+    int code = file_read(path, PICTURE_LIMIT, &png, err);
+    if (!code && (code = image_decode(png.data, png.len, FRAME_PIXELS, &image, err))) err_context(err, "%s", path);
+    if (!code && (image.width != FRAME_WIDTH || image.height != FRAME_HEIGHT)) {
+        code = err_set(err, ERR_FORMAT, "%s: %dx%d pixels, expected %dx%d", path, image.width, image.height, FRAME_WIDTH, FRAME_HEIGHT);
+    }
+    buf_free(&png);
+    if (code) return image_free(&image), code;
+    *rgb = image.rgb;
+    return 0;
+}
+
+static int add_frame(struct frames_play *p, const char *line, size_t n, const char *what, struct err *err) {
+    struct arena arena = {0};
+    const struct json *j = json_parse(line, n, what, &arena, err);
+    const char *picture = json_as_string(json_get(j, "frame_path"), NULL), *prompt = json_as_string(json_get(j, "prompt"), NULL);
+    const char *scene = json_as_string(json_get(j, "scene"), "");
+    int code = j ? 0 : err->code;
+    if (!code && (!picture || strstr(picture, ".."))) code = err_set(err, ERR_FORMAT, "%s: field frame_path: expected a picture's name", what);
+    if (!code && p->frame_count == MOST_FRAMES) code = err_set(err, ERR_LIMIT, "%s: more than %d pictures", what, MOST_FRAMES);
+    if (!code && prompt && (p->frame_count & (p->frame_count - 1)) == 0) { /* grow at 0, 1, 2, 4, 8, ... */
+        struct frame *grown = realloc(p->frames, (p->frame_count ? (size_t)p->frame_count * 2 : 1) * sizeof *grown);
+        if (grown) p->frames = grown;
+        else code = err_set(err, ERR_MEMORY, "%s: out of memory", what);
+    }
+    if (!code && prompt) { /* pictures that nobody was asked about have no words */
+        struct frame *f = &p->frames[p->frame_count];
+        *f = (struct frame){.scene = SCENE_FIELD};
+        for (int s = 0; s < SCENE_COUNT; s++) {
+            if (!strcmp(scene, scene_name[s])) f->scene = s;
+        }
+        code = read_picture(p->folder, picture, &f->rgb, err);
+        if (!code && !(f->prompt = strdup(prompt))) free(f->rgb), code = err_set(err, ERR_MEMORY, "%s: out of memory", what);
+        if (!code) p->frame_count++;
+    }
+    arena_free(&arena);
+    return code;
+}
+
+static int read_frames(struct frames_play *p, struct err *err) {
+    char path[PATH_MAX], what[PATH_MAX + 32];
+    struct buf text = {0};
+    if (snprintf(path, sizeof path, "%s/manifest.jsonl", p->folder) >= PATH_MAX) return err_set(err, ERR_ARGUMENT, "%s: path too long", p->folder);
+    int code = file_read(path, MANIFEST_LIMIT, &text, err), number = 0;
+    char *line = text.data, *end = line ? line + text.len : NULL;
+    while (!code && line < end) {
+        char *newline = memchr(line, '\n', (size_t)(end - line)), *stop = newline ? newline : end;
+        snprintf(what, sizeof what, "%s: line %d", path, ++number);
+        if (stop > line) code = add_frame(p, line, (size_t)(stop - line), what, err);
+        line = stop + 1;
+    }
+    buf_free(&text);
+    if (!code && !p->frame_count) code = err_set(err, ERR_FORMAT, "%s: no picture with a prompt in it", path);
+    return code;
+}
+
+/* ---- playing ------------------------------------------------------------------------------------------------------------------- */
+
+/* All that a scene can offer: which of it makes sense is not on record. */
+static void offers(enum scene scene, bool offered[ACTION_COUNT]) {
+    memset(offered, 0, ACTION_COUNT * sizeof *offered);
+    if (scene == SCENE_FIELD) {
+        for (int a = 0; a <= ACTION_WAIT; a++) offered[a] = true;
+    } else if (scene == SCENE_STAIRS) offered[ACTION_PROCEED] = offered[ACTION_STAY] = true;
+    else if (scene == SCENE_CHOICE) offered[ACTION_YES] = offered[ACTION_NO] = true;
+    else if (scene == SCENE_MENU) offered[ACTION_CLOSE] = true;
+    else offered[ACTION_NEXT] = true;
+}
+
+static int decide(struct frames_game *g, int k, struct err *err) {
+    struct frames_play *p = g->p;
+    const struct frame *f = &p->frames[((long)g->number * p->frame_count / p->games + k) % p->frame_count];
+    struct buf schema = {0};
+    bool offered[ACTION_COUNT];
+    char reason[200];
+    offers(f->scene, offered);
+    action_schema(offered, &schema);
+    struct question q = {.system = p->prompt.system, .prompt = f->prompt, .rgb = f->rgb, .schema = schema.data, .greedy = true, .seed = (uint64_t)k,
+                         .decision = (uint32_t)k + 1};
+    struct answer a = {.action = -1};
+    struct answerer door = engine_answerer_door(g->engine);
+    double start = clock_seconds();
+    int code = schema.failed ? err_set(err, ERR_MEMORY, "out of memory for a schema") : door.answer(door.user, &q, &a, err);
+    double seconds = clock_seconds() - start;
+    buf_free(&schema);
+    if (!code) {
+        g->ms[k] = (float)(seconds * 1e3);
+        g->asked += seconds;
+        g->useless += !a.text || action_of_answer(a.text, offered, reason, sizeof reason) < 0;
+        if (k) g->prompt_tokens += a.prompt_token_count, g->computed_tokens += a.prompt_token_count - a.cached_tokens;
+    }
+    answer_free(&a);
+    return code;
+}
+
+static void *play_one(void *user) {
+    struct frames_game *g = user;
+    double start = clock_seconds();
+    while (g->done < g->p->decisions && !decide(g, g->done, &g->err)) g->done++;
+    g->whole = clock_seconds() - start;
+    return NULL;
+}
+
+static int by_value(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static void report(struct frames_play *p, const struct frames_game *games, double seconds, float *ms) {
+    struct qvl_info info;
+    qvl_model_info(p->model, &info);
+    long long prompt = 0, computed = 0;
+    int n = 0, useless = 0;
+    double outside = 0;
+    for (int i = 0; i < p->games; i++) {
+        prompt += games[i].prompt_tokens, computed += games[i].computed_tokens, useless += games[i].useless, n += games[i].done;
+        outside += games[i].whole - games[i].asked;
+    }
+    qsort(ms, (size_t)n, sizeof *ms, by_value);
+    double share = prompt ? (double)computed / (double)prompt : NAN, mean = n > p->games ? (double)prompt / (n - p->games) : NAN;
+    if (p->json) {
+        struct buf b = {0};
+        buf_str(&b, "{\"frames\":"), buf_json_string(&b, p->folder, strlen(p->folder));
+        buf_printf(&b, ",\"emulator\":false,\"games\":%d,\"decisions\":%d,\"seconds\":%.3f,\"decisions_per_s\":%.3f,\"decision_ms\":{\"p50\":%.3f,\"p95\":%.3f}", p->games, n,
+                   seconds, n / seconds, (double)ms[n / 2], (double)ms[n * 95 / 100]);
+        buf_str(&b, ",\"prompt_tokens_mean\":"), buf_json_number(&b, mean);
+        buf_str(&b, ",\"prefilled_share\":"), buf_json_number(&b, share);
+        buf_printf(&b, ",\"outside_model_ms\":%.4f,\"useless\":%d,\"best_of\":%d,\"device\":\"%s\",\"kernels\":\"%s\",\"model\":", outside * 1e3 / n, useless, p->best_of,
+                   info.device, info.kernels);
+        buf_json_string(&b, p->model_folder, strlen(p->model_folder));
+        buf_str(&b, "}\n");
+        fputs(b.data ? b.data : "", stdout);
+        buf_free(&b);
+        return;
+    }
+    printf("recorded frames of %s, no emulator, no game that depends on the answers; %s on %s (%s)\n", p->folder, p->model_folder, info.device, info.kernels);
+    printf("%d games at the same time: %d decisions in %.1f s = %.2f decisions/s; one takes %.1f ms in the median, p95 %.1f ms\n", p->games, n, seconds, n / seconds,
+           (double)ms[n / 2], (double)ms[n * 95 / 100]);
+    if (prompt) printf("%.0f prompt tokens a question, %.1f %% of them computed (the first question of each game left out)\n", mean, share * 100);
+    printf("%.3f ms a decision outside the model; %d answers named no offered action\n", outside * 1e3 / n, useless);
+}
+
+static int play_all(struct frames_play *p, struct frames_game *games, struct err *err) {
+    pthread_t threads[MOST_GAMES];
+    int code = 0, started = 0;
+    for (int i = 0; i < p->games && !code; i++) {
+        struct engine_answerer_options o = {.think_tokens = p->think_tokens, .best_of = p->best_of};
+        games[i] = (struct frames_game){.p = p, .number = i, .ms = malloc((size_t)p->decisions * sizeof(float))};
+        code = games[i].ms ? engine_answerer_new(p->model, &o, &games[i].engine, err) : err_set(err, ERR_MEMORY, "out of memory for %d games", p->games);
+    }
+    double start = clock_seconds();
+    for (; started < p->games && !code; started++) {
+        if (pthread_create(&threads[started], NULL, play_one, &games[started])) code = err_set(err, ERR_STATE, "thread %d could not be started", started + 1);
+        if (code) break;
+    }
+    for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    double seconds = clock_seconds() - start;
+    float *ms = code ? NULL : malloc((size_t)p->games * (size_t)p->decisions * sizeof *ms);
+    if (!code && !ms) code = err_set(err, ERR_MEMORY, "out of memory for the times");
+    for (int i = 0, n = 0; i < p->games; i++) {
+        if (!code && games[i].err.code) code = games[i].err.code, *err = games[i].err;
+        if (ms) memcpy(ms + n, games[i].ms, (size_t)games[i].done * sizeof *ms), n += games[i].done;
+        engine_answerer_free(games[i].engine);
+        free(games[i].ms);
+    }
+    if (!code) report(p, games, seconds, ms);
+    free(ms);
+    return code;
+}
+
+static int run(struct frames_play *p, struct err *err) {
+    char prompt[PATH_MAX], bundled[PATH_MAX];
+    int code = prompt_template_load(p->prompt_file ? p->prompt_file : home_file(HOME_PROMPT, prompt, sizeof prompt), &p->prompt, err);
+    if (!code) code = read_frames(p, err);
+    if (!p->model_folder) p->model_folder = home_file(HOME_MODEL, bundled, sizeof bundled);
+    struct qvl_options o = {.device = p->device, .threads = p->threads};
+    if (!code) code = qvl_load(p->model_folder, &o, &p->model, err);
+    struct frames_game *games = code ? NULL : calloc((size_t)p->games, sizeof *games);
+    if (!code) code = games ? play_all(p, games, err) : err_set(err, ERR_MEMORY, "out of memory for %d games", p->games);
+    free(games);
+    if (p->model) qvl_unload(p->model);
+    for (int i = 0; i < p->frame_count; i++) free(p->frames[i].rgb), free(p->frames[i].prompt);
+    free(p->frames);
+    prompt_template_free(&p->prompt);
+    return code;
+}
+
+static bool count(const char *text, int max, int *out) {
+    char *end;
+    long n = strtol(text, &end, 10);
+    *out = (int)n;
+    return *text && !*end && n >= 1 && n <= max;
+}
+
+int cmd_play_frames(int argc, char **argv) {
+    enum { FRAMES = 1, GAMES, DECISIONS, MODEL, PROMPT, DEVICE, THREADS, BEST_OF, THINK, JSON, HELP };
+    static const struct option options[] = {{"frames", 1, NULL, FRAMES}, {"games", 1, NULL, GAMES}, {"decisions", 1, NULL, DECISIONS}, {"model", 1, NULL, MODEL},
+                                            {"prompt", 1, NULL, PROMPT}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"best-of", 1, NULL, BEST_OF},
+                                            {"think-tokens", 1, NULL, THINK}, {"json", 0, NULL, JSON}, {"help", 0, NULL, HELP}, {0}};
+    struct frames_play p = {.games = 1, .decisions = 50, .best_of = 1};
+    struct err err = {0};
+    bool good = true;
+    int c;
+    optind = 0;
+    while (good && (c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (c) {
+        case FRAMES: p.folder = optarg; break;
+        case GAMES: good = count(optarg, MOST_GAMES, &p.games); break;
+        case DECISIONS: good = count(optarg, 100000, &p.decisions); break;
+        case MODEL: p.model_folder = optarg; break;
+        case PROMPT: p.prompt_file = optarg; break;
+        case DEVICE: p.device = optarg; break;
+        case THREADS: good = count(optarg, 1024, &p.threads); break;
+        case BEST_OF: good = count(optarg, VOTE_MAX, &p.best_of); break;
+        case THINK: good = count(optarg, 1000000, &p.think_tokens); break;
+        case JSON: p.json = true; break;
+        case 'h':
+        case HELP: return usage(stdout, 0);
+        default: return fputs("pmd-agent play --frames DIR --help explains the options\n", stderr), 2;
+        }
+        if (!good) fprintf(stderr, "pmd-agent play --frames: '%s' is no number for this option (--help explains)\n", optarg);
+    }
+    if (!good || !p.folder || optind < argc) return good ? usage(stderr, 2) : 2;
+    int code = run(&p, &err);
+    if (code) fprintf(stderr, "pmd-agent play --frames: %s\n", err.message);
+    return code ? 1 : 0;
+}
