@@ -518,6 +518,7 @@ static void test_metrics(void **state) {
         "pmd_requests_total{endpoint=\"chat_completions\",result=\"ok\"}", "pmd_time_to_first_token_seconds_bucket{le=\"+Inf\"}",
         "pmd_inter_token_seconds_count", "pmd_request_seconds_sum", "pmd_requests_running", "pmd_requests_waiting", "pmd_kv_cache_usage_ratio",
         "pmd_prefix_cache_hit_tokens_total", "pmd_prefix_cache_evictions_total", "pmd_image_cache_hits_total", "pmd_model_loads_total",
+        "pmd_host_cache_bytes", "pmd_disk_cache_hit_tokens_total", "pmd_disk_cache_drops_total{reason=\"damaged\"}",
         "pmd_model_memory_bytes", "pmd_resident_bytes", "prompt_tokens_total", "tokens_predicted_total", "prompt_tokens_seconds",
         "predicted_tokens_seconds", "kv_cache_usage_ratio", "requests_processing", "requests_deferred", "num_requests_running",
         "num_requests_waiting", "kv_cache_usage_perc", "prefix_cache_queries", "prefix_cache_hits", "time_to_first_token_seconds_count"};

@@ -55,13 +55,16 @@ static int check_vocabulary(const struct qvl_model *m, struct err *err) {
     return 0;
 }
 
+/* To be raised when a backend's kernels or a page's layout change in any bit: pages on disk outlive the program that wrote them. */
+enum { ARITHMETIC = 1 };
+
 static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     struct {
         uint8_t checkpoint[16];
         struct hash128 kernels;
         int64_t min_pixels, max_pixels, video_min, video_max;
         float mean[3], std[3];
-        int32_t f32, e4m3, resampler, unused;
+        int32_t f32, e4m3, resampler, arithmetic;
     } all;
     memset(&all, 0, sizeof all);
     checkpoint_identity(m->checkpoint, all.checkpoint);
@@ -72,6 +75,7 @@ static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     memcpy(all.std, m->config->image.std, sizeof all.std);
     all.f32 = o->f32, all.resampler = o->pillow_resize;
     all.e4m3 = o->fp8_activations && !strcmp(o->fp8_activations, "e4m3");
+    all.arithmetic = ARITHMETIC;
     m->identity = hash_bytes(&all, sizeof all, 0);
 }
 

@@ -225,7 +225,11 @@ static void spill_page(struct spill *s, const struct page_name *n, bool disk, st
 static bool worth_writing(struct spill *s, const struct spill_job *job) {
     struct spill_place place;
     int64_t tokens = 0, pages = 0;
-    if (!s->has_folder || clock_seconds() < s->rest_until) return false;
+    if (!s->has_folder) return false;
+    if (clock_seconds() < s->rest_until) {
+        drop(s, QVL_SPILL_WRITE, "pages came while writing rests after a failure");
+        return false;
+    }
     for (size_t i = 0; i < job->count; i++) {
         if (spill_folder_find(&s->folder, job->pages[i].key, &place)) continue;
         pages++;
@@ -400,7 +404,8 @@ void spill_close(struct qvl_model *m) {
 void spill_stats(struct spill *s, struct qvl_stats *out) {
     out->host_pages = s->host.pages, out->host_evictions = s->host.evicted, out->host_bytes = s->host.bytes;
     pthread_mutex_lock(&s->lock);
-    out->host_hit_tokens = s->host_hit_tokens, out->disk_hit_tokens = s->disk_hit_tokens;
+    out->host_hit_tokens = __atomic_load_n(&s->host_hit_tokens, __ATOMIC_RELAXED);
+    out->disk_hit_tokens = __atomic_load_n(&s->disk_hit_tokens, __ATOMIC_RELAXED);
     out->disk_read_bytes = s->read_bytes, out->disk_written_bytes = s->written_bytes;
     out->disk_recomputed = s->recomputed;
     out->compute_tokens_per_second = s->compute_rate, out->disk_read_bytes_per_second = s->read_rate;

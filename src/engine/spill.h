@@ -57,7 +57,8 @@ struct spill {
     double compute_rate, read_rate;     /* tokens, bytes a second; 0: not known */
     int refused;                 /* lookups since the last restore that computing won */
     double looked;               /* when a lookup that missed last asked for a look */
-    int64_t host_hit_tokens, disk_hit_tokens, recomputed;
+    int64_t host_hit_tokens, disk_hit_tokens; /* atomic */
+    int64_t recomputed;
     uint64_t read_bytes, written_bytes;
 
     /* Of the thread alone. */

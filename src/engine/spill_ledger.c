@@ -53,7 +53,7 @@ enum spill_promise spill_ledger_take(const struct disk_calls *io, const char *fo
     enum spill_promise r = l.bytes <= budget && bytes <= budget - l.bytes ? SPILL_GRANTED : SPILL_REFUSED;
     if (r == SPILL_GRANTED) l.bytes += bytes;
     l.checksum = ledger_sum(&l);
-    if (disk_write(io, fd, &l, sizeof l, 0)) {
+    if (disk_write(io, fd, &l, sizeof l, 0) || (r == SPILL_GRANTED && io->fsync(fd))) {
         err_set(err, ERR_IO, "%s: cannot write: %s", path, strerror(errno));
         r = SPILL_LEDGER_FAILED;
     }
