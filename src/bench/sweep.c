@@ -105,13 +105,15 @@ static int keep(struct progress *p, size_t i, const struct result *r, struct err
 /* ---- progress ---- */
 
 /* How much longer cells take here than estimated. */
-static double pace(const struct progress *p) { return p->estimated > 0 && p->measured > 0 ? p->measured / p->estimated : 2; }
+static double pace(const struct progress *p, double otherwise) {
+    return p->estimated > 0 && p->measured > 0 ? p->measured / p->estimated : otherwise;
+}
 
 static double left_seconds(const struct progress *p) {
     double sum = 0;
     for (size_t i = 0; i < p->count; i++)
         if (!p->done[i]) sum += p->seconds[i];
-    return sum * pace(p);
+    return sum * pace(p, 2);
 }
 
 static void say(const struct progress *p, const struct result *r) {
@@ -151,7 +153,7 @@ static int run_cell(struct progress *p, struct subject *s, size_t i, int64_t kv_
     struct result r;
     char why[400];
     int64_t need = cell_kv_tokens(c, p->s->how.answer_tokens);
-    double expected = p->seconds[i] * pace(p);
+    double expected = p->seconds[i] * pace(p, 1); /* nothing is faster than the roofline */
     name_cell(p, i, &r);
     describe(p, s, &r);
     if (need > kv_tokens) {
@@ -180,7 +182,7 @@ static int run_cell(struct progress *p, struct subject *s, size_t i, int64_t kv_
 }
 
 static bool time_is_up(const struct progress *p, size_t i) {
-    double repeats = p->s->how.repeats > 1 ? p->s->how.repeats : 1, expected = p->seconds[i] * pace(p) * repeats;
+    double repeats = p->s->how.repeats > 1 ? p->s->how.repeats : 1, expected = p->seconds[i] * pace(p, 1) * repeats;
     if (p->s->how.budget_s > 0 && expected > p->s->how.budget_s) expected = p->s->how.budget_s;
     return p->s->max_wall_s > 0 && clock_seconds() - p->start + expected > p->s->max_wall_s;
 }
