@@ -139,7 +139,7 @@ void qvl_model_forget(struct qvl_model *model);
 struct qvl_ceilings {
     const char *device;
     double read_bytes;       /* a second, from the memory that holds the weights */
-    double product_flops;    /* a second, bf16 products */
+    double product_flops;    /* a second, bf16 products; 0: not measured */
 };
 int qvl_device_ceilings(const struct qvl_options *options, struct qvl_ceilings *out, struct err *err);
 

@@ -101,7 +101,7 @@ struct backend_info {
 /* What a device can do at best, measured when asked: the yardsticks of a benchmark and of estimates. */
 struct backend_ceilings {
     double read_bytes;       /* a second, from the memory that holds the weights */
-    double product_flops;    /* a second, of a bf16 product of the shapes that prefill has (2 a multiply-add) */
+    double product_flops;    /* a second, of a bf16 product of the shapes that prefill has (2 a multiply-add); 0: not measured */
 };
 
 struct backend {

@@ -75,6 +75,11 @@ static double pictures(const struct cell *c, int64_t prompt, const struct model_
     return c->task == TASK_MIXED ? most(1, c->picture_share * (double)prompt / f->picture_tokens) : 1;
 }
 
+/* Seconds of so many multiply-adds; none when the device's speed is not known. */
+static double multiply(double products, const struct qvl_ceilings *device) {
+    return device->product_flops > 0 ? 2 * products / device->product_flops : 0;
+}
+
 void cell_estimate(const struct cell *c, int answer_tokens, const struct model_facts *f, const struct qvl_ceilings *device,
                    struct cell_estimate *out) {
     const struct text_config *t = &f->text;
@@ -85,14 +90,13 @@ void cell_estimate(const struct cell *c, int answer_tokens, const struct model_f
     double attend = 2.0 * t->layers * t->heads * t->head_dim;
     double tokens = (double)prompt * c->batch, chunks = (double)((prompt + 511) / 512) * c->batch;
     double products = tokens * (f->token_products + attend * (double)prompt / 2) + c->batch * f->head_products;
-    double encode = 2 * f->picture_products * pictures(c, prompt, f) * c->batch / device->product_flops;
-    out->prefill_s = most(2 * products / device->product_flops, chunks * weights / device->read_bytes);
+    double encode = multiply(f->picture_products * pictures(c, prompt, f) * c->batch, device);
+    out->prefill_s = most(multiply(products, device), chunks * weights / device->read_bytes);
     double step_products = rows * (f->token_products + f->head_products + attend * (double)prompt);
-    out->decode_step_s = most((weights + prefix + suffix) / device->read_bytes, 2 * step_products / device->product_flops);
+    out->decode_step_s = most((weights + prefix + suffix) / device->read_bytes, multiply(step_products, device));
     out->prefill_tok_s = tokens / out->prefill_s;
     out->decode_tok_s = rows / out->decode_step_s;
     out->cold_ms = 1e3 * (out->prefill_s + encode);
-    out->full_ms = 0;
     out->memory_mib = ((double)f->weight_bytes + (double)cell_kv_tokens(c, answer_tokens) * (double)f->kv_token_bytes) / 1048576;
     double again = c->batch == 1 && c->best_of == 1 ? 0.6 : 0.1;
     out->total_s = (1 + again) * (out->prefill_s + encode) + (answer_tokens + 2) * out->decode_step_s;

@@ -23,7 +23,7 @@ int model_facts_read(const char *folder, const struct qvl_options *o, struct mod
 
 struct cell_estimate {
     double prefill_s, decode_step_s, prefill_tok_s, decode_tok_s;
-    double cold_ms, full_ms;
+    double cold_ms;
     double memory_mib;         /* weights and the cell's keys and values */
     double total_s;            /* of one repeat, reuse measurements included */
 };

@@ -209,6 +209,16 @@ static int reused(const struct subject *s, const struct cell *c, int64_t prompt,
     return 0;
 }
 
+/* What the cell takes of the device: a GPU's pages lie there whether they are used or not, those not used are left out. */
+static double device_memory_mib(const struct subject *s) {
+    struct qvl_info info;
+    struct qvl_stats stats;
+    qvl_model_info(s->m, &info);
+    qvl_model_stats(s->m, &stats);
+    double page = (double)s->kv_token_bytes * stats.page_tokens;
+    return ((double)info.memory_bytes - page * (stats.pages_total - stats.pages_used)) / 1048576;
+}
+
 static int repeat(const struct subject *s, const struct cell *c, int answer_tokens, uint64_t seed, struct crowd *w,
                   struct repeats *all, struct err *err) {
     int64_t prompt = c->context - answer_tokens;
@@ -223,9 +233,7 @@ static int repeat(const struct subject *s, const struct cell *c, int answer_toke
     if (!r) r = reused(s, c, prompt, seed, prefix_share, w, &out[PREFIX], err);
     crowd_dismiss(w);
     if (r) return r;
-    struct qvl_info info;
-    qvl_model_info(s->m, &info);
-    double held = ((double)info.memory_bytes + (strcmp(info.device, "cpu") ? (double)info.weight_bytes : 0)) / 1048576;
+    double held = device_memory_mib(s);
     if (held > all->memory_mib) all->memory_mib = held;
     for (int i = 0; i < FIGURES; i++) all->values[i][all->count] = out[i];
     all->count++;

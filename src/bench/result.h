@@ -38,7 +38,7 @@ struct result {
     double memory_mib, host_mib;  /* most held: by the device that computes; by this process in host memory */
     char energy[24];              /* "NVML", "RAPL", "not available" */
     double prefill_j_token, decode_j_token;
-    double read_gb_s;             /* of the device, measured at most 15 s before this cell */
+    double read_gb_s;             /* of the device, measured at most 15 s before (a GPU: before the model was loaded) */
     double weight_mb, prefix_mb, suffix_mb; /* what one decode step must read at least */
     double floor_tok_s, floor_share;
     double wall_s;

@@ -130,6 +130,15 @@ static void say(const struct progress *p, const struct result *r) {
 
 /* ---- cells ---- */
 
+/* The device's limits anew when they are old. A GPU's do not move, and there may be no room to measure them beside a model: between
+ * models. */
+static void measure_device(struct progress *p) {
+    struct qvl_ceilings now;
+    if (clock_seconds() - p->device_at < ceilings_age_s) return;
+    if (!qvl_device_ceilings(&p->s->load, &now, NULL)) p->device = now;
+    p->device_at = clock_seconds();
+}
+
 static void describe(const struct progress *p, const struct subject *s, struct result *r) {
     struct qvl_info info;
     time_t now = time(NULL);
@@ -165,10 +174,7 @@ static int run_cell(struct progress *p, struct subject *s, size_t i, int64_t kv_
                  p->s->how.budget_s);
         refuse(&r, "skipped", why);
     } else {
-        struct qvl_ceilings now;
-        bool old = clock_seconds() - p->device_at > ceilings_age_s;
-        if (old && !qvl_device_ceilings(&p->s->load, &now, NULL)) p->device = now; /* no room beside a large model: the last one */
-        if (old) p->device_at = clock_seconds();
+        if (!strcmp(p->device.device, "cpu")) measure_device(p);
         s->read_bytes = p->device.read_bytes;
         measure_cell(s, c, &p->s->how, &r);
         if (!strcmp(r.status, "measured")) {
@@ -196,6 +202,7 @@ static int run_model(struct progress *p, size_t from, size_t to, struct err *err
     bool any = false;
     for (size_t i = from; i < to; i++) any = any || (!p->done[i] && !time_is_up(p, i));
     if (!any) return 0;
+    measure_device(p);
     fprintf(stderr, "%s: loading%s\n", model_name(p, from), p->s->random_weights ? " random weights of its shape" : "");
     if (subject_open(p->s, model_name(p, from), p->cells + from, to - from, &s, &kv_tokens, &own)) {
         fprintf(stderr, "%s: %s\n", model_name(p, from), own.message);

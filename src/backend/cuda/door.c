@@ -19,4 +19,5 @@ const struct backend backend_cuda = {
     .host_free = cuda_host_free,
     .memory_bytes = cuda_memory_bytes,
     .describe = cuda_describe,
+    .ceilings = cuda_ceilings,
 };

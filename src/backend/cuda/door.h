@@ -19,5 +19,6 @@ void cuda_host_free(struct backend_model *m, void *memory);
 bool cuda_can_pick(const struct backend_model *m, const struct pick *p);
 size_t cuda_memory_bytes(const struct backend_model *m);
 void cuda_describe(const struct backend_model *m, struct backend_info *out);
+int cuda_ceilings(const struct backend_options *o, struct backend_ceilings *out, struct err *err);
 
 #endif
