@@ -8,12 +8,12 @@ BENCH_COMMON := --json $(BENCH_OUT)/cpu.json --csv $(BENCH_OUT)/cpu.csv --resume
 bench: $(BENCH_BIN)
 	@mkdir -p $(BENCH_OUT)
 	@rm -f $(BENCH_OUT)/cpu.json $(BENCH_OUT)/cpu.csv
-	@$(BENCH_BIN) bench --models models/tinywoods-vl $(BENCH_COMMON) --contexts 256,1k,2k --batches 1,4 --best-of 1,4 --time-budget-s 4 --max-wall 50 || [ $$? -eq 3 ]
-	@$(BENCH_BIN) bench --models models/tinywoods-vl $(BENCH_COMMON) --contexts 1k --tasks picture-simple,picture-complex,mixed --time-budget-s 4 --max-wall 20 || [ $$? -eq 3 ]
-	@$(BENCH_BIN) bench --models 2b-fp8 --random-weights $(BENCH_COMMON) --contexts 128,256 --batches 1,4 --answer-tokens 16 --repeats 3 --time-budget-s 25 --max-wall 90 || [ $$? -eq 3 ]
+	@$(BENCH_BIN) bench --models models/tinywoods-vl $(BENCH_COMMON) --contexts 256,1k,2k --batches 1,4 --best-of 1,4 --time-budget-s 6 --max-wall 50 || [ $$? -eq 3 ]
+	@$(BENCH_BIN) bench --models models/tinywoods-vl $(BENCH_COMMON) --contexts 1k --tasks picture-simple,picture-complex,mixed --time-budget-s 6 --max-wall 20 || [ $$? -eq 3 ]
+	@$(BENCH_BIN) bench --models 2b-fp8 --random-weights $(BENCH_COMMON) --contexts 128,256 --batches 1,4 --answer-tokens 16 --time-budget-s 40 --max-wall 90 || [ $$? -eq 3 ]
 
 # One part fits ten minutes on one H100 and measures the device's limits itself; what is there already is not measured again.
-#   make bench-gpu PART=decode     (or prefill, context, pictures; without PART all of them, one after the other)
+#   make bench-gpu PART=decode     (without PART all of them, one after the other)
 GPU_FLAGS = --random-weights --device cuda --json $(BENCH_OUT)/gpu-$1.json --csv $(BENCH_OUT)/gpu-$1.csv --resume --max-wall 560
 GPU_MODELS ?= all
 define gpu_decode
