@@ -29,7 +29,7 @@ struct game {
     pid_t pid; /* 0: none */
     uint32_t first;
     int count;
-    char folder[PATH_MAX], log[PATH_MAX];
+    char folder[PATH_MAX - 8], log[PATH_MAX];
 };
 
 struct work {
@@ -209,7 +209,7 @@ static int start_game(struct work *k, struct game *g, uint32_t first, int count,
     g->count = count;
     snprintf(g->folder, sizeof g->folder, "%.*s/%s-%u", PATH_MAX / 2, k->w->runs, name, first);
     for (int n = 2; file_exists(g->folder); n++) snprintf(g->folder, sizeof g->folder, "%.*s/%s-%u.%d", PATH_MAX / 2, k->w->runs, name, first, n);
-    snprintf(g->log, sizeof g->log, "%.*s.log", PATH_MAX - 8, g->folder);
+    strcpy(stpcpy(g->log, g->folder), ".log");
     fflush(NULL);
     g->pid = fork();
     if (g->pid == 0) become_play(k, g);

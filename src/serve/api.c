@@ -14,15 +14,17 @@
 
 enum { WORKER_STACK = 1 << 20 };
 
-void api_new_id(struct api *a, const char *prefix, char out[48]) {
+uint64_t api_random(struct api *a) {
     pthread_mutex_lock(&a->lock);
     uint64_t id = ++a->next_id;
     pthread_mutex_unlock(&a->lock);
     uint64_t z = a->salt + id * 0x9e3779b97f4a7c15u; /* splitmix64: distinct, and not to be guessed from one's own */
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    snprintf(out, 48, "%s%016llx", prefix, (unsigned long long)(z ^ z >> 31));
+    return z ^ z >> 31;
 }
+
+void api_new_id(struct api *a, const char *prefix, char out[48]) { snprintf(out, 48, "%s%016llx", prefix, (unsigned long long)api_random(a)); }
 
 void api_stream_error(struct http_exchange *x, const struct api_fault *f) {
     struct buf b = {0};

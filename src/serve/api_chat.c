@@ -153,7 +153,7 @@ int api_chat(struct api_job *job, const struct json *body, struct arena *arena, 
     c->created = time(NULL);
     api_new_id(a, "chatcmpl-", c->id);
     if (api_read_generate(a, body, true, arena, &c->r, f)) return -1;
-    if (!c->r.seeded) c->r.g.sampling.seed = (uint64_t)c->created * 1000003u + strlen(c->id) + a->salt + a->next_id;
+    if (!c->r.seeded) c->r.g.sampling.seed = api_random(a);
     if (qvl_session_new(a->model, &s, &err)) return api_fail_engine(f, NULL, &err);
     struct api_writer writer = {c, piece};
     int r = api_read_messages(job, body, s, f);

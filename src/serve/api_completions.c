@@ -277,7 +277,7 @@ int api_completions(struct api_job *job, const struct json *body, struct arena *
     api_new_id(a, "cmpl-", c->id);
     if (api_read_generate(a, body, false, arena, &c->r, f) || read_prompts(a, body, arena, &prompts, &count, f)) return -1;
     if (c->r.stream && c->r.echo) return api_fail(f, 400, "echo", "'echo' is not supported together with 'stream'");
-    if (!c->r.seeded) c->r.g.sampling.seed = (uint64_t)c->created * 1000003u + a->salt + a->next_id;
+    if (!c->r.seeded) c->r.g.sampling.seed = api_random(a);
     int r = 0;
     for (c->prompt = 0; !r && c->prompt < count; c->prompt++) {
         memset(c->offset, 0, sizeof c->offset);

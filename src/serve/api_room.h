@@ -148,6 +148,7 @@ const char *api_finish_name(enum qvl_finish finish);
 /* ---- api.c ---- */
 /* Takes pixels from the account of all requests for this one. */
 int api_take_pixels(struct api_job *job, int64_t pixels, struct api_fault *f);
+uint64_t api_random(struct api *a);
 void api_new_id(struct api *a, const char *prefix, char out[48]);
 void histogram_add(struct histogram *h, double seconds);
 /* Error of a streamed answer whose head is sent: one event, then the end. Gives x back. */
