@@ -178,7 +178,7 @@ static void test_time_limit(void **state) {
 }
 
 static void *drain(void *user) {
-    api_drain(user, 20);
+    api_drain(user, 120);
     return NULL;
 }
 
@@ -187,7 +187,8 @@ static void test_drain_finishes_what_is_under_way(void **state) {
     struct serve_server s;
     pthread_t t;
     start(&s, &(struct api_options){0});
-    struct http_client c = send_post(s.port, "/v1/completions", "{\"prompt\":\"walk\",\"logit_bias\":{\"40\":100},\"max_tokens\":1000,\"stream\":true}");
+    struct http_client c = send_post(s.port, "/v1/completions", "{\"prompt\":\"walk\",\"logit_bias\":{\"40\":100},\"max_tokens\":500,\"stream\":true}");
+    client_timeout(&c, 120);
     assert_true(client_have(&c, 500));
     http_drain(s.http); /* as api_drain does first */
     assert_int_equal(pthread_create(&t, NULL, drain, s.api), 0);
