@@ -18,7 +18,7 @@ endif
 tests := $(patsubst tests/%,$(BUILD)/tests/%,$(sort $(basename $(wildcard tests/test_*.c tests/test_*.cu))))
 
 LIB_LIBS := -lyajl -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -lm
-APP_LIBS := -lcurl -lcrypto -l:libyaml.a -ldl
+APP_LIBS := -lcurl -lcrypto -l:libyaml.a -l:libsqlite3.a -ldl
 ifdef ENGINE_ONLY # everything that has an archive is linked in: the binary runs where none of it is installed
 CFLAGS_ALL += -DENGINE_ONLY
 LIB_LIBS := -Wl,-Bstatic -lyajl_s -lpcre2-8 -lutf8proc -lpng -lturbojpeg -lz -Wl,-Bdynamic -lm
@@ -41,6 +41,9 @@ endif
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 all: $(BUILD)/pmd-agent $(BUILD)/libqwen3vl.a
+ifndef ENGINE_ONLY # FAISS for the vector index is a library of its own, loaded when an index is needed; made where libfaiss-dev is installed
+all: $(if $(wildcard /usr/include/faiss/IndexIVFFlat.h),$(BUILD)/libpmd-faiss.so)
+endif
 
 ## make play        install what is missing, build, play the bundled dungeon with the bundled model
 play: deps
@@ -78,6 +81,9 @@ $(BUILD)/obj/src/serve/dash_assets.o: $(web_files:%=$(BUILD)/%.gz)
 $(BUILD)/obj/src/serve/dash_assets.o: CFLAGS_ALL += -DWEB_DIR='"$(BUILD)/web"'
 $(BUILD)/obj/src/record/caption.o: rom/tinywoods/art/font.txt
 $(BUILD)/obj/src/app/report_page.o: web/report.css
+$(BUILD)/libpmd-faiss.so: src/memory/faiss_shim.cc src/memory/faiss_shim.h
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -O2 -g -Wall -Wextra -Werror -fPIC -fvisibility=hidden -Isrc -shared -o $@ $< -Wl,--exclude-libs,ALL -Wl,-z,defs -lfaiss -lopenblas -lgomp
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<

@@ -16,6 +16,10 @@ zlib1g-dev|compression
 libxxhash-dev|content hashes
 libyaml-dev|skills are YAML files
 libcurl4-openssl-dev|downloads from the Hugging Face Hub
+libsqlite3-dev|the memory over runs (its archive is linked in)
+g++|the library around FAISS (C++)
+libfaiss-dev|nearest neighbours in large memories (a library of its own, loaded when needed)
+libopenblas-dev|matrix products of FAISS
 libssl-dev|checksums of downloads
 libcmocka-dev|the tests'
 
