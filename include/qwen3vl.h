@@ -79,6 +79,7 @@ struct qvl_info {
     int vocab, hidden, layers;
     bool thinking;              /* the chat format opens a think block */
     double load_seconds;
+    char checkpoint[33];        /* hash of config and weights: tells checkpoints apart wherever they lie */
 };
 void qvl_model_info(const struct qvl_model *model, struct qvl_info *out);
 

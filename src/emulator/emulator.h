@@ -48,6 +48,9 @@ uint64_t emulator_frame_number(const struct emulator *e);
 uint64_t emulator_frame(struct emulator *e, uint8_t out[FRAME_PIXELS * 3]);
 /* XXH3-128 of such a frame, as 32 hex digits. */
 void frame_hash(const uint8_t rgb[FRAME_PIXELS * 3], char out[33]);
+/* What it looks like, in 64 bits: pictures that look alike differ in few bits (difference hash: 9x8 cells, is each darker than the one
+ * to its right?). Never 0. */
+uint64_t frame_picture_hash(const uint8_t rgb[FRAME_PIXELS * 3]);
 
 /* Memory as the game sees it. The blocks stay valid and current until close. */
 struct memory_view {

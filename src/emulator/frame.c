@@ -47,6 +47,24 @@ static void hex(XXH128_hash_t h, char out[33]) {
 
 void frame_hash(const uint8_t rgb[FRAME_PIXELS * 3], char out[33]) { hex(XXH3_128bits(rgb, FRAME_PIXELS * 3), out); }
 
+uint64_t frame_picture_hash(const uint8_t rgb[FRAME_PIXELS * 3]) {
+    enum { COLUMNS = 9, ROWS = 8, CELL_HEIGHT = FRAME_HEIGHT / ROWS };
+    uint64_t hash = 0;
+    for (int row = 0; row < ROWS; row++) {
+        uint32_t sum[COLUMNS] = {0}, count[COLUMNS] = {0};
+        for (int y = row * CELL_HEIGHT; y < (row + 1) * CELL_HEIGHT; y += 2) { /* every second pixel of every second line will do */
+            for (int c = 0; c < COLUMNS; c++) {
+                for (int x = c * FRAME_WIDTH / COLUMNS; x < (c + 1) * FRAME_WIDTH / COLUMNS; x += 2, count[c]++) {
+                    const uint8_t *p = rgb + ((size_t)y * FRAME_WIDTH + (size_t)x) * 3;
+                    sum[c] += 2u * p[0] + 5u * p[1] + p[2];
+                }
+            }
+        }
+        for (int c = 0; c + 1 < COLUMNS; c++) hash = hash << 1 | (sum[c] / count[c] < sum[c + 1] / count[c + 1]);
+    }
+    return hash ? hash : 1;
+}
+
 void emulator_state_hash(struct emulator *e, char out[33]) {
     XXH3_state_t state;
     XXH3_128bits_reset(&state);

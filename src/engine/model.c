@@ -1,4 +1,5 @@
 /* Opening a checkpoint folder for one device. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,6 +69,7 @@ static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     } all;
     memset(&all, 0, sizeof all);
     checkpoint_identity(m->checkpoint, all.checkpoint);
+    memcpy(m->checkpoint_hash, all.checkpoint, sizeof m->checkpoint_hash);
     all.kernels = hash_bytes(m->backend_info.kernels, strlen(m->backend_info.kernels), 0);
     all.min_pixels = m->config->image.min_pixels, all.max_pixels = m->config->image.max_pixels;
     all.video_min = m->config->video.min_pixels, all.video_max = m->config->video.max_pixels;
@@ -198,6 +200,7 @@ void qvl_model_info(const struct qvl_model *m, struct qvl_info *out) {
                              .layers = m->config->text.layers,
                              .thinking = m->format == CHAT_THINKING,
                              .load_seconds = m->load_seconds};
+    for (int i = 0; i < 16; i++) snprintf(out->checkpoint + 2 * i, 3, "%02x", m->checkpoint_hash[i]);
 }
 
 int qvl_tokenize(struct qvl_model *m, const char *text, size_t n, bool special, int32_t **ids, size_t *count, struct err *err) {

@@ -45,6 +45,7 @@ struct qvl_model {
     struct backend_model *device;
     struct backend_info backend_info;
     int64_t context;          /* most tokens of one sequence */
+    uint8_t checkpoint_hash[16]; /* checkpoint_identity */
     struct hash128 identity;  /* model, precision, preprocessing: the root of every page's key */
     int32_t think_end;        /* id of </think>, -1 when there is none */
     int32_t *eos;             /* tokens that end an answer */

@@ -18,7 +18,12 @@
  *       first_frame           emulator frame number at the observation; presses are played from here
  *       frame_hash            XXH3-128 of the observed 240x160 RGB picture
  *       state_hash            XXH3-128 of EWRAM and IWRAM then
+ *       picture_hash          difference hash of that picture (frame_picture_hash)
  *       scene, state, floor, turns_left, hp, max_hp, level, belly, position   what was observed, for reports
+ *       foes, bag             foes in sight; [[item, quantity], ...]
+ *       keyframe, recalled    only at keyframes of memory: why it is one (bits of memory/keyframe.h), and [{run, episode, step, score,
+ *                             similarity, silos}, ...]: the memories that were told from here on
+ *       note                  what the model wrote to its scratchpad; absent when nothing
  *       prompt, answer        text, null when no model was asked; prompt_tokens, answer_tokens: ids
  *       answer_pieces         [[text, probability, true where nothing else was allowed], ...] of the answer's tokens; only where known
  *       actions               those offered, null when unknown
@@ -32,7 +37,8 @@
  *                             (these five only where they are the case)
  *       buttons               [[keys, frames], ...]: keys as GBA bits (A 1, B 2, SELECT 4, START 8, RIGHT 16, LEFT 32, UP 64,
  *                             DOWN 128, R 256, L 512), 0 = waiting
- *       ms                    {observe, decode, ask, act, total, image, prefill, generate, emulator, recall, path}
+ *       ms                    {observe, decode, ask, act, total, image, prefill, generate, emulator, recall (embedding included), path;
+ *                             with memory: embed}
  *       record_ms             how long the line before took to write, key frame and state included
  *       cached_tokens
  *       picture               name of the key frame, only where one was kept
@@ -40,7 +46,7 @@
  *   start.state      emulator state at the start of episode 1 (plain); start-00002.state.gz ... of the later ones
  *   checkpoints/     eEEEEE-sSSSSSS.state.gz: emulator state after that step, at each new floor
  *   frames/          eEEEEE-sSSSSSS.png: first picture of each floor and of each change of scene, at most KEY_FRAMES_EPISODE an
- *                    episode and KEY_FRAMES_RUN a run
+ *                    episode and KEY_FRAMES_RUN a run; with memory every keyframe's, at most KEY_FRAMES_MEMORY a run
  *   summary.json     the model again, totals; present if and only if the program ended the run itself
  *
  * Valid: every line ends with a newline and its chain fits; the first chain of both .jsonl files continues XXH3-128 of run.json's
@@ -72,6 +78,7 @@
 #include "record/hash.h"
 #include "record/lines.h"
 #include "record/png_file.h"
+#include "record/recalled.h"
 #include "record/run_room.h"
 
 void run_now(char out[32]) {
@@ -195,6 +202,7 @@ int run_create(const struct run_options *o, struct run **out, struct err *err) {
 }
 
 const char *run_folder(const struct run *r) { return r->folder; }
+const char *run_last_picture(const struct run *r) { return *r->picture ? r->picture : NULL; }
 
 int run_refuse(const struct run *r, struct err *err) {
     return err_set(err, ERR_STATE, "%s: the run was ended by an earlier error", r->folder);
@@ -277,20 +285,27 @@ int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct e
     return run_append(r, r->episodes, r->episodes_path, r->episode_chain, what, err) ? run_fail(r, err) : 0;
 }
 
-/* Keeps the picture where a reader would want one; name is "" when none was kept. */
-static int key_frame(struct run *r, const struct step *s, int floor, char name[64], struct err *err) {
+void run_picture_name(struct run *r, uint32_t step, bool has_one) {
+    if (has_one) snprintf(r->picture, sizeof r->picture, "frames/e%05d-s%06u.png", r->episode, step);
+    else r->picture[0] = 0;
+}
+
+/* Keeps the picture where a reader would want one; r->picture is "" when none was kept. */
+static int key_frame(struct run *r, const struct step *s, int floor, struct err *err) {
     bool change = floor != r->last_floor || strncmp(r->last_scene, s->scene ? s->scene : "", sizeof r->last_scene - 1) != 0;
-    name[0] = 0;
     r->last_floor = floor;
     snprintf(r->last_scene, sizeof r->last_scene, "%s", s->scene ? s->scene : "");
-    if (!change || r->no_pictures || !s->frame || r->key_frames >= KEY_FRAMES_EPISODE || r->key_frames_total >= KEY_FRAMES_RUN) return 0;
+    bool memory = s->recalled && s->recalled->keyframe && r->memory_frames < KEY_FRAMES_MEMORY;
+    bool ours = change && r->key_frames < KEY_FRAMES_EPISODE && r->key_frames_total < KEY_FRAMES_RUN;
+    bool keep = (ours || memory) && !r->no_pictures && s->frame;
+    run_picture_name(r, s->number, keep);
+    if (!keep) return 0;
     char path[PATH_MAX];
-    if (r->key_frames_total == 0) {
+    if (r->key_frames_total + r->memory_frames == 0) {
         snprintf(path, sizeof path, "%.*s/frames", PATH_MAX - 70, r->folder);
         if (file_make_folders(path, err)) return err->code;
     }
-    snprintf(name, 64, "frames/e%05d-s%06u.png", r->episode, s->number);
-    snprintf(path, sizeof path, "%.*s/%s", PATH_MAX - 70, r->folder, name);
+    snprintf(path, sizeof path, "%.*s/%s", PATH_MAX - 70, r->folder, r->picture);
     struct buf png = {0};
     int code = png_encode(s->frame, FRAME_WIDTH, FRAME_HEIGHT, 6, &png, err);
     int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -299,8 +314,8 @@ static int key_frame(struct run *r, const struct step *s, int floor, char name[6
     if (fd >= 0) close(fd);
     if (code) unlink(path);
     buf_free(&png);
-    r->key_frames++;
-    r->key_frames_total++;
+    if (ours) r->key_frames++, r->key_frames_total++;
+    else r->memory_frames++;
     return code;
 }
 
@@ -345,6 +360,27 @@ static void put_observation(struct buf *b, const struct step *s) {
         buf_printf(b, ",\"hp\":%d,\"max_hp\":%d,\"level\":%d,\"belly\":%d,\"position\":[%d,%d]", m->hp, m->max_hp, m->level, m->belly, m->at.x,
                    m->at.y);
     }
+    buf_printf(b, ",\"foes\":%d", w->foe_count);
+    for (int i = 0; w->has_bag && i < w->bag_count; i++) buf_printf(b, "%s[%u,%u]", i ? "," : ",\"bag\":[", w->bag[i].id, w->bag[i].quantity);
+    if (w->has_bag) buf_str(b, w->bag_count ? "]" : ",\"bag\":[]");
+}
+
+/* Memories that were found at this step: which, and how well they fit. Their words are in the prompt. */
+static void put_recalled(struct buf *b, const struct memory_lines *m) {
+    int n = 0;
+    buf_printf(b, ",\"keyframe\":%u,\"recalled\":[", m->keyframe);
+    for (int i = 0; i < m->count; i++) {
+        const struct memory_line *l = &m->lines[i];
+        if (!*l->run) continue;
+        buf_str(b, n++ ? ",{\"run\":" : "{\"run\":");
+        put_string(b, l->run);
+        buf_printf(b, ",\"episode\":%d,\"step\":%u,\"score\":", l->episode, l->step);
+        buf_json_number(b, (double)l->score);
+        buf_str(b, ",\"similarity\":");
+        buf_json_number(b, (double)l->similarity);
+        buf_printf(b, ",\"silos\":%u}", l->silos);
+    }
+    buf_char(b, ']');
 }
 
 static void put_votes(struct buf *b, const struct step *s) {
@@ -371,7 +407,9 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     run_now(now);
     buf_printf(b, "{\"episode\":%d,\"step\":%u,\"at\":\"%s\",\"first_frame\":%llu,\"frame_hash\":\"%.32s\",\"state_hash\":\"%.32s\"", episode,
                s->number, now, (unsigned long long)s->first_frame, s->frame_hash, s->state_hash);
+    if (s->frame) buf_printf(b, ",\"picture_hash\":\"%016llx\"", (unsigned long long)frame_picture_hash(s->frame));
     put_observation(b, s);
+    if (s->recalled && s->recalled->keyframe) put_recalled(b, s->recalled);
     buf_str(b, ",\"prompt\":"), put_string(b, s->prompt);
     buf_str(b, ",\"answer\":"), put_string(b, s->answer);
     if (s->pieces) buf_str(b, ",\"answer_pieces\":"), buf_str(b, s->pieces);
@@ -395,8 +433,10 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
         buf_printf(b, i ? ",[%u,%u]" : "[%u,%u]", s->presses[i].keys, s->presses[i].frames);
     }
     buf_printf(b, "],\"ms\":{\"observe\":%.3f,\"decode\":%.3f,\"ask\":%.3f,\"act\":%.3f,\"total\":%.3f,\"image\":%.3f,\"prefill\":%.3f,\"generate\":%.3f,"
-               "\"emulator\":%.3f,\"recall\":%.3f,\"path\":%.3f}",
+               "\"emulator\":%.3f,\"recall\":%.3f,\"path\":%.3f",
                s->observe_ms, s->decode_ms, s->ask_ms, s->act_ms, s->total_ms, s->image_ms, s->prefill_ms, s->generate_ms, s->emulator_ms, s->recall_ms, s->path_ms);
+    if (s->recalled) buf_printf(b, ",\"embed\":%.3f", s->recalled->embed_ms);
+    buf_char(b, '}');
     buf_printf(b, ",\"cached_tokens\":%lld", (long long)s->cached_tokens);
     if (picture[0]) buf_printf(b, ",\"picture\":\"%s\"", picture);
 }
@@ -416,7 +456,7 @@ int run_step(struct run *r, const struct step *s, struct err *err) {
     char picture[64], what[48];
     double start = clock_seconds();
     if (r->past.at < r->past.count) return past_step(r, s, floor, err) ? run_fail(r, err) : 0;
-    if (key_frame(r, s, floor, picture, err)) return run_fail(r, err);
+    if (key_frame(r, s, floor, err)) return run_fail(r, err);
     if (checkpoint(r, s, floor, err)) return run_fail(r, err);
     buf_clear(&r->line);
     put_step(&r->line, r->episode, s, picture);

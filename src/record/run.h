@@ -30,6 +30,8 @@ struct run_options {
 /* Makes the folder and run.json. */
 int run_create(const struct run_options *o, struct run **out, struct err *err);
 const char *run_folder(const struct run *r);
+/* The key frame kept of the step written last (file in the folder), or NULL. */
+const char *run_last_picture(const struct run *r);
 
 /* The emulator must be at the point from where the recorded presses start: its state is saved. */
 int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct err *err);

@@ -111,7 +111,9 @@ static int read_past(struct run *r, struct run_reader *reader, int open_episode,
     while (!code && (got = run_next(reader, line, NULL, err)) == 1) {
         if (line->episode == open_episode) code = add_past(&r->past, line, err);
         memcpy(r->chain, line->chain, sizeof r->chain);
-        r->key_frames_total += json_get(line->json, "picture") != NULL;
+        bool picture = json_get(line->json, "picture") != NULL, memory = json_get(line->json, "keyframe") != NULL;
+        r->key_frames_total += picture && !memory;
+        r->memory_frames += picture && memory;
     }
     free(line);
     return got < 0 ? got : code;
@@ -225,6 +227,7 @@ int past_step(struct run *r, const struct step *s, int floor, struct err *err) {
     r->past.at++;
     r->steps++;
     r->key_frames += was->has_picture;
+    run_picture_name(r, s->number, was->has_picture);
     r->last_floor = floor;
     if (floor > 0) r->checkpoint_floor = floor;
     snprintf(r->last_scene, sizeof r->last_scene, "%s", s->scene ? s->scene : "");

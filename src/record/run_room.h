@@ -7,7 +7,7 @@
 #include "record/counts.h"
 #include "record/run.h"
 
-enum { KEY_FRAMES_EPISODE = 32, KEY_FRAMES_RUN = 512, SYNC_SECONDS = 2 };
+enum { KEY_FRAMES_EPISODE = 32, KEY_FRAMES_RUN = 512, KEY_FRAMES_MEMORY = 20000, SYNC_SECONDS = 2 };
 
 /* The steps that the episode at the seam has on record: they are lived again and must come out the same. */
 struct run_past {
@@ -30,7 +30,8 @@ struct run {
     bool in_episode;
     uint32_t seed;
     uint32_t steps;              /* of this episode */
-    int key_frames, key_frames_total, checkpoint_floor, last_floor;
+    int key_frames, key_frames_total, memory_frames, checkpoint_floor, last_floor;
+    char picture[64];            /* key frame of the last step; "" none */
     char last_scene[32];
     double last_sync, record_ms; /* record_ms: of the last step */
     struct emulator *emulator;   /* valid during an episode */
@@ -55,6 +56,8 @@ int run_sync(struct run *r, int fd, const char *path, struct err *err);
 int run_refuse(const struct run *r, struct err *err);
 int run_fail(struct run *r, struct err *err);
 void run_count(struct run *r, const struct episode_result *result); /* into the totals */
+/* The name of a step's key frame into r->picture, or "" when it has none. */
+void run_picture_name(struct run *r, uint32_t step, bool has_one);
 /* XXH3-128 of the presses. */
 void run_presses_hash(const struct key_press *presses, int count, char out[33]);
 
