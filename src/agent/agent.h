@@ -6,6 +6,7 @@
 
 #include "emulator/emulator.h"
 #include "qwen3vl.h"
+#include "record/recalled.h"
 #include "record/step.h"
 
 /* The 200 fixed seeds on which everything is measured; never used in training. */
@@ -30,16 +31,6 @@ extern const char *const part_name[PART_COUNT]; /* "memory", "map", "stuckness",
 
 /* What happens to the picture before the model sees it: controls that show whether it looks. */
 enum picture { PICTURE_REAL, PICTURE_BLANK, PICTURE_OTHER_SEED };
-
-/* Lines told to the model from memory, each with where it comes from ("floor B2F, step 41", "scratchpad, step 12"). */
-enum { MEMORY_LINES = 8 };
-struct memory_line {
-    char text[160], from[48];
-};
-struct memory_lines {
-    struct memory_line lines[MEMORY_LINES];
-    int count;
-};
 
 struct agent_events {
     void *user;
@@ -72,6 +63,7 @@ struct agent_options {
     /* Memory: fills the lines that the prompt's {memory} shows (zeroed before). s is the observation: scene, seen, picture. */
     void (*recall)(void *user, const struct step *s, struct memory_lines *out);
     void *recall_user;
+    bool scratchpad;           /* answers may carry a note, which goes into step.note (agent/recall.h shows the notes again) */
     /* The first rung when the agent is stuck: may a stronger model be asked? s->stuck says how, s->stuck_level since how many rungs; called
      * once more with level 0 when the game goes on. False: nobody stronger is there, and the next rung is tried. why: for the record. */
     bool (*escalate)(void *user, const struct step *s, char *why, size_t cap);

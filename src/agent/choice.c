@@ -69,8 +69,20 @@ static void put_skills(const struct offer *o, const struct sight *s, struct buf 
     buf_free(&one);
 }
 
+static void put_actions_with_note(const struct offer *o, struct buf *out) {
+    struct buf actions = {0};
+    for (int i = 0; i < ACTION_COUNT; i++) {
+        if (o->actions[i]) buf_printf(&actions, "%s\"%s\"", actions.len ? "," : "\"action\":{\"type\":\"string\",\"enum\":[", action_name[i]);
+    }
+    buf_str(&actions, "]}");
+    put_object(o, actions.data ? actions.data : "", "", "\"action\"", out);
+    out->failed |= actions.failed;
+    buf_free(&actions);
+}
+
 void offer_schema(const struct offer *o, const struct sight *s, struct buf *out) {
     if (o->answers == ANSWER_SKILLS) put_skills(o, s, out);
+    else if (o->note) put_actions_with_note(o, out);
     else action_schema(o->actions, out);
 }
 
@@ -106,11 +118,18 @@ static bool parse_skill(const struct json *root, const struct sight *s, struct c
     return true;
 }
 
+static void read_note(const char *text, char *note) {
+    struct arena arena = {0};
+    snprintf(note, NOTE_BYTES + 1, "%s", json_as_string(json_get(json_parse(text, strlen(text), "answer", &arena, NULL), "note"), ""));
+    arena_free(&arena);
+}
+
 bool choice_parse(const char *text, const struct offer *o, const struct sight *s, struct choice *out, char *note, char *reason, size_t cap) {
     *note = 0;
     if (o->answers != ANSWER_SKILLS) {
         int action = action_of_answer(text, o->actions, reason, cap);
         *out = (struct choice){.action = action, .skill = -1};
+        if (o->note && action >= 0) read_note(text, note);
         if (action >= 0 && o->answers == ANSWER_STEPS) *out = (struct choice){.action = -1, .skill = o->begins_with[action]};
         return action >= 0;
     }

@@ -22,7 +22,7 @@ struct offer {
     bool skills[MAX_SKILLS];      /* ANSWER_SKILLS, ANSWER_STEPS */
     int begins_with[ACTION_COUNT];/* ANSWER_STEPS: the skill of a first step */
     int count;
-    bool note;                    /* ANSWER_SKILLS: the answer may carry a note for the scratchpad */
+    bool note;                    /* the answer may carry a note for the scratchpad */
 };
 enum { NOTE_BYTES = 120 };
 

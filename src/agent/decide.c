@@ -85,7 +85,7 @@ static int epsilon_step(struct agent *a, enum scene scene) {
 int prompt_make(struct agent *a, struct step *s, const struct sight *sight, struct err *err) {
     const struct agent_options *o = &a->options;
     if (o->recall && !s->recalled) {
-        a->recalled.count = 0;
+        memset(&a->recalled, 0, sizeof a->recalled);
         double start = clock_seconds();
         o->recall(o->recall_user, s, &a->recalled);
         s->recall_ms += (clock_seconds() - start) * 1e3;
@@ -120,6 +120,7 @@ int agent_decide(struct agent *a, struct step *s, struct err *err) {
     const char *why = "";
     *a->reason = 0;
     offer_make(&sight, o->acting == ACT_BY_STEPS ? ANSWER_ACTIONS : o->policy == POLICY_MODEL ? a->prompt.answers : ANSWER_SKILLS, &offer);
+    offer.note = o->scratchpad && o->policy == POLICY_MODEL;
     bool decided = o->policy == POLICY_MODEL && stuck_ladder(a, s, &sight);
     if ((o->policy == POLICY_MODEL || o->ask_oracle) && (code = prompt_make(a, s, &sight, err))) return code;
     for (const struct agent_events *v = o->events; subscriber(v); v++) {
