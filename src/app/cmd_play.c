@@ -8,6 +8,7 @@
 #include "agent/home.h"
 #include "app/commands.h"
 #include "app/play.h"
+#include "app/play_memory.h"
 #include "base/file.h"
 
 enum { ROM_LIMIT = 64 << 20 };
@@ -106,6 +107,7 @@ static int play_all(struct play *p, struct err *err) {
     if ((code = play_record_open(p, err))) return code;
     if (p->totals.episodes == p->o.episodes) return 0; /* a resumed run with nothing left to play */
     if ((code = start_board(p, err))) return code;
+    if ((code = play_memory_open(p, err))) return code;
     if ((code = start_view(p, err))) return code;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
@@ -144,6 +146,7 @@ int cmd_play(int argc, char **argv) {
 
     term_view_close(p->view);
     dashboard_close(p->board);
+    if (play_memory_close(p, &later) && !code) code = later.code, err = later, stopped = false;
     if (play_record_close(p, &later) && !code) code = later.code, err = later, stopped = false;
     struct video_subscriber *film = p->games ? &p->games[0].film : &(struct video_subscriber){0};
     if (!code && film->code) code = film->code, err = film->err, stopped = false;

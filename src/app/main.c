@@ -28,6 +28,7 @@ static const struct command commands[] = {
     GAME("calibrate", cmd_calibrate, "how much a model's confidence is worth, from recorded runs", "libmgba-dev"),
     GAME("dataset", cmd_dataset, "record, check and export frames with what was done", "libmgba-dev"),
     GAME("world", cmd_world, "decode the game's memory out of an mGBA save state", "libmgba-dev"),
+    GAME("memory", cmd_memory, "what is remembered of runs: rebuild, search, stats, verify", "libsqlite3-dev"),
     GAME("env", cmd_env, "play for a policy in another process (training)", "libmgba-dev"),
     GAME("eval", cmd_eval, "clear rates of models and settings on fixed seeds, checkable", "libmgba-dev"),
     GAME("profile", cmd_profile, "where the time of a run's decisions went", "libmgba-dev"),

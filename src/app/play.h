@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "app/dashboard.h"
+#include "agent/recall.h"
 #include "app/play_model.h"
 #include "app/play_options.h"
 #include "app/play_report.h"
@@ -20,6 +21,7 @@ struct game {
     struct run_subscriber run;     /* its own run; run.run NULL: nothing is recorded */
     struct video_subscriber film;
     struct play_model_game model;
+    struct recall *recall;         /* NULL: nothing is remembered */
     struct answerer by;            /* the model, or while the past of a resumed run is lived again the answers on record */
     struct samples decision_ms, overhead_ms;
     double last;                   /* time of the last decision's end */
@@ -31,6 +33,8 @@ struct play {
     struct buf rom;
     char rom_path[PATH_MAX], prompt_path[PATH_MAX];
     struct play_model model;
+    struct memory *memory;         /* NULL: none */
+    char game[16];                 /* whose vectors are compared */
     struct term_view *view;
     struct game *games;            /* (o.jobs) */
     char folder[PATH_MAX];         /* of the record; "" none */

@@ -108,16 +108,18 @@ static int game_open(struct game *g, const struct agent_events *events, struct e
                                     .temperature = p->o.temperature, .draw_all = p->watched, .stop = p->stop, .control = g->control,
                                     .events = events, .ask_oracle = p->o.ask_oracle};
     if (g->model.router) options.escalate = router_escalate, options.escalate_user = g->model.router;
+    if (g->recall) options.recall = recall_tell, options.recall_user = g->recall, options.scratchpad = p->o.scratchpad;
     return agent_new(*e, &options, a, err);
 }
 
 static void *play_game(void *user) {
     struct game *g = user;
     struct play *p = g->play;
-    struct agent_events events[7];
+    struct agent_events events[8];
     int n = 0;
     events[n++] = (struct agent_events){.user = g, .episode_begun = game_begun, .step_done = game_step};
     if (g->run.run) events[n++] = run_events(&g->run);
+    if (g->recall) events[n++] = recall_events(g->recall); /* after the recorder */
     if (g->film.video) events[n++] = video_events(&g->film);
     if (p->view && p->o.jobs == 1) events[n++] = term_view_events(p->view);
     if (p->board) events[n++] = dashboard_events(p->board, (int)(g - p->games));

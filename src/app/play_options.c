@@ -50,6 +50,11 @@ static const char help[] =
     "  --device D          auto (default), cpu, cuda       --threads N   for the model (default: one per core)\n"
     "  --kv-cache DIR      keep computed prompts on disk (docs/prefix-cache.md; up to 8 GB, 32 GB a day); default: none, since what a\n"
     "                      game shows seldom comes back\n"
+    "what is remembered (docs/memory.md)\n"
+    "  --memory DIR|off    memory over runs in DIR (default off): every step is kept, at keyframes the picture is embedded and what was like it\n"
+    "                      is recalled, for a prompt file with {memory}\n"
+    "  --embed KIND        hidden state that is the embedding: image (default), last, thought (Thinking models)\n"
+    "  --scratchpad        show the model the notes that it wrote in this dungeon\n"
     "what is played\n"
     "  --rom FILE          default rom/tinywoods/tinywoods.gba; the real game: Pokemon Mystery Dungeon Red Rescue Team (USA), your own copy\n"
     "  --remote HOST:PORT  the game runs in an mGBA of its own (0.10, with configs/mgba/remote.lua loaded; docs/remote-emulator.md); --rom is the\n"
@@ -123,10 +128,12 @@ static int choose_backend(struct play_options *o, const char *flag) {
     return 0;
 }
 
+enum { MEMORY = 1000, EMBED, SCRATCHPAD };
 enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, KV_CACHE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, LADDER, REMOTE, ROUTER,
        MAX_LOADED, DECISION_MS, FIXED, ASK_ORACLE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD, VIDEO, SPEED, BACKEND, SERVER, NO_STREAM,
        SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, ACT, SKILLS, WITHOUT, HELP };
 static const struct option options[] = {
+    {"memory", 1, NULL, MEMORY}, {"embed", 1, NULL, EMBED}, {"scratchpad", 0, NULL, SCRATCHPAD},
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
     {"no-picture", 1, NULL, NO_PICTURE}, {"device", 1, NULL, DEVICE}, {"kv-cache", 1, NULL, KV_CACHE}, {"threads", 1, NULL, THREADS}, {"rom", 1, NULL, ROM},
     {"seed", 1, NULL, SEED}, {"episodes", 1, NULL, EPISODES}, {"max-decisions", 1, NULL, DECISIONS}, {"jobs", 1, NULL, JOBS}, {"games", 1, NULL, JOBS},
@@ -237,6 +244,12 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
             o->think_tokens = (int)n;
             break;
         case RESUME: o->resume = optarg; break;
+        case MEMORY: o->memory = strcmp(optarg, "off") ? optarg : NULL; break;
+        case SCRATCHPAD: o->scratchpad = true; break;
+        case EMBED:
+            for (o->embed = 0; o->embed < EMBED_KINDS && strcmp(optarg, embed_kind_name[o->embed]);) o->embed++;
+            if (o->embed == EMBED_KINDS) return wrong("--embed", optarg, "image, last or thought");
+            break;
         case THREADS:
             if (!whole(optarg, 1, 1024, &n)) return wrong("--threads", optarg, "a number from 1 to 1024");
             o->threads = (int)n;

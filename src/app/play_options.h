@@ -3,6 +3,7 @@
 #define APP_PLAY_OPTIONS_H
 
 #include "agent/agent.h"
+#include "agent/embed.h"
 #include "record/run_set.h"
 
 enum backend { BACKEND_HF, BACKEND_LOCAL, BACKEND_OPENAI, BACKEND_MOCK, BACKEND_COUNT };
@@ -34,6 +35,9 @@ struct play_options {
     struct buf arguments;      /* as given, a JSON array: for run.json */
     struct run_set past;       /* of resume: holds the strings of its arguments */
     const char *resume;        /* folder of the run to go on with */
+    const char *memory;        /* folder of the memory over runs; NULL: none */
+    enum embed_kind embed;
+    bool scratchpad;
     const char *skills, *model, *rom, *prompt, *video, *record, *device, *kv_cache, *server, *mock_script; /* NULL: the default */
 };
 /* With --resume the arguments on record are taken, and those given now may change only how it is shown and where it is computed.
