@@ -153,7 +153,7 @@ static void common_beginning(void **state) {
     golden_close(&g);
 }
 
-static void append_nothing(void *user, const struct qvl_token *t, bool thinking) {
+static void count_token(void *user, const struct qvl_token *t, bool thinking) {
     (void)t;
     (void)thinking;
     ++*(int *)user;
@@ -172,7 +172,7 @@ static void one_fails_the_others_go_on(void **state) {
     for (int i = 0; i < 4; i++) s[i] = player(m, &g, i), q[i] = (struct qvl_generate){.max_tokens = 6, .no_append = true};
     q[0].json_schema = "{\"type\":\"nonsense\"}";
     q[1].cancel = &cancel;
-    q[3].on_token = append_nothing, q[3].user = &calls, q[3].ignore_end = true;
+    q[3].on_token = count_token, q[3].user = &calls, q[3].ignore_end = true;
     qvl_session_clear(s[2]);
     assert_true(qvl_generate_many(s, q, r, errors, 4) != 0);
     assert_true(errors[0].code != 0 && strlen(errors[0].message) > 0);

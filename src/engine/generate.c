@@ -101,7 +101,8 @@ static void join(struct crowd *c, int i, int *rows) {
     *rows += c->runners[i].x.pass.span.count;
 }
 
-/* Who takes part: first the single tokens, then as many chunks of prompts as fit. */
+/* Who takes part: first the single tokens, then as many chunks of prompts as fit. Chunks are not cut smaller (their places are
+ * fixed), so while more than BATCH_ROWS - PREFILL_CHUNK sequences decode, new prompts wait. */
 static void gather(struct crowd *c) {
     int rows = 0;
     c->span_count = 0;
@@ -110,7 +111,7 @@ static void gather(struct crowd *c) {
             const struct sequence *s = &c->runners[i].x.sequence;
             if (c->runners[i].state != RUNNER_RUNS) continue;
             int64_t count = sequence_next(s) - s->computed;
-            if ((count > BACKEND_PAGE_TOKENS) != chunks || (chunks && rows > 0 && rows + count > BATCH_ROWS)) continue;
+            if ((count > BACKEND_PAGE_TOKENS) != chunks || (rows > 0 && rows + count > BATCH_ROWS)) continue;
             join(c, i, &rows);
         }
 }

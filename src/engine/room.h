@@ -20,7 +20,7 @@
 #include "text/tokenizer.h"
 
 enum { PREFILL_CHUNK = 512 };      /* prefill is cut at multiples of this many tokens */
-enum { BATCH_ROWS = 1024 };        /* of one forward pass, unless more sequences than that are decoded */
+enum { BATCH_ROWS = 1024 };        /* of one forward pass at most */
 enum { GRAMMARS_KEPT = 64 };
 static const int64_t image_max_pixels = 1 << 28; /* of a picture handed in, before any resize */
 
