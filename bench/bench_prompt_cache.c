@@ -37,7 +37,10 @@ static double processor_seconds(void) {
     return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
-static int by_value(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
 static double median(double *v, int n) {
     qsort(v, (size_t)n, sizeof *v, by_value);
     return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
@@ -79,7 +82,9 @@ static struct qvl_result ask(struct qvl_model *m, int64_t tokens, int64_t same, 
     struct qvl_session *s;
     struct qvl_result r;
     int32_t *ids = malloc((size_t)tokens * sizeof *ids);
-    for (int64_t i = 0; i < tokens; i++) ids[i] = (int32_t)((unsigned)(i * 7919 + (i < same ? 0 : seed * 104729)) % 50000 % (unsigned)(m->config->text.vocab * 3 / 4));
+    unsigned ordinary = (unsigned)(m->config->text.vocab * 3 / 4); /* below the control tokens */
+    for (int64_t i = 0; i < tokens; i++)
+        ids[i] = (int32_t)((unsigned)(i * 7919 + (i < same ? 0 : seed * 104729)) % 50000 % ordinary);
     if (qvl_session_new(m, &s, &err) || qvl_session_raw_ids(s, ids, (size_t)tokens, &err)) die(&err);
     struct qvl_generate g = {.sampling.greedy = true, .max_tokens = answer, .no_append = true};
     if (qvl_generate(s, &g, &r, &err)) die(&err);
@@ -100,7 +105,10 @@ static int no_forward(struct backend_model *m, const struct span *spans, int cou
 static int noise_export(struct backend_model *m, int32_t page, void *out, struct err *err) {
     (void)err;
     uint64_t x = (uint64_t)page * 0x9e3779b97f4a7c15u + 1, *to = out;
-    for (size_t i = 0; i < backend_cpu.page_bytes(m) / 8; i++) to[i] = ((x = x * 6364136223846793005u + 1442695040888963407u) & 0x807f807f807f807f) | 0x3e003e003e003e00; /* bf16 below 1/4 */
+    for (size_t i = 0; i < backend_cpu.page_bytes(m) / 8; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        to[i] = (x & 0x807f807f807f807f) | 0x3e003e003e003e00; /* bf16 below 1/4 */
+    }
     return 0;
 }
 
@@ -175,10 +183,12 @@ static void measure_restores(const char *model, const char *folder, int64_t toke
     }
     qvl_unload(m);
     double chunks = (double)tokens / CHUNK, restore = median(seconds, runs);
-    double whole = chunks * (median(first, 3) + median(last, 3)) / 2, cpu = chunks * (median(first_cpu, 3) + median(last_cpu, 3)) / 2;
+    double whole = chunks * (median(first, 3) + median(last, 3)) / 2;
+    double cpu = chunks * (median(first_cpu, 3) + median(last_cpu, 3)) / 2;
     printf("median restore %.3f s at %.0f %% of the disk's own rate; computing %.1f s (estimate from first and last %d tokens): 1/%.1f\n",
            restore, 100 * median(of_disk, runs), whole, CHUNK, whole / restore);
-    printf("processor seconds: restore %.2f, computing %.1f (estimate): 1/%.1f\n", median(processor, runs), cpu, cpu / median(processor, runs));
+    printf("processor seconds: restore %.2f, computing %.1f (estimate): 1/%.1f\n", median(processor, runs), cpu,
+           cpu / median(processor, runs));
 }
 
 static void measure_full(const char *model, const char *folder, int64_t tokens) {

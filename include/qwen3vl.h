@@ -133,7 +133,7 @@ struct qvl_stats {
 };
 void qvl_model_stats(struct qvl_model *model, struct qvl_stats *out);
 
-/* Drops the prompt cache and the pictures' features (those in use stay): the next prompt is a cold one, unless cache_dir holds it. */
+/* Drops the prompt cache and the pictures' features (those in use stay): the next prompt is a cold one, unless cache_dir has it. */
 void qvl_model_forget(struct qvl_model *model);
 
 /* What the device that qvl_load would use can do at best, measured now (about a second, nothing else should run). */

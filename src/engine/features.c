@@ -146,8 +146,8 @@ static void leave_failed(struct feature_entry *e) {
     if (--e->users == 0) free(e);
 }
 
-/* The entry, held, once it is ready: in the cache, or encoded by another thread while this one waits. NULL: neither. Called with the
- * lock held. */
+/* The entry, held, once it is ready: in the cache, or encoded by another thread while this one waits. NULL: neither. Called with
+ * the lock held. */
 static struct feature_entry *wait_for(struct qvl_model *m, const struct visual *v) {
     for (struct feature_entry *e; (e = find(&m->features, v->hash));) {
         e->users++;

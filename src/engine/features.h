@@ -51,7 +51,8 @@ int encode_ahead_open(struct qvl_model *m, struct err *err);
 void encode_ahead_add(struct qvl_model *m, struct visual *v);
 void encode_ahead_close(struct qvl_model *m);
 
-/* The features of v, encoding it when necessary (or waiting for a thread that does); hold until features_put. seconds is increased by the time spent encoding. */
+/* The features of v, encoding it when necessary (or waiting for a thread that does); hold until features_put. seconds is increased
+ * by the time that takes. */
 int features_get(struct qvl_model *m, const struct visual *v, const struct vision_features **out, double *seconds,
                  struct err *err);
 void features_put(struct qvl_model *m, const struct vision_features *f);

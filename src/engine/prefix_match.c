@@ -79,7 +79,7 @@ static void match_below(struct sequence *s) {
         i++;
     }
     spill_let_go(s->m->spill, list + i, keep - i);
-    if (count == 0 || keep < count) spill_missed(s->m->spill);
+    if (keep < count || s->computed + PAGE <= s->prompt.count) spill_missed(s->m->spill);
     free(list);
 }
 

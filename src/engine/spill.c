@@ -60,7 +60,8 @@ bool spill_worth(struct spill *s, int64_t tokens, uint64_t bytes) {
 
 static void rates_path(const struct spill *s, char path[SPILL_PATH]) {
     const struct hash128 *id = &s->folder.shape.identity;
-    snprintf(path, SPILL_PATH, "%s/rates-%016llx%016llx", s->folder.path, (unsigned long long)id->high, (unsigned long long)id->low);
+    snprintf(path, SPILL_PATH, "%s/rates-%016llx%016llx", s->folder.path, (unsigned long long)id->high,
+             (unsigned long long)id->low);
 }
 
 static void load_rates(struct spill *s) {
@@ -78,7 +79,8 @@ static void load_rates(struct spill *s) {
 static void save_rates(struct spill *s) {
     char path[SPILL_PATH], text[120];
     rates_path(s, path);
-    int n = snprintf(text, sizeof text, "compute_tokens_per_second %.6g\nread_bytes_per_second %.6g\n", s->compute_rate, s->read_rate);
+    int n = snprintf(text, sizeof text, "compute_tokens_per_second %.6g\nread_bytes_per_second %.6g\n", s->compute_rate,
+                     s->read_rate);
     file_replace(path, text, (size_t)n, NULL); /* lost, they are measured again */
 }
 

@@ -212,8 +212,8 @@ static struct spill_header *make_header(const struct spill_pack *p) {
     return h;
 }
 
-static int write_all(const struct spill_pack *p, const struct disk_calls *io, const struct spill_header *h, int fd, const char *path,
-                     enum qvl_spill_drop *reason, struct err *err) {
+static int write_all(const struct spill_pack *p, const struct disk_calls *io, const struct spill_header *h, int fd,
+                     const char *path, enum qvl_spill_drop *reason, struct err *err) {
     if (flock(fd, LOCK_EX | LOCK_NB)) return failed(reason, QVL_SPILL_WRITE, path, "lock", err);
     if (disk_write(io, fd, h, h->header_bytes, 0) ||
         disk_write(io, fd, p->pages, (size_t)p->page_count * p->page_stride, spill_page_at(h, 0)) ||

@@ -180,7 +180,9 @@ void spill_folder_add(struct spill_folder *f, const struct spill_pack *p, const 
 
 /* ---- scanning ---- */
 
-static bool is_ours(const char *name) { return strlen(name) == 35 && strspn(name, "0123456789abcdef") == 32 && !strcmp(name + 32, ".kv"); }
+static bool is_ours(const char *name) {
+    return strlen(name) == 35 && strspn(name, "0123456789abcdef") == 32 && !strcmp(name + 32, ".kv");
+}
 
 static bool is_temporary(const char *name) {
     size_t n = strlen(name);

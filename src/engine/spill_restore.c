@@ -1,8 +1,8 @@
 /* Bringing pages back onto the device.
  *
  * A thread reads ahead while the caller checks and imports what has arrived: the disk and the memory work at the same time. Runs
- * of pages that lie side by side in a file are one read. 2.3 GB (20,000 tokens of a 2B model in bf16) at 1.5 GB/s are 1.5 s; checking
- * and copying them is as much again, on the other core. */
+ * of pages that lie side by side in a file are one read. 2.3 GB (20,000 tokens of a 2B model in bf16) at 1.5 GB/s are 1.5 s;
+ * checking and copying them is as much again, on the other core. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
