@@ -1,11 +1,11 @@
 # Fuzz targets: every fuzz/fuzz_NAME.c becomes build/fuzz/NAME (clang's libFuzzer with ASan and UBSan).
 #   make fuzz                    build all and run each for FUZZ_SECONDS (default 60)
 #   make build/fuzz/tokenizer    build one
-# Seeds lie in fuzz/seeds/NAME; what a run finds is kept in build/fuzz/corpus/NAME.
+# The dashboard (generated pages) is left out. Seeds lie in fuzz/seeds/NAME; what a run finds is kept in build/fuzz/corpus/NAME.
 FUZZ_SECONDS ?= 60
 FUZZ_ROOMS := base checkpoint text vision game record emulator hub serve
 FUZZ_FLAGS := -std=gnu17 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -Isrc -Iinclude -pthread
-fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(sort $(foreach r,$(FUZZ_ROOMS),$(wildcard src/$(r)/*.c))))
+fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(filter-out src/serve/dash%,$(sort $(foreach r,$(FUZZ_ROOMS),$(wildcard src/$(r)/*.c)))))
 fuzz_names := $(patsubst fuzz/fuzz_%.c,%,$(sort $(wildcard fuzz/fuzz_*.c)))
 
 ## make fuzz        build the fuzz targets and run each for FUZZ_SECONDS (default 60)
