@@ -300,6 +300,39 @@ static void a_stubborn_model_is_helped_and_every_help_is_counted(void **state) {
     assert_int_equal(r.parts.refused, 0);
 }
 
+/* A model that never lets a turn pass: a soft-lock, out of which the watchdog goes back, when it may. */
+struct parts_of { int begun, done, stuck, decisions; };
+static void part_begun(void *user, uint32_t seed, struct emulator *e) {
+    (void)seed, (void)e;
+    ((struct parts_of *)user)->begun++;
+}
+static void part_done(void *user, const struct episode_result *r) {
+    struct parts_of *p = user;
+    p->done++, p->stuck += r->outcome == OUTCOME_STUCK, p->decisions += r->decisions;
+}
+
+static void the_watchdog_goes_back_when_it_may(void **state) {
+    (void)state;
+    for (int allowed = 0; allowed < 2; allowed++) {
+        struct stubborn s = {.answer = "{\"action\":\"walk_north\"}"};
+        struct answerer by = {stubborn_answer, &s};
+        struct parts_of p = {0};
+        struct agent_events events[] = {{.user = &p, .episode_begun = part_begun, .episode_done = part_done}, {0}};
+        struct agent_options o = {.policy = POLICY_MODEL, .answerer = &by, .greedy = true, .max_decisions = 400, .watchdog = allowed, .events = events};
+        struct agent *a;
+        struct err err = {0};
+        struct episode_result r;
+        if (agent_new(game, &o, &a, &err)) fail_msg("%s", err.message);
+        if (agent_play_episode(a, 3, &r, &err)) fail_msg("%s", err.message);
+        agent_free(a);
+        assert_int_equal(r.outcome, OUTCOME_STUCK);
+        assert_int_equal(r.parts.restored, allowed ? 3 : 0);
+        assert_int_equal(p.begun, allowed ? 4 : 1);
+        assert_int_equal(p.stuck, p.begun);
+        assert_int_equal(p.decisions, r.decisions); /* nothing is lost or counted twice */
+    }
+}
+
 static int open_game(void **state) {
     (void)state;
     struct err err = {0};
@@ -319,7 +352,7 @@ int main(void) {
         cmocka_unit_test(skills_are_asked_for_with_their_arguments), cmocka_unit_test(a_model_of_single_steps_chooses_among_skills),
         cmocka_unit_test(the_impossible_is_refused_with_a_reason), cmocka_unit_test(walking_to_and_fro_is_noticed), cmocka_unit_test(progress_ends_it),
         cmocka_unit_test(a_fight_and_a_talk_take_their_time), cmocka_unit_test(the_map_is_told_in_words),
-        cmocka_unit_test(a_stubborn_model_is_helped_and_every_help_is_counted),
+        cmocka_unit_test(a_stubborn_model_is_helped_and_every_help_is_counted), cmocka_unit_test(the_watchdog_goes_back_when_it_may),
     };
     return cmocka_run_group_tests(tests, open_game, close_game);
 }

@@ -30,7 +30,7 @@ static void a_template_is_filled(void **state) {
     assert_int_equal(parse("# c\nversion v1\n[system]\nGo.\n[user]\n{scene}[ {floor} hp {hp}/{max_hp}]\nlast {last}\nbeen n{been_n} e{been_e}\n"
                            "here {here}\nmsg {message}\n\n", &t, &err), 0);
     assert_string_equal(t.version, "v1");
-    assert_string_equal(t.system, "Go.");
+    assert_string_equal(t.system[SCENE_FIELD], "Go.");
     seen.visits[5][6] = 3;
     seen.visits[5][7] = 200;
     assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_FIELD, .memory = &m}, out, &err) > 0);
@@ -53,12 +53,57 @@ static void a_template_is_filled(void **state) {
     prompt_template_free(&t);
     /* Lines from memory, each with where it comes from; without any, the line is left out. */
     struct memory_lines recalled = {.count = 2, .lines = {{"stairs were north of the pond", "floor B1F, step 12"}, {"apples heal", "scratchpad, step 3"}}};
-    assert_int_equal(parse("version v1\n[system]\nGo.\n[user]\n{scene}\nyou remember:\n{memory}\n", &t, &err), 0);
+    assert_int_equal(parse("version v1\n[system]\nGo.\n[user]\n{scene}\nyou remember:{memory}\n", &t, &err), 0);
     assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_TITLE, .memory = &m, .recalled = &recalled}, out, &err) > 0);
     assert_string_equal(out, "title\nyou remember:\nstairs were north of the pond (floor B1F, step 12)\napples heal (scratchpad, step 3)");
     recalled.count = 0;
     assert_true(prompt_template_fill(&t, &(struct prompt_view){.seen = &seen, .scene = SCENE_TITLE, .memory = &m, .recalled = &recalled}, out, &err) > 0);
-    assert_string_equal(out, "title\nyou remember:");
+    assert_string_equal(out, "title"); /* nothing is recalled: no heading either */
+    prompt_template_free(&t);
+}
+
+/* The prompt for models that were not trained for the game: everything a player could know, by scene, and nothing else. */
+static void the_hub_prompt_tells_what_is_seen(void **state) {
+    (void)state;
+    struct prompt_template t;
+    struct prompt_memory m;
+    struct err err = {0};
+    static struct map_memory map;
+    static struct skill_set set;
+    static struct offer offer;
+    char out[PROMPT_BYTES];
+    if (prompt_template_load("configs/prompts/hub.txt", &t, &err)) fail_msg("%s", err.message);
+    assert_int_equal(t.answers, ANSWER_SKILLS);
+    assert_true(t.scratchpad && t.unstick);
+    for (int i = 1; i < SCENE_COUNT; i++) {
+        for (int k = 1; k < i; k++) assert_string_not_equal(t.system[i], t.system[k]); /* rules that fit the scene */
+    }
+    make_world();
+    map_memory_reset(&map);
+    prompt_forget(&m);
+    assert_int_equal(skill_set_load("configs/skills", "explore fight heal", &set, &err), 0);
+    put_foe(8, 4);
+    struct sight sight = {&seen, &map, &set, SCENE_FIELD};
+    offer_make(&sight, ANSWER_SKILLS, &offer);
+    struct skill_count rates[] = {{"explore", 9, 7}};
+    struct prompt_view v = {.seen = &seen, .scene = SCENE_FIELD, .memory = &m, .map = &map, .offer = &offer, .skills = &set, .rates = rates, .rate_count = 1};
+    assert_true(prompt_template_fill(&t, &v, out, &err) > 0);
+    static const char *const told[] = {"scene: field\n", "you may choose:\nexplore: ", "(worked 7 of 9 times)", "\nfight: ", "HP 45/45 belly 50", "you are at 6,5 facing E",
+                                       "x 0 to 20\ny2", "\ny5    #...@....", "2 NE at 8,4", "ways: ", "unknown E 4"};
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        if (!strstr(out, told[i])) fail_msg("'%s' is missing in\n%s", told[i], out);
+    }
+    assert_null(strstr(out, "heal: "));  /* not offered */
+    assert_null(strstr(out, "stairs: ")); /* not seen */
+    assert_null(strstr(out, "stuck"));
+    v.unstick = true, v.stuck = "to_and_fro", v.refused = "walk_north: a wall is there";
+    assert_true(prompt_template_fill(&t, &v, out, &err) > 0);
+    assert_non_null(strstr(out, "You are stuck (to_and_fro)"));
+    assert_non_null(strstr(out, "not possible: walk_north: a wall is there"));
+    v.picture_only = true; /* what was read from the game's memory is gone */
+    assert_true(prompt_template_fill(&t, &v, out, &err) > 0);
+    for (size_t i = 4; i < sizeof told / sizeof *told; i++) assert_null(strstr(out, told[i]));
+    assert_non_null(strstr(out, "explore: "));
     prompt_template_free(&t);
 }
 
@@ -73,6 +118,7 @@ static void bad_templates_are_refused(void **state) {
         {"version 1\n[system]\nx\n[user]\n[a [b]]\n", "brackets"},
         {"version 1\n[system]\nx\n[user]\n[a\n", "'[' without ']'"},
         {"hello\n", "expected"},
+        {"version 1\n[system]\nx\n[user]\ny\n[stuck]\n{hp\n", "line 7: '{' without '}'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct prompt_template t;
@@ -173,7 +219,7 @@ static void the_oracle_heals_eats_and_fights(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_are_told_apart_early), cmocka_unit_test(a_template_is_filled), cmocka_unit_test(bad_templates_are_refused),
+        cmocka_unit_test(names_are_told_apart_early), cmocka_unit_test(a_template_is_filled), cmocka_unit_test(the_hub_prompt_tells_what_is_seen), cmocka_unit_test(bad_templates_are_refused),
         cmocka_unit_test(the_bundled_prompt_is_short_and_hides_the_map), cmocka_unit_test(only_fitting_actions_are_offered),
         cmocka_unit_test(the_explorer_leaves_by_the_exit), cmocka_unit_test(the_oracle_heals_eats_and_fights),
     };

@@ -346,6 +346,42 @@ static void a_mock_plays_and_every_output_says_so(void **state) {
     remove_run(folder);
 }
 
+static void a_mock_may_choose_skills(void **state) {
+    (void)state;
+    char folder[] = "/tmp/test_agent_skills_XXXXXX", script[300];
+    struct buf out = {0};
+    assert_non_null(mkdtemp(folder));
+    snprintf(script, sizeof script, "%s/script.txt", folder);
+    static const char text[] = "skill next\nskill next\nskill explore\nskill go_to 0 0\nskill dance\n";
+    assert_int_equal(file_replace(script, text, strlen(text), NULL), 0);
+    assert_int_equal(PLAY(&out, 1, "--mock-script", script, "--act", "skills", "--prompt", "configs/prompts/hub.txt", "--max-decisions", "10", "--no-record", "--json"), 0);
+    assert_non_null(strstr(out.data, "\"decided_by\":{\"model\":"));
+    assert_non_null(strstr(out.data, "\"skills\":{\"next\":{"));
+    assert_non_null(strstr(out.data, "\"explore\":{\"used\":"));
+    assert_null(strstr(out.data, "\"refused\":0,")); /* rock is no goal, and dancing no skill */
+    assert_int_equal(PLAY(&out, 2, "--without", "legs"), 2);
+    assert_int_equal(PLAY(&out, 2, "--act", "well"), 2);
+    assert_int_equal(PLAY(&out, 2, "--see", "all"), 2);
+    assert_int_equal(PLAY(&out, 2, "--upscale", "9"), 2);
+    assert_int_equal(PLAY(&out, 2, "--policy", "oracle", "--act", "skills"), 2);
+    unlink(script);
+    rmdir(folder);
+    buf_free(&out);
+}
+
+/* Models that know language get the words of hub.txt and choose skills. */
+static void a_server_is_asked_for_skills(void **state) {
+    (void)state;
+    struct buf out = {0};
+    setenv("MODEL_BACKEND", "openai", 1);
+    assert_int_equal(PLAY(&out, 2, "--server", url_of("good"), "--model", "x", "--max-decisions", "4", "--no-record", "--json"), 0);
+    unsetenv("MODEL_BACKEND");
+    assert_non_null(strstr(server.seen->body, "\\\"skill\\\"") ? server.seen->body : strstr(server.seen->body, "\"skill\""));
+    assert_non_null(strstr(server.seen->body, "Goal: find the stairs"));
+    assert_non_null(strstr(server.seen->body, "\"note\""));
+    buf_free(&out);
+}
+
 static void a_bad_script_is_named(void **state) {
     (void)state;
     char path[] = "/tmp/test_agent_script_XXXXXX";
@@ -428,6 +464,7 @@ int main(void) {
         cmocka_unit_test(opening_finds_out_what_is_wrong),
         cmocka_unit_test(many_threads_may_ask),
         cmocka_unit_test(a_mock_plays_and_every_output_says_so),
+        cmocka_unit_test(a_mock_may_choose_skills), cmocka_unit_test(a_server_is_asked_for_skills),
         cmocka_unit_test(a_bad_script_is_named),
         cmocka_unit_test(a_server_plays),
         cmocka_unit_test(without_a_server_there_is_no_game),

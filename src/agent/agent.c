@@ -16,6 +16,8 @@ enum {
     BOOT_FRAMES = 40, BOOT_LIMIT = 1200, END_FRAMES = 60,
     DEFAULT_DECISIONS = 2000,
     IDLE_DECISIONS = 60,      /* without a turn or a new floor: stuck */
+    WATCHDOG_RETURNS = 3,     /* an episode */
+    SAVE_DECISIONS = 50,      /* from one state kept to the next on the same floor */
 };
 int agent_new(struct emulator *e, const struct agent_options *options, struct agent **out, struct err *err) {
     *out = NULL;
@@ -37,9 +39,15 @@ int agent_new(struct emulator *e, const struct agent_options *options, struct ag
         code = skill_set_load(options->skill_folder ? options->skill_folder : home_file(HOME_SKILLS, path, sizeof path), a->prompt.skills, &a->skills, err);
     }
     if (!code && options->policy == POLICY_MODEL) {
-        struct ask_options ask = {a->prompt.system, options->greedy || options->temperature <= 0, options->temperature, options->events,
+        struct ask_options ask = {a->prompt.system[SCENE_NONE], options->greedy || options->temperature <= 0, options->temperature, options->events,
                                   options->answerer};
         code = asker_new(options->model, &ask, &a->asker, err);
+    }
+    if (!code && options->perception_every > 0 && a->asker) code = perceiver_open(&a->perceiver, NULL, a->asker, err);
+    if (!code && options->upscale > 1) {
+        size_t n = (size_t)(options->upscale < UPSCALE_MAX ? options->upscale : UPSCALE_MAX);
+        a->options.upscale = (int)n;
+        if (!(a->large = malloc(n * n * FRAME_PIXELS * 3))) code = err_set(err, ERR_MEMORY, "out of memory for a larger picture");
     }
     if (!code && !(a->oracle = oracle_new(false))) code = err_set(err, ERR_MEMORY, "out of memory for an oracle");
     if (!code && !(a->omniscient = oracle_new(true))) code = err_set(err, ERR_MEMORY, "out of memory for an oracle");
@@ -60,6 +68,9 @@ void agent_free(struct agent *a) {
     oracle_free(a->oracle);
     oracle_free(a->omniscient);
     prompt_template_free(&a->prompt);
+    buf_free(&a->saved);
+    perceiver_close(&a->perceiver);
+    free(a->large);
     if (a->own_emulator) emulator_close(a->own_emulator);
     free(a);
 }
@@ -75,6 +86,9 @@ int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
     map_memory_reset(&a->map);
     stuck_reset(&a->stuck);
     a->escalated = false;
+    *a->skill_end = 0;
+    buf_clear(&a->saved);
+    a->turns_before = 0;
     memset(&a->step, 0, sizeof a->step);
     memset(&a->result, 0, sizeof a->result);
     a->idle = a->idle_turns = a->idle_floor = 0;
@@ -141,7 +155,8 @@ static enum outcome step_outcome(struct agent *a, bool ready) {
     }
     if (hands_stopped(h)) return snprintf(cause, cap, "stopped"), OUTCOME_STOPPED;
     if (!ready || h->frames > EPISODE_FRAMES) {
-        snprintf(cause, cap, "the game took no input (%s) on floor %d", game_state_name[h->world.state], h->floor);
+        if (h->world.state == STATE_GROUND) snprintf(cause, cap, "on the ground (town, base or a scene), which is not played yet");
+        else snprintf(cause, cap, "the game took no input (%s) on floor %d", game_state_name[h->world.state], h->floor);
         return OUTCOME_STUCK;
     }
     if (a->step.decided_by == BY_HUMAN) a->idle = 0; /* a person may take his time */
@@ -163,6 +178,7 @@ static bool act(struct agent *a, struct step *s) {
     if (a->choice.action >= 0) {
         const char *why = hands_act(h, a->choice.action);
         if (why) reason_add(a, why);
+        snprintf(a->skill_end, sizeof a->skill_end, "%s", why ? why : "");
         prompt_did(&a->memory, action_name[a->choice.action]);
         return hands_ready(h);
     }
@@ -176,6 +192,7 @@ static bool act(struct agent *a, struct step *s) {
     snprintf(a->skill_end, sizeof a->skill_end, "%s", r.words);
     s->skill_end = a->skill_end;
     count_skill(a->result.skills, &a->result.skill_count, k->name, 1, r.success);
+    count_skill(a->rates, &a->rate_count, k->name, 1, r.success);
     if (s->decided_by == BY_STUCK) stuck_forced(&a->stuck, h->turns);
     return r.ready;
 }
@@ -219,23 +236,87 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     return 0;
 }
 
-int agent_play_episode(struct agent *a, uint32_t seed, struct episode_result *out, struct err *err) {
-    double start = clock_seconds();
-    int code = episode_begin(a, seed, err);
-    if (code) return code;
-    enum outcome outcome = OUTCOME_NONE;
-    while (outcome == OUTCOME_NONE) {
-        if ((code = episode_step(a, &outcome, err))) return code;
-    }
+/* ---- the watchdog ---------------------------------------------------------------------------------------------------------------- */
+
+/* Keeps the state of a free field in which something has just moved: at every new floor, and now and then. */
+static void keep_state(struct agent *a) {
+    if (!a->options.watchdog || scene_of(&a->hands.world) != SCENE_FIELD || a->idle) return;
+    if (a->saved.len && a->saved_floor == a->hands.floor && a->step.number < a->saved_at + SAVE_DECISIONS) return;
+    buf_clear(&a->saved);
+    if (emulator_state_save(a->hands.e, &a->saved, NULL)) buf_clear(&a->saved);
+    a->saved_at = a->step.number;
+    a->saved_floor = a->hands.floor;
+}
+
+static void finish_result(struct agent *a, enum outcome outcome, double start) {
     struct episode_result *r = &a->result;
     r->outcome = outcome;
     r->floor_reached = a->hands.floor;
-    r->turns = a->hands.turns;
+    r->turns = a->hands.turns - a->turns_before;
     r->emulator_seconds = a->hands.emulator_seconds;
     r->seconds = clock_seconds() - start;
     for (const struct agent_events *v = a->options.events; subscriber(v); v++) {
         if (v->episode_done) v->episode_done(v->user, r);
     }
-    *out = *r;
+}
+
+/* What was done before a return belongs to the episode, too. */
+static void join_result(struct episode_result *to, const struct episode_result *before) {
+    to->turns += before->turns;
+    to->decisions += before->decisions;
+    to->tokens += before->tokens;
+    to->model_seconds += before->model_seconds;
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) to->decided[i] += before->decided[i], to->turns_by[i] += before->turns_by[i];
+    for (int i = 0; i < before->skill_count; i++) {
+        count_skill(to->skills, &to->skill_count, before->skills[i].name, before->skills[i].used, before->skills[i].succeeded);
+    }
+    parts_join(&to->parts, &before->parts);
+}
+
+/* Out of a soft-lock to the state that was kept. For those who watch the episode ends here as stuck and another begins, with a start state of
+ * its own: so a run stays a row of presses that can be played again. 1: it went back, 0: it may not, negative: err. */
+static int go_back(struct agent *a, enum outcome outcome, int returns, double start, struct err *err) {
+    struct hands *h = &a->hands;
+    if (!a->options.watchdog || outcome != OUTCOME_STUCK || !a->saved.len || returns >= WATCHDOG_RETURNS) return 0;
+    finish_result(a, outcome, start);
+    int code = emulator_state_load(h->e, a->saved.data, a->saved.len, err);
+    if (code) return code;
+    a->turns_before = h->turns;
+    a->step.number = a->saved_at = 0;
+    a->idle = 0;
+    stuck_reset(&a->stuck);
+    memset(&a->result, 0, sizeof a->result);
+    a->result.seed = a->seed;
+    for (const struct agent_events *v = a->options.events; subscriber(v); v++) {
+        if (v->episode_begun) v->episode_begun(v->user, a->seed, h->e);
+    }
+    hands_run(h, 0, 1, true);
+    return 1;
+}
+
+int agent_play_episode(struct agent *a, uint32_t seed, struct episode_result *out, struct err *err) {
+    double start = clock_seconds();
+    struct episode_result before = {0}; /* of parts that ended in a soft-lock */
+    int code = episode_begin(a, seed, err);
+    if (code) return code;
+    for (int returns = 0;; returns++) {
+        enum outcome outcome = OUTCOME_NONE;
+        while (outcome == OUTCOME_NONE) {
+            keep_state(a);
+            if ((code = episode_step(a, &outcome, err))) return code;
+        }
+        struct episode_result part = a->result;
+        part.turns = a->hands.turns - a->turns_before;
+        if ((code = go_back(a, outcome, returns, start, err)) < 0) return code;
+        if (code) {
+            join_result(&before, &part);
+            continue;
+        }
+        a->result.parts.restored = returns;
+        finish_result(a, outcome, start);
+        break;
+    }
+    *out = a->result;
+    join_result(out, &before);
     return 0;
 }

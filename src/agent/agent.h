@@ -18,6 +18,10 @@ extern const char *const policy_name[]; /* "model", "oracle", "random", "omnisci
 /* What one decision is: a step (or hit, bite, throw ...), or a skill of many turns. */
 enum acting { ACT_BY_STEPS, ACT_BY_SKILLS };
 
+/* What the model is told: picture and words, or one of them, so that perception can be measured. */
+enum see { SEE_BOTH, SEE_RAM, SEE_PICTURE, SEE_COUNT };
+extern const char *const see_name[SEE_COUNT]; /* "both", "ram", "picture" */
+
 /* Parts around the model, POLICY_MODEL only; each can be left out, to measure what it brings. */
 enum part {
     PART_MEMORY = 1,     /* the last actions and recalled lines in the prompt */
@@ -31,6 +35,8 @@ extern const char *const part_name[PART_COUNT]; /* "memory", "map", "stuckness",
 
 /* What happens to the picture before the model sees it: controls that show whether it looks. */
 enum picture { PICTURE_REAL, PICTURE_BLANK, PICTURE_OTHER_SEED };
+
+enum { UPSCALE_MAX = 4 };
 
 struct agent_events {
     void *user;
@@ -70,8 +76,12 @@ struct agent_options {
     void *escalate_user;
     const char *prompt_file;   /* NULL = configs/prompts/tinywoods.txt of the project (home.h) */
     enum picture picture;
+    enum see see;
+    int upscale;               /* the picture is shown so many times as large (1 to UPSCALE_MAX); 0: 1 */
     enum acting acting;
     unsigned parts;            /* enum part; 0: the model alone */
+    bool watchdog;             /* out of a soft-lock the agent may go back to an earlier state (agent.c, go_back) */
+    int perception_every;      /* at every so-manieth decision the model is also asked what it sees; 0: never (agent/perceive.h) */
     const char *skill_folder;  /* NULL = configs/skills of the project */
     int max_decisions;         /* per episode; 0 = default 2000 */
     bool greedy;               /* default sampling: greedy unless temperature is set */

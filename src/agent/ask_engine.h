@@ -10,7 +10,7 @@ struct engine_answerer_options {
     int best_of;        /* so many answers, voted on (ballot.h); 0 or 1: one */
     bool sum_vote;      /* by probability instead of by number */
 };
-enum { ENGINE_ANSWER_TOKENS = 40, ENGINE_THINK_TOKENS = 256 };
+enum { ENGINE_ANSWER_TOKENS = 160, ENGINE_THINK_TOKENS = 256 };
 
 /* model must outlive it; one thread at a time. */
 int engine_answerer_new(struct qvl_model *model, const struct engine_answerer_options *o, struct engine_answerer **out, struct err *err);

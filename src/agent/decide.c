@@ -82,7 +82,7 @@ static int epsilon_step(struct agent *a, enum scene scene) {
     return n ? ACTION_WALK + legal[random_below(&a->random, (uint32_t)n)] : -1;
 }
 
-int prompt_make(struct agent *a, struct step *s, const struct sight *sight, struct err *err) {
+int prompt_make(struct agent *a, struct step *s, const struct sight *sight, const struct offer *offer, struct err *err) {
     const struct agent_options *o = &a->options;
     if (o->recall && !s->recalled) {
         memset(&a->recalled, 0, sizeof a->recalled);
@@ -91,11 +91,15 @@ int prompt_make(struct agent *a, struct step *s, const struct sight *sight, stru
         s->recall_ms += (clock_seconds() - start) * 1e3;
         s->recalled = &a->recalled;
     }
-    struct prompt_view view = {.seen = &a->seen, .scene = sight->scene, .memory = &a->memory, .recalled = s->recalled,
-                               .without = o->policy == POLICY_MODEL && o->parts ? ~o->parts : 0};
+    struct prompt_view view = {
+        .seen = &a->seen, .scene = sight->scene, .memory = &a->memory, .recalled = s->recalled, .picture_only = o->see == SEE_PICTURE,
+        .without = o->policy == POLICY_MODEL && o->parts ? ~o->parts : 0, .unstick = s->stuck_level >= RUNG_PROMPT,
+        .map = sight->map, .offer = offer, .skills = &a->skills, .rates = a->rates, .rate_count = a->rate_count,
+        .refused = s->refused, .stuck = s->stuck, .skill_end = a->skill_end,
+    };
     if (prompt_template_fill(&a->prompt, &view, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
     control_add_note(o->control, a->prompt_text, sizeof a->prompt_text);
-    s->system = a->prompt.system;
+    s->system = a->prompt.system[sight->scene];
     s->prompt = a->prompt_text;
     return 0;
 }
@@ -120,9 +124,9 @@ int agent_decide(struct agent *a, struct step *s, struct err *err) {
     const char *why = "";
     *a->reason = 0;
     offer_make(&sight, o->acting == ACT_BY_STEPS ? ANSWER_ACTIONS : o->policy == POLICY_MODEL ? a->prompt.answers : ANSWER_SKILLS, &offer);
-    offer.note = o->scratchpad && o->policy == POLICY_MODEL;
+    offer.note = o->policy == POLICY_MODEL && (o->scratchpad || a->prompt.scratchpad);
     bool decided = o->policy == POLICY_MODEL && stuck_ladder(a, s, &sight);
-    if ((o->policy == POLICY_MODEL || o->ask_oracle) && (code = prompt_make(a, s, &sight, err))) return code;
+    if ((o->policy == POLICY_MODEL || o->ask_oracle) && (code = prompt_make(a, s, &sight, &offer, err))) return code;
     for (const struct agent_events *v = o->events; subscriber(v); v++) {
         if (v->observed) v->observed(v->user, s);
     }

@@ -21,11 +21,12 @@ static int facing(const struct hands *h) {
 /* Holds keys until the field is left (the turn was taken, a box opened) or for at most `limit` frames; then lets go. */
 static bool press_until_taken(struct hands *h, uint32_t keys, int limit) {
     enum game_state before = h->world.state;
-    int left = h->world.turn_limit_left;
+    int left = h->world.turn_limit_left, dialogue = h->world.dialogue_state;
     bool taken = false;
     for (int i = 0; i < limit && !taken; i++) {
         if (!hands_run(h, keys, 1, false)) return false;
-        taken = h->world.state != before || h->world.turn_limit_left != left || h->presses_full;
+        bool went_on = before == STATE_GROUND && h->world.dialogue_state != dialogue;
+        taken = h->world.state != before || h->world.turn_limit_left != left || went_on || h->presses_full;
     }
     hands_run(h, 0, 1, false);
     return taken;
@@ -201,8 +202,15 @@ static const char *start_game(struct hands *h) {
     return "START does not leave the title screen";
 }
 
+static bool choice_is_not(const struct world *w, int row) { return w->choice_cursor != row; }
+
 static const char *choose(struct hands *h, bool yes) {
-    if (!cursor_to(h, yes ? 0 : 1)) return "the cursor did not reach the answer";
+    int row = yes ? 0 : 1; /* Yes is the first row, whichever is the default */
+    for (int i = 0; i < MENU_STEPS && h->world.choice_cursor != row; i++) {
+        int now = h->world.choice_cursor;
+        if (!press_for(h, row > now ? KEY_DOWN : KEY_UP, HOLD, choice_is_not, now)) return "the cursor did not reach the answer";
+    }
+    if (h->world.choice_cursor != row) return "the cursor did not reach the answer";
     return press_until_taken(h, KEY_A, HOLD_LIMIT) ? NULL : "the answer was not taken";
 }
 

@@ -72,7 +72,19 @@ bool stuck_ladder(struct agent *a, struct step *s, const struct sight *sight) {
 
 /* ---- asking ------------------------------------------------------------------------------------------------------------------------ */
 
+/* Each pixel n times n times. */
+static const uint8_t *upscaled(struct agent *a, const uint8_t *rgb) {
+    int n = a->options.upscale;
+    if (!a->large || !rgb) return rgb;
+    uint8_t *out = a->large;
+    for (int y = 0; y < FRAME_HEIGHT * n; y++) {
+        for (int x = 0; x < FRAME_WIDTH * n; x++, out += 3) memcpy(out, rgb + 3 * (y / n * FRAME_WIDTH + x / n), 3);
+    }
+    return a->large;
+}
+
 static const uint8_t *picture_for_model(struct agent *a, enum scene scene) {
+    if (a->options.see == SEE_RAM) return NULL;
     switch (a->options.picture) {
     case PICTURE_BLANK: return memset(a->shown, 0, sizeof a->shown);
     case PICTURE_OTHER_SEED: return donor_picture(a, scene == SCENE_FIELD);
@@ -86,7 +98,8 @@ static void ask(struct agent *a, struct step *s, const struct sight *sight, cons
     struct answer *r = &a->answer;
     answer_free(r);
     offer_schema(offer, sight, &schema);
-    struct question q = {.prompt = a->prompt_text, .rgb = picture, .schema = schema.data, .seed = (uint64_t)a->seed << 32 | s->number,
+    int scale = a->large ? a->options.upscale : 1;
+    struct question q = {.system = s->system, .prompt = a->prompt_text, .rgb = picture, .width = FRAME_WIDTH * scale, .height = FRAME_HEIGHT * scale, .schema = schema.data, .seed = (uint64_t)a->seed << 32 | s->number,
                          .decision = s->number, .step = s};
     if (schema.failed) *r = (struct answer){.action = -1, .reason = "out of memory for a schema"};
     else asker_question(a->asker, &q, r);
@@ -149,12 +162,27 @@ static void safeguard(struct agent *a, struct step *s, const struct sight *sight
     a->result.parts.safeguards++;
 }
 
+/* Now and then: what do you see? The answer is scored and recorded; nothing is decided by it. */
+static void perceive(struct agent *a, struct step *s, const uint8_t *picture) {
+    struct perception *p = &a->perception;
+    int every = a->options.perception_every, scale = a->large ? a->options.upscale : 1;
+    double seconds = 0;
+    if (every <= 0 || s->number % (uint32_t)every || !picture) return;
+    perception_of_world(&a->seen.now, p->truth);
+    perceiver_ask(&a->perceiver, picture, FRAME_WIDTH * scale, FRAME_HEIGHT * scale, a->seed, p->said, NULL, 0, &seconds, &a->result.tokens);
+    perception_add(&a->result.perception, p);
+    s->perception = p;
+    s->ask_ms += seconds * 1e3;
+    a->result.model_seconds += seconds;
+}
+
 int model_choose(struct agent *a, struct step *s, const struct sight *sight, const struct offer *offered, struct err *err) {
-    const uint8_t *picture = picture_for_model(a, sight->scene);
+    const uint8_t *picture = upscaled(a, picture_for_model(a, sight->scene));
     struct offer offer = *offered;
     char problem[200] = "";
     s->decided_by = BY_MODEL;
     *a->note = 0;
+    perceive(a, s, picture);
     ask(a, s, sight, &offer, picture);
     if (a->answer.give_up) return err_set(err, ERR_NETWORK, "%s", a->answer.reason);
     const char *why = a->answer.text ? read_answer(a, sight, &offer, problem, sizeof problem) : NULL;
@@ -162,7 +190,7 @@ int model_choose(struct agent *a, struct step *s, const struct sight *sight, con
         note_refusal(a, s, why);
         reason_add(a, a->refused);
         offer_withdraw(&offer, &a->choice);
-        int code = prompt_make(a, s, sight, err);
+        int code = prompt_make(a, s, sight, &offer, err);
         if (code) return code;
         ask(a, s, sight, &offer, picture);
         if (a->answer.give_up) return err_set(err, ERR_NETWORK, "%s", a->answer.reason);

@@ -1,15 +1,18 @@
-/* The words that go with the picture: a template file filled with what a player would know. No map, coordinates, exits or stairs
- * direction: the model has to look.
+/* The words that go with the picture: a template file filled with what a player would know.
  *
  * Template file (UTF-8, at most 64 KiB):
  *     # at the start of a line: a comment
  *     version NAME            kept in the run, first line that is no comment
  *     answers steps           with `play --act skills`: the model knows single steps only (agent/choice.h); without it: skills
  *     skills NAME ...         those that are offered, the ones named first first; without it: all of the folder
- *     [system]                the lines below are the system text
+ *     scratchpad              answers with skills may carry a note of the model to itself
+ *     [system]                the lines below are the system text; [system field], [system dialogue], [system choice], [system stairs],
+ *                             [system menu], [system title]: what follows it in that scene
  *     [user]                  the lines below follow the picture in the user's message
- * In the user part {name} is replaced (names: see prompt.c, `fields`). A line with a {name} that has no value now is left out; so is a
- * part in [square brackets] of a line. The last line ends without a newline. An unknown {name} is an error when the file is read. */
+ *     [stuck]                 follows them when the agent is stuck and nobody stronger can be asked
+ * In [user] and [stuck] {name} is replaced (names: prompt_fields.c). A line with a {name} that has no value now is left out; so is a
+ * part in [square brackets] of a line. The last line ends without a newline. An unknown {name} is an error when the file is read. What
+ * stays the same from step to step belongs first: it is computed once. */
 #ifndef AGENT_PROMPT_H
 #define AGENT_PROMPT_H
 
@@ -17,9 +20,10 @@
 
 struct prompt_template {
     char version[32], skills[512];
-    enum answers answers; /* ANSWER_SKILLS or ANSWER_STEPS */
-    bool unstick;         /* it says something else when the agent is stuck */
-    char *system, *user; /* malloc'ed */
+    enum answers answers;       /* ANSWER_SKILLS or ANSWER_STEPS */
+    bool unstick, scratchpad;   /* unstick: there is a [stuck] part */
+    char *system[SCENE_COUNT];  /* malloc'ed, all */
+    char *user, *stuck;
 };
 int prompt_template_load(const char *path, struct prompt_template *out, struct err *err);
 int prompt_template_parse(const char *text, size_t n, const char *name, struct prompt_template *out, struct err *err);
@@ -31,7 +35,7 @@ struct prompt_memory {
     char last[PROMPT_LAST][48];        /* actions or skills, oldest first */
     int last_count;
     char log[MAX_LOG][256];            /* as it was at the step before */
-    int log_count;
+    int log_count, log_new;            /* from log_new on: since the step before */
     char message[PROMPT_MESSAGE + 1];  /* the newest since the step before; "" none */
 };
 void prompt_forget(struct prompt_memory *m); /* a new episode */
@@ -45,6 +49,14 @@ struct prompt_view {
     const struct prompt_memory *memory;
     const struct memory_lines *recalled; /* NULL: none */
     unsigned without;                    /* enum part: PART_MEMORY, PART_MAP: what these know is left out */
+    bool picture_only;                   /* nothing that was read from the game's memory */
+    bool unstick;                        /* with the [stuck] part */
+    const struct map_memory *map;
+    const struct offer *offer;           /* of skills */
+    const struct skill_set *skills;
+    const struct skill_count *rates;     /* how the skills did so far */
+    int rate_count;
+    const char *refused, *stuck, *skill_end; /* as in struct step; NULL or "": nothing */
 };
 enum { PROMPT_BYTES = 12288 };
 /* Fills the user text; returns its length, or negative when it does not fit. */

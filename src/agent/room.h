@@ -6,6 +6,7 @@
 #include "agent/ask.h"
 #include "agent/choice.h"
 #include "agent/hands.h"
+#include "agent/perceive.h"
 #include "agent/prompt.h"
 #include "agent/stuck.h"
 
@@ -28,6 +29,14 @@ struct agent {
     struct stuck stuck;
     bool escalated;             /* a stronger model was asked for and not yet given back */
     struct skill_set skills;    /* of the folder, those that the prompt file names first */
+    struct skill_count rates[SKILL_COUNTS]; /* of all episodes, for the prompt */
+    int rate_count;
+    uint8_t *large;             /* the picture upscaled; NULL: it is shown as it is */
+    struct buf saved;           /* the watchdog's: state of a free field; empty: none */
+    uint32_t saved_at;          /* decision */
+    int saved_floor, turns_before; /* turns_before: of the parts of the episode that ended in a soft-lock */
+    struct perceiver perceiver;
+    struct perception perception;
     struct choice choice;
     struct plan plan;
     char action_text[48], refused[200], note[NOTE_BYTES + 1], skill_end[160];
@@ -49,7 +58,7 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err);
 /* decide.c. What to do in a->choice, with everything about it in *s; not 0: the run ends with err. */
 int agent_decide(struct agent *a, struct step *s, struct err *err);
 /* Fills a->prompt_text; again in the same step after a refusal. */
-int prompt_make(struct agent *a, struct step *s, const struct sight *sight, struct err *err);
+int prompt_make(struct agent *a, struct step *s, const struct sight *sight, const struct offer *offer, struct err *err);
 struct choice action_choice(int action);
 struct choice safe_choice(enum scene scene);
 void reason_add(struct agent *a, const char *text);

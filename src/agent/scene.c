@@ -3,6 +3,7 @@
 #include <string.h>
 
 const char *const policy_name[] = {"model", "oracle", "random", "omniscient", "external"};
+const char *const see_name[SEE_COUNT] = {"both", "ram", "picture"};
 const char *const part_name[PART_COUNT] = {"memory", "map", "stuckness", "gatekeeper", "safeguards"};
 const char *const scene_name[SCENE_COUNT] = {"none", "title", "field", "dialogue", "choice", "stairs", "menu"};
 const char *const action_name[ACTION_COUNT] = {
@@ -12,6 +13,8 @@ const char *const action_name[ACTION_COUNT] = {
     "yes",        "no",      "close",
 };
 
+enum { DIALOGUE_ASKS = 4 }; /* world.dialogue_state, pmd-red.md 2.2 */
+
 int action_by_name(const char *name) {
     for (int i = 0; i < ACTION_COUNT; i++) {
         if (!strcmp(name, action_name[i])) return i;
@@ -19,8 +22,15 @@ int action_by_name(const char *name) {
     return -1;
 }
 
+/* On the ground (town, base, story) texts are answered; walking about there is not played yet. */
+static enum scene ground_scene(const struct world *w) {
+    if (!w->dialogue_waits) return SCENE_NONE;
+    return w->dialogue_state == DIALOGUE_ASKS ? SCENE_CHOICE : SCENE_DIALOGUE;
+}
+
 enum scene scene_of(const struct world *w) {
     switch (w->state) {
+    case STATE_GROUND: return ground_scene(w);
     case STATE_TITLE: return SCENE_TITLE;
     case STATE_FIELD: return world_leader(w) ? SCENE_FIELD : SCENE_NONE;
     case STATE_DIALOGUE_WAIT: return SCENE_DIALOGUE;

@@ -93,10 +93,12 @@ static int start_view(struct play *p, struct err *err) {
 
 static int play_all(struct play *p, struct err *err) {
     int code;
-    if (p->o.prompt) snprintf(p->prompt_path, sizeof p->prompt_path, "%s", p->o.prompt);
-    else home_file(HOME_PROMPT, p->prompt_path, sizeof p->prompt_path);
     if ((code = load_rom(p, err))) return code;
     if (p->o.policy == POLICY_MODEL && (code = play_model_open(&p->o, &stop, &p->model, err))) return code;
+    bool ours = p->o.policy != POLICY_MODEL || play_model_is_ours(&p->model);
+    if (!p->o.act_given) p->o.acting = ours ? ACT_BY_STEPS : ACT_BY_SKILLS;
+    if (p->o.prompt) snprintf(p->prompt_path, sizeof p->prompt_path, "%s", p->o.prompt);
+    else home_file(ours ? HOME_PROMPT : HOME_HUB_PROMPT, p->prompt_path, sizeof p->prompt_path);
     if (!(p->games = calloc((size_t)p->o.jobs, sizeof *p->games))) return err_set(err, ERR_MEMORY, "out of memory for %d games", p->o.jobs);
     for (int i = 0; i < p->o.jobs; i++) {
         p->games[i].play = p;

@@ -27,6 +27,7 @@ static const struct command commands[] = {
     GAME("report", cmd_report, "a recorded run as one HTML file and a film", "libmgba-dev"),
     GAME("calibrate", cmd_calibrate, "how much a model's confidence is worth, from recorded runs", "libmgba-dev"),
     GAME("dataset", cmd_dataset, "record, check and export frames with what was done", "libmgba-dev"),
+    GAME("perceive", cmd_perceive, "score what a model sees against the game's memory", "libmgba-dev"),
     GAME("world", cmd_world, "decode the game's memory out of an mGBA save state", "libmgba-dev"),
     GAME("memory", cmd_memory, "what is remembered of runs: rebuild, search, stats, verify", "libsqlite3-dev"),
     GAME("env", cmd_env, "play for a policy in another process (training)", "libmgba-dev"),

@@ -18,6 +18,9 @@ int mock_model_open(const char *path, struct mock_model **out, struct err *err) 
     if (!code && !m->script.count) code = err_set(err, ERR_FORMAT, "%s: no action in it", path);
     for (int i = 0; !code && i < m->script.count; i++) {
         const char *name = m->script.names[i];
+        char skill[24], rest[2];
+        int x, y, words = sscanf(name, "skill %23[a-z0-9_] %d %d %1s", skill, &x, &y, rest);
+        if (words >= 1 && words <= 3) continue;
         if (action_by_name(name) < 0) code = err_set(err, ERR_FORMAT, "%s: '%.60s' is no action (walk_north, hit_ne, eat, ...)", path, name);
     }
     if (code) return mock_model_close(m), code;
@@ -31,13 +34,21 @@ void mock_model_close(struct mock_model *m) {
     free(m);
 }
 
+/* "skill go_to 12 7" as a model would say it. */
+static char *skill_answer(const char *line) {
+    char skill[24], *text = NULL;
+    int x = 0, y = 0, words = sscanf(line, "skill %23[a-z0-9_] %d %d", skill, &x, &y), n;
+    if (words == 3) n = asprintf(&text, "{\"skill\":\"%s\",\"x\":%d,\"y\":%d}", skill, x, y);
+    else if (words == 2) n = asprintf(&text, "{\"skill\":\"%s\",\"item\":%d}", skill, x);
+    else if (words == 1) n = asprintf(&text, "{\"skill\":\"%s\"}", skill);
+    else n = asprintf(&text, "{\"action\":\"%s\"}", line);
+    return n < 0 ? NULL : text;
+}
+
 static int answer(void *user, const struct question *q, struct answer *out, struct err *err) {
     const struct mock_model *m = user;
     int at = (int)((q->decision - 1) % (uint32_t)m->script.count);
-    if (asprintf(&out->text, "{\"action\":\"%s\"}", m->script.names[at]) < 0) {
-        out->text = NULL;
-        return err_set(err, ERR_MEMORY, "out of memory for an answer");
-    }
+    if (!(out->text = skill_answer(m->script.names[at]))) return err_set(err, ERR_MEMORY, "out of memory for an answer");
     snprintf(out->reason, sizeof out->reason, "mock: action %d of the script, no model was asked", at + 1);
     question_token(q, out->text, strlen(out->text));
     return 0;

@@ -5,7 +5,7 @@
 #include "agent/ask.h"
 
 struct mock_model;
-/* One action name a line; # comments and blank lines. Decision n of an episode gets line n; after the last comes the first again. An
+/* One action name, or "skill NAME" with its numbers, a line; # comments and blank lines. Decision n of an episode gets line n; after the last comes the first again. An
  * action that the scene does not offer becomes a fallback like any model's. */
 int mock_model_open(const char *path, struct mock_model **out, struct err *err);
 void mock_model_close(struct mock_model *m);

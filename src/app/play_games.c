@@ -104,7 +104,7 @@ static int game_open(struct game *g, const struct agent_events *events, struct e
     if (code) return code;
     g->by = (struct answerer){answer_on_record, g};
     struct agent_options options = {.policy = p->o.policy, .answerer = p->o.policy == POLICY_MODEL ? &g->by : NULL, .prompt_file = p->prompt_path,
-                                    .picture = p->o.picture, .acting = p->o.acting, .parts = p->o.parts, .skill_folder = p->o.skills, .max_decisions = p->o.max_decisions, .greedy = p->o.temperature <= 0,
+                                    .picture = p->o.picture, .see = p->o.see, .upscale = p->o.upscale, .perception_every = p->o.perception_every, .watchdog = p->o.watchdog, .acting = p->o.acting, .parts = p->o.parts, .skill_folder = p->o.skills, .max_decisions = p->o.max_decisions, .greedy = p->o.temperature <= 0,
                                     .temperature = p->o.temperature, .draw_all = p->watched, .stop = p->stop, .control = g->control,
                                     .events = events, .ask_oracle = p->o.ask_oracle};
     if (g->model.router) options.escalate = router_escalate, options.escalate_user = g->model.router;

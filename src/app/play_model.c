@@ -48,6 +48,14 @@ int play_model_open(const struct play_options *o, volatile bool *stop, struct pl
     return load_checkpoint(o, m, err);
 }
 
+bool play_model_is_ours(const struct play_model *m) {
+    enum { LANGUAGE_VOCABULARY = 10000 };
+    struct qvl_info info;
+    if (!m->engine) return !m->server;
+    qvl_model_info(m->engine, &info);
+    return info.vocab < LANGUAGE_VOCABULARY;
+}
+
 static void put_string(struct buf *out, const char *name, const char *text) {
     buf_printf(out, ",\"%s\":", name);
     buf_json_string(out, text, strlen(text));

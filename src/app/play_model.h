@@ -32,6 +32,9 @@ struct play_model_game {
 
 /* Loads or connects. stop: ends waiting for a server. Closing is due in every case. */
 int play_model_open(const struct play_options *o, volatile bool *stop, struct play_model *m, struct err *err);
+/* Was it trained for this game alone (models/tinywoods-vl and the like), so that it knows the words of configs/prompts/tinywoods.txt only? Told by
+ * its vocabulary: below 10,000 tokens nobody has learnt a language. A script counts as such a model, too. */
+bool play_model_is_ours(const struct play_model *m);
 /* Appends one JSON object about it, for run.json; nothing when none was opened. */
 void play_model_detail(const struct play_model *m, struct buf *out);
 void play_model_close(struct play_model *m);

@@ -30,8 +30,12 @@ static const char help[] =
     "                        mock    a script of actions instead of a model, for tests of the agent; every output says so\n"
     "  --server URL        openai: the base URL (default OPENAI_BASE_URL, else http://127.0.0.1:8080/v1); a key goes into\n"
     "                      OPENAI_API_KEY.  --no-stream  the answer in one piece;  --server-timeout S  of one answer (default 120)\n"
-    "  --mock-script FILE  mock: one action a line (walk_north, hit_ne, eat ...), from the top again after the last\n"
-    "  --prompt FILE       words that go with the picture (default configs/prompts/tinywoods.txt; how to write one: src/agent/prompt.h)\n"
+    "  --mock-script FILE  mock: one action a line (walk_north, hit_ne, eat ...; with --act skills: skill explore, skill go_to 12 7 ...),\n"
+    "                      from the top again after the last\n"
+    "  --prompt FILE       words that go with the picture (default: configs/prompts/tinywoods.txt for the bundled model and others with so\n"
+    "                      small a vocabulary, else configs/prompts/hub.txt; how to write one: src/agent/prompt.h)\n"
+    "  --see WHAT          both (default), picture (no words read from the game's memory), ram (no picture)\n"
+    "  --upscale N         the picture N times as large, 1 to 4 (default 1): more tokens, pixels that a model can tell apart\n"
     "  --ladder A,B,C      several checkpoints, the quickest first; which one is asked is decided anew for every decision, by confidence, scene,\n"
     "                      stuckness and time (settings: configs/router.yaml, or --router FILE). --fixed-model K: always the K-th.\n"
     "                      --max-loaded-models N: a longer ladder is refused\n"
@@ -44,6 +48,9 @@ static const char help[] =
     "  --skills DIR        folder of skills (default configs/skills; how to write one: src/agent/skills.h)\n"
     "  --without LIST      leaves out parts around the model, to see what each brings: memory,map,stuckness,gatekeeper,safeguards or all\n"
     "                      (all: the model alone). What a part decides is labelled and counted as its own, never as the model's\n"
+    "  --perception-every N  at every N-th decision the model is also asked what it sees; agreement with the game's memory is recorded\n"
+    "                      (pmd-agent perceive does the same for a data set)\n"
+    "  --watchdog          out of a soft-lock the agent may go back to an earlier state, at most 3 times an episode; each is counted\n"
     "  --temperature T     0 (default): always the likeliest action; above: sampled, the same for the same seed\n"
     "  --no-picture HOW    a control: `blank` shows the model a black picture, `other` that of another dungeon. If it still plays as\n"
     "                      well, it does not look\n"
@@ -131,7 +138,8 @@ static int choose_backend(struct play_options *o, const char *flag) {
 enum { MEMORY = 1000, EMBED, SCRATCHPAD };
 enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, KV_CACHE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, LADDER, REMOTE, ROUTER,
        MAX_LOADED, DECISION_MS, FIXED, ASK_ORACLE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD, VIDEO, SPEED, BACKEND, SERVER, NO_STREAM,
-       SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, ACT, SKILLS, WITHOUT, HELP };
+       SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, ACT, SKILLS, WITHOUT,
+       SEE, UPSCALE, PERCEPTION, WATCHDOG, HELP };
 static const struct option options[] = {
     {"memory", 1, NULL, MEMORY}, {"embed", 1, NULL, EMBED}, {"scratchpad", 0, NULL, SCRATCHPAD},
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
@@ -144,7 +152,8 @@ static const struct option options[] = {
     {"speed", 1, NULL, SPEED}, {"backend", 1, NULL, BACKEND}, {"server", 1, NULL, SERVER},
     {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT},
     {"dashboard", 0, NULL, DASHBOARD}, {"no-dashboard", 0, NULL, NO_DASHBOARD}, {"dashboard-port", 1, NULL, DASHBOARD_AT}, {"serve", 0, NULL, SERVE},
-    {"act", 1, NULL, ACT}, {"skills", 1, NULL, SKILLS}, {"without", 1, NULL, WITHOUT}, {"help", 0, NULL, HELP}, {0}};
+    {"act", 1, NULL, ACT}, {"skills", 1, NULL, SKILLS}, {"without", 1, NULL, WITHOUT}, {"see", 1, NULL, SEE}, {"upscale", 1, NULL, UPSCALE},
+    {"perception-every", 1, NULL, PERCEPTION}, {"watchdog", 0, NULL, WATCHDOG}, {"help", 0, NULL, HELP}, {0}};
 
 /* What may be different when a run goes on: how it is shown and where it is computed. */
 static bool may_change(int c) {
@@ -176,7 +185,6 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
     long long n = 0;
     double x = 0;
     const char *backend = NULL;
-    bool act = false;
     int c, which = 0;
     optind = 0;
     while ((c = getopt_long(argc, argv, "h", options, &which)) != -1) {
@@ -268,10 +276,23 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
         case ACT:
             if (strcmp(optarg, "steps") && strcmp(optarg, "skills")) return wrong("--act", optarg, "steps or skills");
             o->acting = optarg[1] == 't' ? ACT_BY_STEPS : ACT_BY_SKILLS;
-            act = true;
+            o->act_given = true;
             break;
         case WITHOUT:
             if (!leave_out(optarg, &o->parts)) return wrong("--without", optarg, "memory, map, stuckness, gatekeeper, safeguards (with commas), or all");
+            break;
+        case SEE:
+            for (o->see = 0; o->see < SEE_COUNT && strcmp(optarg, see_name[o->see]);) o->see++;
+            if (o->see == SEE_COUNT) return wrong("--see", optarg, "both, ram or picture");
+            break;
+        case WATCHDOG: o->watchdog = true; break;
+        case PERCEPTION:
+            if (!whole(optarg, 1, 1000000, &n)) return wrong("--perception-every", optarg, "a number from 1 to 1000000");
+            o->perception_every = (int)n;
+            break;
+        case UPSCALE:
+            if (!whole(optarg, 1, UPSCALE_MAX, &n)) return wrong("--upscale", optarg, "a number from 1 to 4");
+            o->upscale = (int)n;
             break;
         case SKILLS: o->skills = optarg; break;
         case NO_STREAM: o->no_stream = true; break;
@@ -303,7 +324,7 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
     if ((o->ladder || o->router || o->decision_ms > 0) && (o->server || o->mock_script)) return wrong("--ladder", "and the router's options", "checkpoints in this process");
     if (o->picture != PICTURE_REAL && o->policy != POLICY_MODEL) return wrong("--no-picture", "without a model", "--policy model");
     if (o->policy == POLICY_MODEL && choose_backend(o, backend)) return 2;
-    if (act && o->acting == ACT_BY_SKILLS && o->policy != POLICY_MODEL && o->policy != POLICY_RANDOM) {
+    if (o->acting == ACT_BY_SKILLS && o->policy != POLICY_MODEL && o->policy != POLICY_RANDOM) {
         return wrong("--act", "skills", "--policy model or random with it: the oracles play step by step");
     }
     if ((uint64_t)o->seed + (uint64_t)o->episodes > UINT32_MAX) return wrong("--seed", "with --episodes", "seeds up to 4294967295");

@@ -15,7 +15,10 @@ struct play_options {
     enum policy policy;
     enum backend backend; /* --backend, else what --server or --mock-script asks for, else $MODEL_BACKEND, else hf */
     enum picture picture;
-    enum acting acting;
+    enum acting acting;  /* act_given: else cmd_play.c chooses what fits the model */
+    bool act_given, watchdog;
+    enum see see;
+    int upscale, perception_every;
     unsigned parts; /* enum part */
     int episodes, jobs, threads, max_decisions;
     uint32_t seed;

@@ -16,8 +16,13 @@ const char *play_model_name(const struct play *p) { return p->o.policy == POLICY
 static int create_run(struct play *p, struct game *g, const char *folder, struct err *err) {
     struct buf detail = {0}, settings = {0};
     play_model_detail(&p->model, &detail);
-    buf_printf(&settings, "{\"max_decisions\":%d,\"temperature\":%g,\"picture\":\"%s\",\"games\":%d,\"best_of\":%d,\"prompt\":", p->o.max_decisions,
-               (double)p->o.temperature, picture_name[p->o.picture], p->o.jobs, p->o.best_of);
+    buf_printf(&settings, "{\"max_decisions\":%d,\"temperature\":%g,\"picture\":\"%s\",\"games\":%d,\"best_of\":%d,\"see\":\"%s\",\"upscale\":%d,"
+               "\"act\":\"%s\",\"without\":[", p->o.max_decisions, (double)p->o.temperature, picture_name[p->o.picture], p->o.jobs, p->o.best_of,
+               see_name[p->o.see], p->o.upscale > 1 ? p->o.upscale : 1, p->o.acting == ACT_BY_SKILLS ? "skills" : "steps");
+    for (int i = 0, n = 0; i < PART_COUNT; i++) {
+        if (!(p->o.parts >> i & 1)) buf_printf(&settings, "%s\"%s\"", n++ ? "," : "", part_name[i]);
+    }
+    buf_str(&settings, "],\"prompt\":");
     buf_json_string(&settings, p->prompt_path, strlen(p->prompt_path));
     buf_char(&settings, '}');
     struct run_options o = {.folder = folder, .policy = policy_name[p->o.policy], .model = play_model_name(p),

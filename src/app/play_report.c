@@ -87,6 +87,7 @@ static void report_parts(const struct run_counts *c, struct buf *out) {
     if (stuck) buf_printf(out, "\nstuck %d times: exploration forced %d times, for %.1f %% of the turns", stuck, p->forced, turns ? 100.0 * (double)c->turns_by[BY_STUCK] / (double)turns : 0);
     if (p->refused) buf_printf(out, "\ngatekeeper: %d answers refused, %d of them corrected when told why", p->refused, p->corrected);
     if (p->safeguards) buf_printf(out, "\nsafeguards: healed or ate %d times instead of what the model chose", p->safeguards);
+    if (p->restored) buf_printf(out, "\nwatchdog: %d returns to an earlier state", p->restored);
     if (c->skill_count) buf_str(out, "\nskills (reached / run):");
     for (int i = 0; i < c->skill_count; i++) buf_printf(out, "%s %s %d/%d", i ? "," : "", c->skills[i].name, c->skills[i].succeeded, c->skills[i].used);
 }

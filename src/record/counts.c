@@ -28,12 +28,30 @@ void count_skill(struct skill_count *skills, int *count, const char *name, int u
     skills[i].succeeded += succeeded;
 }
 
+void parts_join(struct part_counts *to, const struct part_counts *more) {
+    struct part_counts parts = *more;
+    for (int i = 0; i < PART_FIELDS; i++) *field(to, i) += *field(&parts, i);
+    for (int i = 0; i < STUCK_KINDS; i++) to->stuck[i] += parts.stuck[i];
+}
+
 void counts_add(struct run_counts *c, const struct episode_result *r) {
-    struct part_counts parts = r->parts;
+    parts_join(&c->parts, &r->parts);
     for (int i = 0; i < DECIDED_BY_COUNT; i++) c->turns_by[i] += r->turns_by[i];
-    for (int i = 0; i < PART_FIELDS; i++) *field(&c->parts, i) += *field(&parts, i);
-    for (int i = 0; i < STUCK_KINDS; i++) c->parts.stuck[i] += parts.stuck[i];
+    for (int i = 0; i < PERCEPTION_FIELDS; i++) {
+        c->perception.asked[i] += r->perception.asked[i];
+        c->perception.agreed[i] += r->perception.agreed[i];
+    }
     for (int i = 0; i < r->skill_count; i++) count_skill(c->skills, &c->skill_count, r->skills[i].name, r->skills[i].used, r->skills[i].succeeded);
+}
+
+/* Only when it was asked for. */
+static void perception_json(const struct perception_score *s, struct buf *out) {
+    if (!s->asked[PERCEIVE_TEXT]) return;
+    buf_str(out, ",\"perception\":{");
+    for (int i = 0; i < PERCEPTION_FIELDS; i++) {
+        buf_printf(out, "%s\"%s\":{\"asked\":%d,\"agreed\":%d}", i ? "," : "", perception_name[i], s->asked[i], s->agreed[i]);
+    }
+    buf_char(out, '}');
 }
 
 void counts_json(const struct run_counts *c, struct buf *out) {
@@ -51,6 +69,7 @@ void counts_json(const struct run_counts *c, struct buf *out) {
         buf_printf(out, ":{\"used\":%d,\"succeeded\":%d}", c->skills[i].used, c->skills[i].succeeded);
     }
     buf_char(out, '}');
+    perception_json(&c->perception, out);
 }
 
 void counts_read(const struct json *object, struct episode_result *out) {
@@ -62,5 +81,11 @@ void counts_read(const struct json *object, struct episode_result *out) {
         const struct json *v = skills->members[i].value;
         count_skill(out->skills, &out->skill_count, skills->members[i].key, (int)json_as_integer(json_get(v, "used"), 0),
                     (int)json_as_integer(json_get(v, "succeeded"), 0));
+    }
+    const struct json *perception = json_get(object, "perception");
+    for (int i = 0; i < PERCEPTION_FIELDS; i++) {
+        const struct json *v = json_get(perception, perception_name[i]);
+        out->perception.asked[i] = (int)json_as_integer(json_get(v, "asked"), 0);
+        out->perception.agreed[i] = (int)json_as_integer(json_get(v, "agreed"), 0);
     }
 }

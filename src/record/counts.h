@@ -9,10 +9,12 @@
 struct run_counts {
     long long turns_by[DECIDED_BY_COUNT];
     struct part_counts parts;
+    struct perception_score perception;
     struct skill_count skills[SKILL_COUNTS];
     int skill_count;
 };
 void counts_add(struct run_counts *c, const struct episode_result *r);
+void parts_join(struct part_counts *to, const struct part_counts *more);
 /* One more try of a skill; past SKILL_COUNTS names nothing is counted. */
 void count_skill(struct skill_count *skills, int *count, const char *name, int used, int succeeded);
 /* ,"turns_by":{...},"parts":{...},"skills":{"explore":{"used":N,"succeeded":N},...} */

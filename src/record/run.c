@@ -34,7 +34,8 @@
  *       skill_end             how the skill `action` ended; goal: the tile it walked to at its start
  *       stuck, stuck_level    how the agent is stuck and the rung of its ladder (agent/stuck.h)
  *       refused               the answer that the gatekeeper refused, and why; note: what the model wrote to its scratchpad
- *                             (these five only where they are the case)
+ *       perception            {field: [what the model said that it saw, what the game's memory says]}, -1: nothing; text and menu 0 or 1
+ *                             (these six only where they are the case)
  *       buttons               [[keys, frames], ...]: keys as GBA bits (A 1, B 2, SELECT 4, START 8, RIGHT 16, LEFT 32, UP 64,
  *                             DOWN 128, R 256, L 512), 0 = waiting
  *       ms                    {observe, decode, ask, act, total, image, prefill, generate, emulator, recall (embedding included), path;
@@ -399,6 +400,10 @@ static void put_agent_parts(struct buf *b, const struct step *s) {
     if (s->plan && s->plan->goal.x >= 0) buf_printf(b, ",\"goal\":[%d,%d]", s->plan->goal.x, s->plan->goal.y);
     if (s->stuck) buf_printf(b, ",\"stuck\":\"%s\",\"stuck_level\":%d", s->stuck, s->stuck_level);
     if (s->refused) buf_str(b, ",\"refused\":"), put_string(b, s->refused);
+    for (int i = 0; s->perception && i < PERCEPTION_FIELDS; i++) {
+        buf_printf(b, "%s\"%s\":[%d,%d]", i ? "," : ",\"perception\":{", perception_name[i], s->perception->said[i], s->perception->truth[i]);
+    }
+    if (s->perception) buf_char(b, '}');
     if (s->note) buf_str(b, ",\"note\":"), put_string(b, s->note);
 }
 

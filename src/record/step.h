@@ -30,6 +30,15 @@ struct key_press {
 };
 enum { MAX_STEP_PRESSES = 256 };
 
+/* What the model said that it saw, beside what the game's memory says is on the screen (agent/perceive.h). */
+enum perception_field { PERCEIVE_FLOOR, PERCEIVE_HP, PERCEIVE_FOES, PERCEIVE_ITEMS, PERCEIVE_STAIRS, PERCEIVE_TEXT, PERCEIVE_MENU, PERCEPTION_FIELDS };
+enum { PERCEPTION_NONE = -1 }; /* no usable answer; or nothing that could be seen there now */
+extern const char *const perception_name[PERCEPTION_FIELDS]; /* "floor", "hp", "foes", ... */
+struct perception { int said[PERCEPTION_FIELDS], truth[PERCEPTION_FIELDS]; };
+/* Answers scored and those that agreed, by field. */
+struct perception_score { int asked[PERCEPTION_FIELDS], agreed[PERCEPTION_FIELDS]; };
+void perception_add(struct perception_score *s, const struct perception *p);
+
 struct memory_lines;
 struct step {
     uint32_t number;          /* from 1 */
@@ -55,6 +64,7 @@ struct step {
     const char *stuck;        /* how the agent is stuck: "same_state", "to_and_fro", "nothing_new", "text"; NULL: it is not */
     int stuck_level;          /* rung of the ladder: 1 stronger model, 2 other prompt, 3 forced exploration; 0 none */
     const char *refused;      /* what the gatekeeper refused and why, or NULL */
+    const struct perception *perception; /* when the model was asked what it sees; else NULL */
     const struct plan *plan;  /* of the skill that was run, at its start; NULL: a single action */
     const char *skill_end;    /* how the skill ended, in words; NULL: a single action */
     enum decided_by decided_by;
@@ -104,6 +114,7 @@ struct episode_result {
     int decided[DECIDED_BY_COUNT];
     int turns_by[DECIDED_BY_COUNT]; /* game turns that went by under decisions of each kind */
     struct part_counts parts;
+    struct perception_score perception;
     struct skill_count skills[SKILL_COUNTS];
     int skill_count;
     double seconds, model_seconds, emulator_seconds;
