@@ -251,3 +251,9 @@ void play_ladder_game_close(struct play_ladder_game *g) {
 }
 
 struct router *play_ladder_router(struct play_ladder_game *g) { return g->router; }
+
+int play_ladder_vocabulary(const struct play_ladder *l) {
+    struct qvl_info info;
+    qvl_model_info(l->rungs[0].model, &info); /* loaded since play_ladder_open */
+    return info.vocab;
+}

@@ -15,6 +15,8 @@ bool play_ladder_wanted(const struct play_options *o);
 int play_ladder_open(const struct play_options *o, char *label, size_t cap, struct play_ladder **out, struct err *err);
 void play_ladder_close(struct play_ladder *l);
 void play_ladder_detail(const struct play_ladder *l, struct buf *out); /* one JSON object */
+/* Tokens of the first rung's vocabulary. */
+int play_ladder_vocabulary(const struct play_ladder *l);
 /* "NAME 120 decisions, 17.6 ms, 21.3 ms after a switch": one line a rung. */
 void play_ladder_report(struct play_ladder *l, struct buf *out);
 

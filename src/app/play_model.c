@@ -51,6 +51,7 @@ int play_model_open(const struct play_options *o, volatile bool *stop, struct pl
 bool play_model_is_ours(const struct play_model *m) {
     enum { LANGUAGE_VOCABULARY = 10000 };
     struct qvl_info info;
+    if (m->ladder) return play_ladder_vocabulary(m->ladder) < LANGUAGE_VOCABULARY;
     if (!m->engine) return !m->server;
     qvl_model_info(m->engine, &info);
     return info.vocab < LANGUAGE_VOCABULARY;
