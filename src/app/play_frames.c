@@ -148,7 +148,7 @@ static int decide(struct frames_game *g, int k, struct err *err) {
     char reason[200];
     offers(f->scene, offered);
     action_schema(offered, &schema);
-    struct question q = {.system = p->prompt.system, .prompt = f->prompt, .rgb = f->rgb, .schema = schema.data, .greedy = true, .seed = (uint64_t)k,
+    struct question q = {.system = p->prompt.system[f->scene], .prompt = f->prompt, .rgb = f->rgb, .schema = schema.data, .greedy = true, .seed = (uint64_t)k,
                          .decision = (uint32_t)k + 1};
     struct answer a = {.action = -1};
     struct answerer door = engine_answerer_door(g->engine);
