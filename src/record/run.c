@@ -458,13 +458,13 @@ int run_step(struct run *r, const struct step *s, struct err *err) {
     if (!r->in_episode) return err_set(err, ERR_STATE, "%s: step %u outside any episode", r->folder, s->number);
     const struct world *w = s->seen ? &s->seen->now : s->world;
     int floor = w ? w->floor : 0;
-    char picture[64], what[48];
+    char what[48];
     double start = clock_seconds();
     if (r->past.at < r->past.count) return past_step(r, s, floor, err) ? run_fail(r, err) : 0;
     if (key_frame(r, s, floor, err)) return run_fail(r, err);
     if (checkpoint(r, s, floor, err)) return run_fail(r, err);
     buf_clear(&r->line);
-    put_step(&r->line, r->episode, s, picture);
+    put_step(&r->line, r->episode, s, r->picture);
     buf_printf(&r->line, ",\"record_ms\":%.3f", r->record_ms);
     snprintf(what, sizeof what, "step %u of episode %d", s->number, r->episode);
     if (run_append(r, r->trajectory, r->trajectory_path, r->chain, what, err)) return run_fail(r, err);
