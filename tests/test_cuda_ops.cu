@@ -382,16 +382,11 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
     if (how == 0) {
         m->step_shared = attend_shared(row, rows, page);
         assert_int_equal(m->step_shared, rows > 1 && shared[1] >= MIN_SHARED_PAGES * 32);
-        size_t at = (STEP_PAGES_AT + (size_t)pages * 4 + 15) / 16 * 16;
-        char *step = (char *)calloc(1, at + MOST_ITEMS * 32);
-        struct step_head *head = (struct step_head *)step;
-        struct attend_item *items = (struct attend_item *)(step + at);
-        int parts;
-        memcpy(step + STEP_ROWS_AT, row, (size_t)rows * sizeof *row);
-        memcpy(step + STEP_PAGES_AT, page, (size_t)pages * 4);
-        head->items_at = (int32_t)at, head->parts_at = (int32_t)(at + MOST_ITEMS * sizeof *items);
-        attend_plan(m, row, rows, page, items, &head->item_count, (struct attend_part *)(items + MOST_ITEMS), &parts);
-        attend_items(m, 0, (const struct step_head *)device(step, at + MOST_ITEMS * 32), q.at, out);
+        struct batch b = {NULL, 0, rows, pages, 0, row, page};
+        char *step = (char *)calloc(1, step_bytes(&b));
+        size_t bytes = step_fill(m, &b, step);
+        assert_true(bytes <= step_bytes(&b));
+        attend_items(m, 0, (const struct step_head *)device(step, bytes), q.at, out);
         free(step);
     } else if (how == 1) {
         size_t counters = (size_t)rows * kv_heads * 4;

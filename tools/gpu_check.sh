@@ -13,7 +13,7 @@ models=("$@")
 [ ${#models[@]} -eq 0 ] && models=("2b-fp8:1024 1 8 64 -64" "2b-nf4:1024 1 8 64" "8b-nf4:1024 1 8 64" "2b-bf16:1024 1 8 64" "4b-nf4:1024 1 8 64")
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.mem --format=csv,noheader | tee "$out/device.txt"
 make_model() { # SIZE-FORMAT
-    [ -e "$made/$1.done" ] || { python3 tools/make_checkpoint.py "$made/$1" --size "${1%%-*}" --format "${1#*-}" >"$out/make-$1.log" 2>&1 && touch "$made/$1.done"; }
+    [ -e "$made/$1.done" ] || { python3 tools/make_checkpoint.py "$made/$1" --size "${1%%-*}" --format "${1#*-}" >"$made/$1.log" 2>&1 && touch "$made/$1.done"; }
 }
 if [ "$what" != tests ]; then
     for m in "${models[@]}"; do make_model "${m%%:*}" & done

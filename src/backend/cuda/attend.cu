@@ -3,8 +3,7 @@
  * attend_rows: any row, any head size up to 256. A block takes one row, one kv head and a piece of the sequence; its warps take pages in
  * turn with running maximum and sum. Pieces are put together by the block that finishes last.
  * attend_run: runs of rows of one sequence with heads of 128, on the tensor cores (online softmax, blocks of 64 queries and one page
- * of keys; the algorithm of FlashAttention-2, Dao 2023).
- * attend_groups: the vision tower's full attention. */
+ * of keys; the algorithm of FlashAttention-2, Dao 2023). */
 #include "backend/cuda/room.h"
 
 
@@ -267,60 +266,4 @@ bool attend_run_fit(const struct backend_model *m, int count) { return m->w.conf
 void attend_run(struct backend_model *m, int layer, const struct drow *rows, int first, int count, const int32_t *pages, const bf16 *q, bf16 *out) {
     struct attend_args a = attend_args_of(m, layer, rows, pages, q, out);
     launch(m, run_kernel, dim3((unsigned)(count + RUN_ROWS - 1) / RUN_ROWS, (unsigned)a.heads), dim3(128), 2 * sizeof(struct kv_tile), a, first, count);
-}
-
-/* ---- vision ---- */
-
-enum { GROUP_ROWS = 32, GROUP_KEYS = 32, MOST_HEAD = 128 };
-
-/* Block: 32 query rows of one head of one group; each of 256 threads: 8 threads a row. */
-__global__ void __launch_bounds__(256) groups_kernel(const float *qkv, const float *rotary, int n, int heads, int d, float scale, bf16 *out) {
-    __shared__ float q[GROUP_ROWS][MOST_HEAD + 1], k[GROUP_KEYS][MOST_HEAD + 1], p[GROUP_ROWS][GROUP_KEYS + 1];
-    wait_for_input();
-    int v = heads * d, head = blockIdx.y, row0 = blockIdx.x * GROUP_ROWS, r = threadIdx.x / 8, part = threadIdx.x % 8;
-    int64_t base = (int64_t)blockIdx.z * n;
-    /* rotated and rounded as the products' inputs are */
-    auto turned = [&](int row, int at, int i) {
-        const float *x = qkv + (base + row) * 3 * v + at + head * d, *c = rotary + (int64_t)row * d, *s = c + d / 2;
-        float value = i < d / 2 ? x[i] * c[i] - x[i + d / 2] * s[i] : x[i] * c[i - d / 2] + x[i - d / 2] * s[i - d / 2];
-        return __bfloat162float(__float2bfloat16_rn(value));
-    };
-    for (int i = threadIdx.x; i < GROUP_ROWS * d; i += blockDim.x) q[i / d][i % d] = row0 + i / d < n ? turned(row0 + i / d, 0, i % d) * scale : 0;
-    float sum[MOST_HEAD / 8] = {}, most = -INFINITY, total = 0;
-    for (int k0 = 0; k0 < n; k0 += GROUP_KEYS) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < GROUP_KEYS * d; i += blockDim.x) k[i / d][i % d] = k0 + i / d < n ? turned(k0 + i / d, v, i % d) : 0;
-        __syncthreads();
-        float s[GROUP_KEYS / 8], top = most;
-#pragma unroll
-        for (int j = 0; j < GROUP_KEYS / 8; j++) {
-            s[j] = 0;
-            for (int i = 0; i < d; i++) s[j] += q[r][i] * k[part + j * 8][i];
-            if (k0 + part + j * 8 >= n) s[j] = -INFINITY;
-            top = fmaxf(top, s[j]);
-        }
-        for (int x = 1; x < 8; x *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, x));
-        float keep = __expf(most - top), added = 0;
-        most = top;
-#pragma unroll
-        for (int j = 0; j < GROUP_KEYS / 8; j++) added += p[r][part + j * 8] = __expf(s[j] - top);
-        for (int x = 1; x < 8; x *= 2) added += __shfl_xor_sync(~0u, added, x);
-        total = total * keep + added;
-        __syncthreads();
-        for (int i = threadIdx.x; i < GROUP_KEYS * d; i += blockDim.x) /* the values take the keys' place */
-            k[i / d][i % d] = k0 + i / d < n ? __bfloat162float(__float2bfloat16_rn(qkv[(base + k0 + i / d) * 3 * v + 2 * v + head * d + i % d])) : 0;
-        __syncthreads();
-        for (int i = 0; part + i * 8 < d; i++) {
-            float value = sum[i] * keep;
-            for (int j = 0; j < GROUP_KEYS; j++) value += p[r][j] * k[j][part + i * 8];
-            sum[i] = value;
-        }
-    }
-    if (row0 + r >= n) return;
-    for (int i = 0; part + i * 8 < d; i++) out[(base + row0 + r) * v + head * d + part + i * 8] = __float2bfloat16_rn(sum[i] / total);
-}
-
-void attend_groups(struct backend_model *m, const float *qkv, const float *rotary, int groups, int n, int heads, int head_dim, bf16 *out) {
-    launch(m, groups_kernel, dim3((unsigned)(n + GROUP_ROWS - 1) / GROUP_ROWS, (unsigned)heads, (unsigned)groups), dim3(256), 0, qkv, rotary, n, heads, head_dim,
-           (float)(1.0 / sqrt((double)head_dim)), out);
 }

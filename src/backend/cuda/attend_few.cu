@@ -5,9 +5,12 @@
  * of them see. A block takes an item for one kv head; its warps take 16 tokens at a time with running maximum and sum. Keys and values
  * go from memory straight to registers: S^T = K Q^T with the tokens as M and the query rows as N, so that eight rows cost no more than
  * one; S^T is turned in registers (movmatrix) and O^T = V^T P^T. A row whose work was cut is put together by the block that ends last. */
+#include <string.h>
+
 #include "backend/cuda/room.h"
 
 enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16 };
+#define BLOCKS(queries) ((queries) == 8 ? 3 : 2) /* that fit on a multiprocessor: registers */
 
 struct items_args {
     const struct step_head *head;
@@ -26,29 +29,29 @@ __device__ static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a
 __device__ static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
 
 template <int NQ>
-__global__ void __launch_bounds__(ITEM_WARPS * 32) items_kernel(const struct items_args a) {
+__global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(const struct items_args a) {
     enum { QUERIES = NQ * 8, LDO = HEAD + 4 };
     __shared__ float merged[ITEM_WARPS][QUERIES][2], values[ITEM_WARPS][QUERIES][LDO];
+    __shared__ float weights[QUERIES][MOST_PIECES];
     __shared__ int ended[QUERIES];
     let_next_start();
     wait_for_input();
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, group = a.heads / a.kv_heads;
     const struct step_head *head = a.head;
     const char *base = (const char *)head;
-    const struct drow *rows = (const struct drow *)(base + STEP_ROWS_AT);
-    const int32_t *pages = (const int32_t *)(base + STEP_PAGES_AT);
-    const struct attend_item *items = (const struct attend_item *)(base + head->items_at);
+    const struct attend_item *items = (const struct attend_item *)(base + STEP_ITEMS_AT);
+    int units = head->item_count * a.kv_heads;
     const struct attend_part *parts = (const struct attend_part *)(base + head->parts_at);
-    for (int unit = blockIdx.x; unit < head->item_count * a.kv_heads; unit += gridDim.x) {
+    for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
         struct attend_item item = items[unit / a.kv_heads];
         int kv = unit % a.kv_heads, queries = item.rows * group;
-        const int32_t *page_list = pages + rows[parts[item.parts].row].pages;
+        const int32_t *page_list = (const int32_t *)base + item.pages;
         uint4 q[NQ][4];
         float most[NQ][2], total[NQ][2], o[NQ][8][4];
 #pragma unroll
         for (int n = 0; n < NQ; n++) {
             int query = n * 8 + g;
-            const bf16 *from = a.q + ((int64_t)(query < queries ? parts[item.parts + query / group].row : 0) * a.heads + kv * group + query % group) * HEAD;
+            const bf16 *from = a.q + ((int64_t)(item.first + (query < queries ? query / group : 0)) * a.heads + kv * group + query % group) * HEAD;
 #pragma unroll
             for (int c = 0; c < 4; c++) q[n][c] = query < queries ? *(const uint4 *)(from + (c * 4 + t) * 8) : make_uint4(0, 0, 0, 0);
 #pragma unroll
@@ -162,22 +165,35 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32) items_kernel(const struct ite
             }
         }
         __syncthreads();
-        for (int r = 0; r < item.rows; r++) {
-            if (!ended[r]) continue;
-            __threadfence();
-            struct attend_part part = parts[item.parts + r];
-            for (int e = threadIdx.x; e < group * HEAD; e += blockDim.x) {
-                int h = kv * group + e / HEAD, d = e % HEAD;
-                const float *from = a.partial + ((int64_t)part.first * a.heads + h) * (HEAD + 2);
-                int64_t stride = (int64_t)a.heads * (HEAD + 2);
-                float top = -INFINITY, all = 0, value = 0;
-                for (int s = 0; s < part.of; s++) top = fmaxf(top, __ldcg(&from[s * stride + 1]));
-                for (int s = 0; s < part.of; s++) {
-                    float f = exp2f(__ldcg(&from[s * stride + 1]) - top);
-                    all += __ldcg(&from[s * stride]) * f, value += __ldcg(&from[s * stride + 2 + d]) * f;
-                }
-                a.out[((int64_t)part.row * a.heads + h) * HEAD + d] = __float2bfloat16_rn(value / all);
+        __threadfence();
+        for (int query = warp; query < queries; query += ITEM_WARPS) { /* what each share weighs: a warp takes a query, a lane two shares */
+            if (!ended[query / group]) continue;
+            struct attend_part part = parts[item.parts + query / group];
+            const float *from = a.partial + ((int64_t)part.first * a.heads + kv * group + query % group) * (HEAD + 2);
+            int64_t stride = (int64_t)a.heads * (HEAD + 2);
+            float sum[2], top[2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                bool there = lane + i * 32 < part.of;
+                sum[i] = there ? __ldcg(&from[(lane + i * 32) * stride]) : 0, top[i] = there ? __ldcg(&from[(lane + i * 32) * stride + 1]) : -INFINITY;
             }
+            float most = fmaxf(top[0], top[1]);
+            for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+            float f[2] = {exp2f(top[0] - most), exp2f(top[1] - most)}, all = sum[0] * f[0] + sum[1] * f[1];
+            for (int d = 16; d; d /= 2) all += __shfl_xor_sync(~0u, all, d);
+            weights[query][lane] = f[0] / all, weights[query][lane + 32] = f[1] / all;
+        }
+        __syncthreads();
+        for (int e = threadIdx.x; e < queries * HEAD; e += blockDim.x) {
+            int query = e / HEAD, d = e % HEAD;
+            if (!ended[query / group]) continue;
+            struct attend_part part = parts[item.parts + query / group];
+            const float *from = a.partial + ((int64_t)part.first * a.heads + kv * group + query % group) * (HEAD + 2) + 2 + d;
+            int64_t stride = (int64_t)a.heads * (HEAD + 2);
+            float value = 0;
+#pragma unroll 8
+            for (int s = 0; s < part.of; s++) value += __ldcg(&from[s * stride]) * weights[query][s];
+            a.out[((int64_t)part.row * a.heads + kv * group + query % group) * HEAD + d] = __float2bfloat16_rn(value);
         }
         __syncthreads();
     }
@@ -190,7 +206,7 @@ void attend_items(struct backend_model *m, int layer, const struct step_head *he
     a.layer_at = layer * m->layer_stride, a.half = m->layer_stride / 2;
     a.heads = t->heads, a.kv_heads = t->kv_heads, a.scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim)); /* exp2 from here on */
     a.partial = m->attend_partial, a.counters = m->attend_counters;
-    dim3 grid((unsigned)m->sm_count * 3), block(ITEM_WARPS * 32);
+    dim3 grid((unsigned)(m->sm_count * BLOCKS(attend_queries(m)))), block(ITEM_WARPS * 32);
     if (attend_queries(m) == 8) launch(m, items_kernel<1>, grid, block, 0, a);
     else launch(m, items_kernel<2>, grid, block, 0, a);
 }
@@ -217,59 +233,90 @@ bool attend_shared(const struct drow *rows, int count, const int32_t *pages) {
     return false;
 }
 
-struct planner {
-    struct attend_item *items;
-    struct attend_part *parts;
-    int item_count, part_count, chunk;
+/* A run of tokens that some rows see together. */
+struct range {
+    int row, rows, begin, end;
 };
 
-static void add_range(struct planner *p, int row, int rows, int begin, int end) {
-    int pieces = (end - begin + p->chunk - 1) / p->chunk, each = ((end - begin + pieces - 1) / pieces + TILE - 1) / TILE * TILE;
-    for (int at = begin; at < end; at += each) {
-        if (p->item_count < MOST_ITEMS && p->part_count + rows <= MOST_ITEMS) {
-            p->items[p->item_count] = (struct attend_item){p->part_count, rows, at, at + each < end ? at + each : end};
-            for (int r = 0; r < rows; r++) p->parts[p->part_count + r] = (struct attend_part){row + r, 0, 0, 0};
-        }
-        p->item_count++, p->part_count += rows;
-    }
-}
-
-/* Items in pieces of at most `chunk` tokens; false when there are too many. */
-static bool plan_with(struct planner *p, const struct drow *rows, int count, const int32_t *pages, int most_rows, int64_t *tokens) {
-    p->item_count = p->part_count = 0;
-    *tokens = 0;
+/* What every row sees, beginnings that neighbours share once. */
+static int make_ranges(const struct drow *rows, int count, const int32_t *pages, int most_rows, struct range *to) {
+    int n = 0;
     for (int i = 0; i < count;) {
         int together = 1, shared = rows[i].slot / PAGE;
         while (i + together < count && together < most_rows) {
-            int n = common_pages(&rows[i], &rows[i + together], pages);
-            if (n > shared) n = shared;
-            if (n < MIN_SHARED_PAGES) break;
-            shared = n, together++;
+            int c = common_pages(&rows[i], &rows[i + together], pages);
+            if (c > shared) c = shared;
+            if (c < MIN_SHARED_PAGES) break;
+            shared = c, together++;
         }
         int from = together > 1 ? shared * PAGE : 0;
-        if (from) add_range(p, i, together, 0, from), *tokens += from;
+        if (from) to[n++] = {i, together, 0, from};
         for (int r = i; r < i + together; r++)
-            if (rows[r].slot + 1 > from) add_range(p, r, 1, from, rows[r].slot + 1), *tokens += rows[r].slot + 1 - from;
+            if (rows[r].slot + 1 > from) to[n++] = {r, 1, from, rows[r].slot + 1};
         i += together;
     }
-    return p->item_count <= MOST_ITEMS && p->part_count <= MOST_ITEMS;
+    return n;
 }
 
-void attend_plan(const struct backend_model *m, const struct drow *rows, int count, const int32_t *pages, struct attend_item *items, int *item_count,
-                 struct attend_part *parts, int *part_count) {
+static int pieces_of(const struct range *r, int chunk) {
+    int n = (r->end - r->begin + chunk - 1) / chunk;
+    return n > MOST_PIECES / 2 ? MOST_PIECES / 2 : n; /* a row has at most two ranges */
+}
+
+/* The length of a piece at which blocks that run side by side end soonest: turns of all blocks times a piece and what it costs to begin and
+ * end one (measured: about 200 tokens' time). */
+static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
+    int best = 0;
+    double least = INFINITY;
+    for (int chunk = ITEM_WARPS * TILE; chunk <= 1 << 18; chunk += chunk / 8 / TILE * TILE + TILE) {
+        int64_t items = 0, parts = 0;
+        int longest = 0;
+        for (int i = 0; i < n; i++) {
+            int pieces = pieces_of(&r[i], chunk), each = (r[i].end - r[i].begin + pieces - 1) / pieces;
+            items += pieces, parts += (int64_t)pieces * r[i].rows;
+            if (each > longest) longest = each;
+        }
+        if (items > MOST_ITEMS || parts > MOST_ITEMS) continue;
+        double cost = (double)((items * kv_heads + slots - 1) / slots) * (longest + 200);
+        if (cost < least) least = cost, best = chunk;
+        if (items <= n) break;
+    }
+    return best;
+}
+
+size_t step_bytes(const struct batch *b) {
+    return STEP_ITEMS_AT + (size_t)MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part)) + (size_t)b->pages * 4 + 64;
+}
+
+size_t step_fill(const struct backend_model *m, const struct batch *b, char *host) {
     const struct text_config *t = &m->w.config.text;
-    int group = t->heads / t->kv_heads, most_rows = attend_queries(m) / group;
-    struct planner p = {items, parts, 0, 0, INT32_MAX / 2};
-    int64_t tokens;
-    plan_with(&p, rows, count, pages, most_rows, &tokens);
-    /* About five pieces for each block that fits on the device, none below one turn of the warps. */
-    int64_t chunk = tokens * t->kv_heads / ((int64_t)m->sm_count * 3 * 5) / TILE * TILE;
-    p.chunk = (int)(chunk < ITEM_WARPS * TILE ? ITEM_WARPS * TILE : chunk > 4096 ? 4096 : chunk);
-    while (!plan_with(&p, rows, count, pages, most_rows, &tokens)) p.chunk *= 2;
-    /* A row's parts lie side by side in the working memory. */
+    int group = t->heads / t->kv_heads, wide = attend_queries(m), item_count = 0, part_count = 0;
+    struct range range[2 * FEW_ROWS];
+    int ranges = make_ranges(b->row, b->rows, b->page, wide / group, range);
+    int chunk = best_chunk(range, ranges, t->kv_heads, m->sm_count * BLOCKS(wide));
+    struct attend_item *items = (struct attend_item *)(host + STEP_ITEMS_AT);
+    for (int i = 0; i < ranges; i++) {
+        const struct range *r = &range[i];
+        int pieces = pieces_of(r, chunk), each = ((r->end - r->begin + pieces - 1) / pieces + TILE - 1) / TILE * TILE;
+        for (int at = r->begin; at < r->end; at += each, part_count += r->rows)
+            items[item_count++] = {part_count, r->rows, at, at + each < r->end ? at + each : r->end, b->row[r->row].pages, r->row};
+    }
+    struct attend_part *parts = (struct attend_part *)(items + item_count);
     int of[FEW_ROWS] = {}, first[FEW_ROWS], next = 0;
-    for (int i = 0; i < p.part_count; i++) parts[i].number = of[parts[i].row]++;
-    for (int r = 0; r < count; r++) first[r] = next, next += of[r];
-    for (int i = 0; i < p.part_count; i++) parts[i].of = of[parts[i].row], parts[i].first = first[parts[i].row];
-    *item_count = p.item_count, *part_count = p.part_count;
+    for (int i = 0; i < item_count; i++)
+        for (int k = 0; k < items[i].rows; k++) {
+            int row = items[i].first + k;
+            parts[items[i].parts + k] = {row, of[row]++, 0, 0};
+        }
+    for (int r = 0; r < b->rows; r++) first[r] = next, next += of[r]; /* a row's shares lie side by side in the working memory */
+    for (int i = 0; i < part_count; i++) parts[i].of = of[parts[i].row], parts[i].first = first[parts[i].row];
+    int32_t *pages = (int32_t *)(parts + part_count), pages_at = (int32_t)(pages - (int32_t *)host);
+    memcpy(pages, b->page, (size_t)b->pages * sizeof *pages);
+    for (int i = 0; i < item_count; i++) items[i].pages += pages_at;
+    struct drow *rows = (struct drow *)(host + STEP_ROWS_AT);
+    memcpy(rows, b->row, (size_t)b->rows * sizeof *rows);
+    for (int r = 0; r < b->rows; r++) rows[r].pages += pages_at;
+    struct step_head *head = (struct step_head *)host;
+    head->item_count = item_count, head->parts_at = (int32_t)((char *)parts - host);
+    return (size_t)((char *)(pages + b->pages) - host);
 }

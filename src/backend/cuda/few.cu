@@ -30,15 +30,17 @@ struct few_args {
     unsigned *counters;
 };
 
-/* 1 / rms of each row from the parts of its sum of squares; a warp takes a row. */
+/* 1 / rms of each row from the parts of its sum of squares: `lanes` threads a row, all loads on their way at once. */
+template <int LANES>
 __device__ static inline void row_factors(const struct few_args &a, float *factor) {
-    int lane = threadIdx.x % 32;
-    for (int r = threadIdx.x / 32; r < a.rows; r += WARPS) {
-        float sum = 0;
-        for (int i = lane; i < a.squares_count; i += 32) sum += a.squares[r * MOST_SQUARES + i];
-        for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-        if (lane == 0) factor[r] = rsqrtf(sum / a.norm_n + a.eps);
-    }
+    int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
+    float sum = 0;
+    if (row < a.rows)
+#pragma unroll 8
+        for (int i = lane; i < a.squares_count; i += LANES) sum += a.squares[row * MOST_SQUARES + i];
+#pragma unroll
+    for (int d = LANES / 2; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    if (row < a.rows && lane == 0) factor[row] = rsqrtf(sum / a.norm_n + a.eps);
 }
 
 /* What happens to one sum; returns the square of the residual for the next norm. */
@@ -60,9 +62,9 @@ static __device__ inline void wait_stage(int stages) {
     else copy_async_wait<3>();
 }
 
-template <int KIND, int MT, bool SILU>
-__global__ void __launch_bounds__(WARPS * 32, KIND == STORAGE_NF4 ? 2 : 3) few_product(const struct few_args a) {
-    enum { VALUES = kind<KIND>::values, STEP = VALUES * 8, OUTS = SILU ? 16 : MT * 16 };
+template <int KIND, int MT, bool SILU, int W>
+__global__ void __launch_bounds__(W * 32, W == 16 ? 1 : KIND == STORAGE_NF4 ? 2 : 3) few_product(const struct few_args a) {
+    enum { WARPS = W, VALUES = kind<KIND>::values, STEP = VALUES * 8, OUTS = SILU ? 16 : MT * 16 };
     DYNAMIC_SHARED(shared);
     __shared__ float factor[FEW];
     let_next_start();
@@ -106,9 +108,9 @@ __global__ void __launch_bounds__(WARPS * 32, KIND == STORAGE_NF4 ? 2 : 3) few_p
             for (int i = 0; i < MT; i++) prefetch_l2((const char *)(SILU && i == 1 ? a.up.data : w.data) + (first_row(i) + lane) * row_bytes + (size_t)s * 128);
     if (KIND == STORAGE_NF4) {
         fill_lut(lut, w.quant_map);
-        for (int e = threadIdx.x; e < MT * 16 * blocks; e += blockDim.x) {
-            int row = e / blocks, b = e % blocks;
-            side[row * (blocks + 1) + b] = nf4_absmax(SILU && row >= 16 ? a.up : w, (int64_t)(SILU ? first_row(0) + row % 16 : first_row(0) + row) * blocks + b);
+        for (int e = threadIdx.x; e < MT * 4 * blocks; e += blockDim.x) {
+            int row = e / (blocks / 4), b = e % (blocks / 4) * 4;
+            nf4_absmax4(SILU && row >= 16 ? a.up : w, (int64_t)(SILU ? first_row(0) + row % 16 : first_row(0) + row) * blocks + b, &side[row * (blocks + 1) + b]);
         }
     }
     if (KIND == STORAGE_FP8_BLOCK)
@@ -126,7 +128,7 @@ __global__ void __launch_bounds__(WARPS * 32, KIND == STORAGE_NF4 ? 2 : 3) few_p
             *(uint4 *)(xs + e / chunks * wide + e % chunks * 8) = *(const uint4 *)(a.x + e / chunks * a.ldx + e % chunks * 8);
         x = xs, ldx = wide;
     }
-    if (a.squares) row_factors(a, factor);
+    if (a.squares) row_factors<32>(a, factor);
     __syncthreads();
 
     float acc[MT][4] = {};
@@ -240,7 +242,7 @@ __global__ void __launch_bounds__(WARPS * 32, KIND == STORAGE_NF4 ? 2 : 3) few_p
 /* ---- up to 64 rows ---- */
 
 template <int KIND, int NT>
-__global__ void __launch_bounds__(WARPS * 32) wide_product(const struct few_args a) {
+__global__ void __launch_bounds__(WARPS * 32, 2) wide_product(const struct few_args a) {
     enum { VALUES = kind<KIND>::values, CHUNKS = WIDE_STEP / VALUES, HALVES = CHUNKS / 4, ROWS = NT * 8, LDX = WIDE_STEP + (KIND == STORAGE_BF16 ? 32 : 8) };
     DYNAMIC_SHARED(shared);
     __shared__ float factor[FEW_ROWS];
@@ -301,7 +303,7 @@ __global__ void __launch_bounds__(WARPS * 32) wide_product(const struct few_args
     wait_for_input();
     fetch_x(0, k0);
     copy_async_commit();
-    if (a.squares) row_factors(a, factor);
+    if (a.squares) row_factors<4>(a, factor);
 
     float acc[NT][4] = {};
     for (int s = k0, i = 0; s < k1; s += 2, i++) {
@@ -453,17 +455,17 @@ bool few_rows_fit(const struct product *p) {
     return !p->next_weight || (p->count == 1 && (p->rows <= FEW || wide_fit(p)) && product_squares(p) <= MOST_SQUARES);
 }
 
-template <int KIND, int MT, bool SILU>
+template <int KIND, int MT, bool SILU, int W>
 static void run_few(struct backend_model *m, struct few_args *a, int blocks) {
-    enum { STEP = kind<KIND>::values * 8 };
-    int in = a->w[0].in, steps = in / STEP, turns = (steps + WARPS - 1) / WARPS, most = MT == 1 && KIND != STORAGE_NF4 ? 4 : 2;
+    enum { WARPS = W, STEP = kind<KIND>::values * 8 };
+    int in = a->w[0].in, steps = in / STEP, turns = (steps + WARPS - 1) / WARPS, most = MT == 1 && KIND != STORAGE_NF4 && W == 8 ? 4 : 2;
     a->stages = turns >= 3 && most == 4 ? 4 : turns >= 2 ? 2 : 1;
     size_t ring = (size_t)WARPS * a->stages * MT * 2048, sums = (size_t)(WARPS * MT * 128 + FEW * MT * 16) * 4;
     size_t side = KIND == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 + (size_t)MT * 16 * (in / NF4_BLOCK + 1) * 4 : KIND == STORAGE_FP8_BLOCK ? (size_t)MT * steps * 4 : 0;
-    size_t x = (size_t)a->rows * (in + 32) * 2, limit = blocks <= m->sm_count ? 160 << 10 : 104 << 10;
+    size_t x = (size_t)a->rows * (in + 32) * 2, limit = blocks <= m->sm_count ? 200 << 10 : 104 << 10;
     a->staged = ring + side + 16 + x <= limit;
     size_t shared = ring + side + 16 + (a->staged ? x : 0);
-    launch(m, few_product<KIND, MT, SILU>, dim3((unsigned)blocks), dim3(WARPS * 32), shared > sums ? shared : sums, *a);
+    launch(m, few_product<KIND, MT, SILU, W>, dim3((unsigned)blocks), dim3(WARPS * 32), shared > sums ? shared : sums, *a);
 }
 
 template <int KIND, int NT>
@@ -487,9 +489,10 @@ static void run_kind(struct backend_model *m, const struct product *p, struct fe
         if (p->rows <= 16) run_wide<KIND, 2>(m, a, tiles);
         else if (p->rows <= 32) run_wide<KIND, 4>(m, a, tiles);
         else run_wide<KIND, 8>(m, a, tiles);
-    } else if (p->out == OUT_SILU) run_few<KIND, 2, true>(m, a, (int)all / 16);
-    else if (two_tiles(p)) run_few<KIND, 2, false>(m, a, (int)all / 32);
-    else run_few<KIND, 1, false>(m, a, (int)all / 16);
+    } else if (p->out == OUT_SILU) run_few<KIND, 2, true, 8>(m, a, (int)all / 16);
+    else if (two_tiles(p)) run_few<KIND, 2, false, 8>(m, a, (int)all / 32);
+    else if (all / 16 <= m->sm_count) run_few<KIND, 1, false, 16>(m, a, (int)all / 16); /* one block a multiprocessor: more warps */
+    else run_few<KIND, 1, false, 8>(m, a, (int)all / 16);
 }
 
 void few_rows_run(struct backend_model *m, const struct product *p) {

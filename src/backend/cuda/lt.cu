@@ -25,6 +25,7 @@ struct plan {
     cublasLtMatmulDesc_t how;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algorithm;
+    const float *scale, *factors; /* fp8 */
 };
 
 struct lt {
@@ -114,7 +115,9 @@ static int plan_make(struct lt *lt, struct plan *p) {
               lt->MatrixLayoutCreate(&p->c, out, (uint64_t)p->out, (uint64_t)p->rows, p->ldy);
     if (!bad && fp8) {
         int32_t w = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F, x = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
-        bad = lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &w, sizeof w) || lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &x, sizeof x);
+        bad = lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &w, sizeof w) || lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &x, sizeof x) ||
+              lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p->scale, sizeof p->scale) ||
+              lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p->factors, sizeof p->factors);
     }
     bad = bad || lt->MatmulPreferenceCreate(&preference) ||
           lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof limit) ||
@@ -153,7 +156,9 @@ int lt_product(struct lt *lt, cudaStream_t s, const bf16 *w, int out, int in, co
 
 int lt_product_fp8(struct lt *lt, cudaStream_t s, const void *w, const float *scale, int out, int in, const void *x, const float *factors, int rows, void *y,
                    int64_t ldy, bool y_bf16, bool add) {
-    struct plan want = {out, in, rows, in, ldy, 1 | (y_bf16 ? 2 : 0) | (add ? 4 : 0)}, *p = plan_get(lt, &want);
+    struct plan want = {out, in, rows, in, ldy, 1 | (y_bf16 ? 2 : 0) | (add ? 4 : 0)}, *p;
+    want.scale = scale, want.factors = factors; /* the choice of an algorithm looks at their alignment */
+    p = plan_get(lt, &want);
     if (!p || lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &scale, sizeof scale) ||
         lt->MatmulDescSetAttribute(p->how, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &factors, sizeof factors))
         return -1;

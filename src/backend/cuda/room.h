@@ -62,25 +62,27 @@ struct device_buffer {
     size_t bytes;
 };
 enum { BUFFER_ROWS, BUFFER_HIDDEN, BUFFER_NORMED, BUFFER_QKV, BUFFER_QUERIES, BUFFER_ATTENDED, BUFFER_WIDE, BUFFER_PRODUCT, BUFFER_LOGITS, BUFFER_UNPACKED,
-       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_COUNT };
+       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_TURNED, BUFFER_COUNT };
 enum { PINNED_BATCH, PINNED_PICKS, PINNED_COUNT };
 
 struct lt; /* cublasLt, loaded at run time; NULL: own kernels serve large products too */
 
-/* Work for attend_few.cu: `rows` entries of the parts table from `parts` on see the tokens [begin, end) of the pages they share. */
+/* Work for attend_few.cu: the `rows` rows of the batch from `first` on see the tokens [begin, end) of the pages they share, whose numbers lie
+ * from `pages` on; their entries of the parts table begin at `parts`. */
 struct attend_item {
-    int32_t parts, rows, begin, end;
+    int32_t parts, rows, begin, end, pages, first;
 };
 /* One row's share of an item: the number-th of `of` shares of that row; shares lie from `first` on in the working memory. */
 struct attend_part {
     int32_t row, number, of, first;
 };
-/* What a decode step uploads: this head, the rows at STEP_ROWS_AT, their pages at STEP_PAGES_AT, then items and parts. */
+/* What a decode step uploads: this head, the rows at STEP_ROWS_AT, items at STEP_ITEMS_AT, then parts and page numbers. Places of page numbers
+ * (drow.pages, attend_item.pages) are counted from the beginning of it all. */
 struct step_head {
-    int32_t item_count, items_at, parts_at, unused;
+    int32_t item_count, parts_at;
 };
-enum { STEP_ROWS_AT = 64, STEP_PAGES_AT = STEP_ROWS_AT + FEW_ROWS * (int)sizeof(struct drow) };
-enum { MOST_ITEMS = 2048, MIN_SHARED_PAGES = 4, MOST_PARTS = 512 };
+enum { STEP_ROWS_AT = 64, STEP_ITEMS_AT = STEP_ROWS_AT + FEW_ROWS * (int)sizeof(struct drow) };
+enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
 
 struct backend_model {
     struct model_weights w;
@@ -196,21 +198,11 @@ void attend_rows(struct backend_model *m, int layer, const struct drow *rows, in
 /* A run of consecutive rows of one sequence, rows [first, first + count) of the batch; only where it fits. */
 bool attend_run_fit(const struct backend_model *m, int count);
 void attend_run(struct backend_model *m, int layer, const struct drow *rows, int first, int count, const int32_t *pages, const bf16 *q, bf16 *out);
-/* Vision: full attention inside groups of n rows; qkv (rows, 3V) fp32, rotated here. */
-void attend_groups(struct backend_model *m, const float *qkv, const float *rotary, int groups, int n, int heads, int head_dim, bf16 *out);
+/* ---- attend_tower.cu ---- */
 
-/* ---- attend_few.cu ---- */
-
-bool attend_few_fit(const struct backend_model *m);
-/* Have two neighbouring rows a beginning in common that is worth reading once? */
-bool attend_shared(const struct drow *rows, int count, const int32_t *pages);
-int attend_queries(const struct backend_model *m); /* query rows of one item: 8 or 16, by m->step_shared */
-/* Cuts the step's work; items and parts hold MOST_ITEMS. */
-void attend_plan(const struct backend_model *m, const struct drow *rows, int count, const int32_t *pages, struct attend_item *items, int *item_count,
-                 struct attend_part *parts, int *part_count);
-void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out);
-
-/* ---- decoder.cu, step.cu, tower.cu ---- */
+/* Full attention inside groups of n rows, heads of up to 128; qkv (rows, 3V) fp32, rotated here; work: attend_groups_bytes. */
+size_t attend_groups_bytes(int64_t rows, int heads, int head_dim);
+void attend_groups(struct backend_model *m, const float *qkv, const float *rotary, int groups, int n, int heads, int head_dim, void *work, bf16 *out);
 
 /* The rows of a batch as the kernels want them, in host memory, with what the spans ask for. */
 struct batch {
@@ -219,6 +211,20 @@ struct batch {
     struct drow *row;      /* (rows) */
     int32_t *page;         /* (pages) */
 };
+
+/* ---- attend_few.cu ---- */
+
+bool attend_few_fit(const struct backend_model *m);
+/* Have two neighbouring rows a beginning in common that is worth reading once? */
+bool attend_shared(const struct drow *rows, int count, const int32_t *pages);
+int attend_queries(const struct backend_model *m); /* query rows of one item: 8 or 16, by m->step_shared */
+/* Cuts the step's work and lays it out as the kernels read it, in step_bytes(batch) of host memory; returns the bytes in use. */
+size_t step_bytes(const struct batch *b);
+size_t step_fill(const struct backend_model *m, const struct batch *b, char *host);
+void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out);
+
+/* ---- decoder.cu, step.cu, tower.cu ---- */
+
 /* Has every product of the decoder a kernel for few rows? */
 bool step_products_fit(const struct backend_model *m);
 /* A decode step: up to FEW_ROWS rows, none with image features, nobody wants hidden states. */

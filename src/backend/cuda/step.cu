@@ -109,23 +109,8 @@ static int reserve(struct step *s, size_t upload, struct err *err) {
     s->squares[0] = (float *)buffer_get(m, BUFFER_PARTIAL, rows * MOST_SQUARES * 8, err);
     if (!step || !s->h || !s->x || !s->qkv || !s->q || !s->attended || !s->wide || !s->logits || !s->squares[0]) return ERR_MEMORY;
     s->squares[1] = s->squares[0] + rows * MOST_SQUARES;
-    s->head = (const struct step_head *)step, s->row = (const struct drow *)(step + STEP_ROWS_AT), s->page = (const int32_t *)(step + STEP_PAGES_AT);
+    s->head = (const struct step_head *)step, s->row = (const struct drow *)(step + STEP_ROWS_AT), s->page = (const int32_t *)step;
     return 0;
-}
-
-/* Fills the host side of the upload; returns its length. */
-static size_t fill(struct backend_model *m, const struct batch *b, char *host) {
-    struct step_head *head = (struct step_head *)host;
-    size_t at = (STEP_PAGES_AT + (size_t)b->pages * 4 + 15) / 16 * 16;
-    struct attend_item *items = (struct attend_item *)(host + at);
-    int item_count, part_count;
-    memcpy(host + STEP_ROWS_AT, b->row, (size_t)b->rows * sizeof *b->row);
-    memcpy(host + STEP_PAGES_AT, b->page, (size_t)b->pages * 4);
-    attend_plan(m, b->row, b->rows, b->page, items, &item_count, (struct attend_part *)(items + MOST_ITEMS), &part_count);
-    /* Side by side, as the upload takes them. */
-    memmove(items + item_count, items + MOST_ITEMS, (size_t)part_count * sizeof(struct attend_part));
-    *head = (struct step_head){item_count, (int32_t)at, (int32_t)(at + (size_t)item_count * sizeof *items), 0};
-    return at + (size_t)(item_count + part_count) * sizeof *items;
 }
 
 static int capture(struct step *s, cudaGraphExec_t *exec, struct err *err) {
@@ -154,11 +139,11 @@ static int read_logits(const struct step *s, const struct batch *b, struct err *
 /* Buffers and the upload of what changes. */
 static int begin(struct step *s, const struct batch *b, struct err *err) {
     struct backend_model *m = s->m;
-    size_t most = STEP_PAGES_AT + (size_t)b->pages * 4 + 16 + (size_t)MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part));
+    size_t most = step_bytes(b);
     char *host = (char *)pinned_get(m, PINNED_BATCH, most, err);
     if (!host) return ERR_MEMORY;
     m->step_shared = attend_shared(b->row, b->rows, b->page);
-    size_t bytes = fill(m, b, host);
+    size_t bytes = step_fill(m, b, host);
     int r = reserve(s, most, err);
     return r ? r : cuda_failed(cudaMemcpyAsync((void *)s->head, host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading a step", err);
 }

@@ -57,6 +57,7 @@ struct tower {
     int groups, patches, hidden, heads;
     float *h, *qkv, *rotary, *features; /* (patches, V), (patches, 3V), (patches of a group, head_dim), (levels, tokens, D) */
     bf16 *x, *wide;                     /* (patches, V), (patches, J) or (tokens, M) */
+    void *turned;
 };
 
 static int run_product(struct tower *w, const struct dlinear *l, const bf16 *x, int rows, int out, void *y, struct err *err) {
@@ -70,7 +71,7 @@ static int run_block(struct tower *w, const struct dblock *b, struct err *err) {
     int n = w->hidden, r;
     layer_norm_rows(m, w->h, b->norm1_w, b->norm1_b, w->x, w->patches, n);
     if ((r = run_product(w, &b->qkv, w->x, w->patches, OUT_F32, w->qkv, err))) return r;
-    attend_groups(m, w->qkv, w->rotary, w->groups, w->grid.h * w->grid.w, w->heads, n / w->heads, w->x);
+    attend_groups(m, w->qkv, w->rotary, w->groups, w->grid.h * w->grid.w, w->heads, n / w->heads, w->turned, w->x);
     if ((r = run_product(w, &b->proj, w->x, w->patches, OUT_ADD, w->h, err))) return r;
     layer_norm_rows(m, w->h, b->norm2_w, b->norm2_b, w->x, w->patches, n);
     if ((r = run_product(w, &b->fc1, w->x, w->patches, OUT_GELU_TANH, w->wide, err))) return r;
@@ -98,9 +99,10 @@ static int begin(struct tower *w, const struct patches *p, struct err *err) {
     w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, wide * 2, err);
     w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, group * n / (size_t)v->heads * 4, err);
     w->features = (float *)buffer_get(m, BUFFER_VISUAL, features, err);
+    w->turned = buffer_get(m, BUFFER_TURNED, attend_groups_bytes(p->count, v->heads, v->hidden / v->heads), err);
     float *pixels = (float *)buffer_get(m, BUFFER_PIXELS, rows * width * 6, err);
     float *host = (float *)pinned_get(m, PINNED_BATCH, rows * width * 4 > features ? rows * width * 4 : features, err);
-    if (!w->h || !w->qkv || !w->x || !w->wide || !w->rotary || !w->features || !pixels || !host) return ERR_MEMORY;
+    if (!w->h || !w->qkv || !w->x || !w->wide || !w->rotary || !w->features || !w->turned || !pixels || !host) return ERR_MEMORY;
     bf16 *rounded = (bf16 *)(pixels + rows * width);
     memcpy(host, p->values, rows * width * 4);
     int r = cuda_failed(cudaMemcpyAsync(pixels, host, rows * width * 4, cudaMemcpyHostToDevice, m->stream), "uploading an image", err);

@@ -50,7 +50,23 @@ __device__ static inline float weight_at(const struct dlinear &w, int64_t o, int
 /* NF4: each byte's two values, before absmax, as a pair of bf16; 32 copies, one for each lane's bank. */
 enum { LUT_WORDS = 256 * 32 };
 __device__ static inline void fill_lut(uint32_t *lut, const float *quant_map) {
-    for (int i = threadIdx.x; i < LUT_WORDS; i += blockDim.x) lut[i] = pack_bf16(quant_map[i / 32 >> 4], quant_map[i / 32 & 15]);
+    for (int i = threadIdx.x; i < LUT_WORDS / 4; i += blockDim.x) {
+        uint32_t v = pack_bf16(quant_map[i / 8 >> 4], quant_map[i / 8 & 15]);
+        ((uint4 *)lut)[i] = make_uint4(v, v, v, v);
+    }
+}
+
+/* absmax of four NF4 blocks from b on (a multiple of four, within a row of a matrix that the fast kernels take). */
+__device__ static inline void nf4_absmax4(const struct dlinear &w, int64_t b, float *to) {
+    if (w.absmax_f32) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) to[i] = w.absmax_f32[b + i];
+        return;
+    }
+    uint32_t codes = *(const uint32_t *)(w.absmax_u8 + b);
+    float nested = w.nested_absmax[b / w.nested_block]; /* a power of two from 16 on */
+#pragma unroll
+    for (int i = 0; i < 4; i++) to[i] = __fadd_rn(__fmul_rn(w.nested_map[codes >> i * 8 & 0xFF], nested), w.nested_offset);
 }
 
 /* Eight values from 16, 8 or 4 bytes, as pairs. FP8's factor and NF4's absmax are left to the sums. lut: the lane's own column. */

@@ -1,0 +1,141 @@
+/* The vision tower's attention: full, inside each temporal group, on the tensor cores (online softmax, blocks of 64 queries, 32 keys at a
+ * time). First the rows are rotated, rounded to bf16 and padded to a head size that the kernel is made for. */
+#include "backend/cuda/room.h"
+
+enum { QUERIES = 64, KEYS = 32, PAD = 8 };
+
+/* qkv (rows, 3, heads, d) fp32 -> (3, rows, heads, padded) bf16, q and k rotated (facts §4.4). A block takes a row. */
+__global__ void turn_kernel(const float *qkv, const float *rotary, int group, int64_t rows, int heads, int d, int padded, bf16 *out) {
+    wait_for_input();
+    int64_t row = blockIdx.x;
+    const float *c = rotary + row % group * d, *s = c + d / 2, *from = qkv + row * 3 * heads * d;
+    for (int e = threadIdx.x; e < 3 * heads * padded; e += blockDim.x) {
+        int i = e % padded, head = e / padded % heads, which = e / padded / heads;
+        const float *x = from + (which * heads + head) * d;
+        float v = 0;
+        if (i < d) v = which == 2 ? x[i] : i < d / 2 ? x[i] * c[i] - x[i + d / 2] * s[i] : x[i] * c[i - d / 2] + x[i - d / 2] * s[i - d / 2];
+        out[((which * rows + row) * heads + head) * padded + i] = __float2bfloat16_rn(v);
+    }
+}
+
+template <int D> struct tower_tile {
+    bf16 k[KEYS][D + PAD], v[KEYS][D + PAD];
+};
+
+/* Block: 64 queries of one head of one group; a warp 16 of them. */
+template <int D>
+__global__ void __launch_bounds__(128) tower_kernel(const bf16 *turned, int64_t rows, int n, int heads, int d, float scale, bf16 *out) {
+    __shared__ __align__(128) struct tower_tile<D> tile[2]; /* one is filled while the other is read */
+    wait_for_input();
+    int head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = blockIdx.x * QUERIES + warp * 16;
+    int64_t base = (int64_t)blockIdx.z * n, stride = (int64_t)heads * D;
+    const bf16 *queries = turned + base * stride + head * D, *keys = queries + rows * stride, *values = keys + rows * stride;
+    auto fill = [&](struct tower_tile<D> *to, int at) {
+        for (int i = threadIdx.x; i < KEYS * D / 8; i += blockDim.x) {
+            int row = i / (D / 8), column = i % (D / 8) * 8;
+            int64_t from = (at + row < n ? at + row : n - 1) * stride + column; /* behind the end: anything finite */
+            copy_async_16(&to->k[row][column], keys + from);
+            copy_async_16(&to->v[row][column], values + from);
+        }
+        copy_async_commit();
+    };
+    fill(&tile[0], 0);
+    uint32_t q[D / 16][4];
+#pragma unroll
+    for (int c = 0; c < D / 16; c++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int row = first + g + e % 2 * 8;
+            q[c][e] = row < n ? *(const uint32_t *)(queries + row * stride + c * 16 + t * 2 + e / 2 * 8) : 0;
+        }
+    float o[D / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {};
+    int tiles = (n + KEYS - 1) / KEYS;
+    for (int i = 0; i < tiles; i++) {
+        if (i + 1 < tiles) {
+            fill(&tile[(i + 1) % 2], (i + 1) * KEYS);
+            copy_async_wait<1>();
+        } else {
+            copy_async_wait<0>();
+        }
+        __syncthreads();
+        const struct tower_tile<D> *now = &tile[i % 2];
+        float s[KEYS / 8][4] = {};
+#pragma unroll
+        for (int c = 0; c < D / 16; c++)
+#pragma unroll
+            for (int j = 0; j < KEYS / 16; j++) {
+                uint32_t b[4];
+                load_matrices(b, &now->k[j * 16 + lane % 8 + lane / 16 * 8][c * 16 + lane / 8 % 2 * 8]);
+                mma_bf16(s[2 * j], q[c], b[0], b[1]);
+                mma_bf16(s[2 * j + 1], q[c], b[2], b[3]);
+            }
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float top = most[r], sum = 0;
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    float *x = &s[j][r * 2 + e];
+                    *x = i * KEYS + j * 8 + t * 2 + e < n ? *x * scale : -INFINITY;
+                    top = fmaxf(top, *x);
+                }
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+            float keep = exp2f(most[r] - top);
+            most[r] = top;
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) sum += s[j][r * 2 + e] = exp2f(s[j][r * 2 + e] - top);
+            total[r] = total[r] * keep + sum;
+#pragma unroll
+            for (int c = 0; c < D / 8; c++) o[c][r * 2] *= keep, o[c][r * 2 + 1] *= keep;
+        }
+#pragma unroll
+        for (int j = 0; j < KEYS / 16; j++) {
+            const uint32_t p[4] = {pack_bf16(s[2 * j][0], s[2 * j][1]), pack_bf16(s[2 * j][2], s[2 * j][3]), pack_bf16(s[2 * j + 1][0], s[2 * j + 1][1]),
+                                   pack_bf16(s[2 * j + 1][2], s[2 * j + 1][3])};
+#pragma unroll
+            for (int c = 0; c < D / 16; c++) {
+                uint32_t b[4];
+                load_matrices_turned(b, &now->v[j * 16 + lane % 16][c * 16 + lane / 16 * 8]);
+                mma_bf16(o[2 * c], p, b[0], b[1]);
+                mma_bf16(o[2 * c + 1], p, b[2], b[3]);
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        total[r] += __shfl_xor_sync(~0u, total[r], 1);
+        total[r] += __shfl_xor_sync(~0u, total[r], 2);
+        int row = first + g + r * 8;
+        if (row >= n) continue;
+        float f = 1 / total[r];
+#pragma unroll
+        for (int c = 0; c < D / 8; c++)
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+                if (c * 8 + t * 2 + e < d) out[((base + row) * heads + head) * d + c * 8 + t * 2 + e] = __float2bfloat16_rn(o[c][r * 2 + e] * f);
+    }
+}
+
+template <int D>
+static void run(struct backend_model *m, const bf16 *turned, int groups, int n, int heads, int d, bf16 *out) {
+    float scale = (float)(1.4426950408889634 / sqrt((double)d)); /* exp2 from here on */
+    launch(m, tower_kernel<D>, dim3((unsigned)(n + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)groups), dim3(128), 0, turned, (int64_t)groups * n, n, heads, d, scale, out);
+}
+
+static int padded_head(int d) { return d <= 64 ? 64 : d <= 80 ? 80 : 128; }
+
+size_t attend_groups_bytes(int64_t rows, int heads, int d) { return (size_t)(3 * rows * heads * padded_head(d)) * 2; }
+
+void attend_groups(struct backend_model *m, const float *qkv, const float *rotary, int groups, int n, int heads, int d, void *work, bf16 *out) {
+    bf16 *turned = (bf16 *)work;
+    int padded = padded_head(d);
+    launch(m, turn_kernel, dim3((unsigned)(groups * n)), dim3(256), 0, qkv, rotary, n, (int64_t)groups * n, heads, d, padded, turned);
+    if (padded == 64) run<64>(m, turned, groups, n, heads, d, out);
+    else if (padded == 80) run<80>(m, turned, groups, n, heads, d, out);
+    else run<128>(m, turned, groups, n, heads, d, out);
+}
