@@ -22,6 +22,7 @@ static void *device(const void *from, size_t bytes) {
     void *p;
     OK(cudaMalloc(&p, bytes + 64));
     OK(from ? cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice) : cudaMemset(p, 0xFF, bytes));
+    OK(cudaDeviceSynchronize()); /* the backend's stream does not wait for this one */
     assert_true(held_count < 512);
     return held[held_count++] = p;
 }
@@ -47,6 +48,7 @@ static int setup(void **) {
     OK(cudaMalloc((void **)&work, parts + partial + counters));
     OK(cudaMemset(work, 0xFF, parts + partial));
     OK(cudaMemset(work + parts + partial, 0, counters));
+    OK(cudaDeviceSynchronize());
     m->split_parts = (float *)work, m->attend_partial = (float *)(work + parts), m->split_counters = (unsigned *)(work + parts + partial);
     m->attend_counters = m->split_counters + MOST_PARTS;
     return 0;
@@ -392,6 +394,7 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
         size_t counters = (size_t)rows * kv_heads * 4;
         void *c = device(NULL, counters);
         OK(cudaMemset(c, 0, counters));
+        OK(cudaDeviceSynchronize());
         attend_rows(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), rows, (const int32_t *)device(page, (size_t)pages * 4), q.at, out, splits,
                     (float *)device(NULL, (size_t)rows * heads * splits * (n + 2) * 4), (unsigned *)c);
     } else {

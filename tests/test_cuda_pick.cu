@@ -57,6 +57,7 @@ static void check_vocab(int vocab) {
             assert_true(cuda_can_pick(m, &pick[r]));
         }
         OK(cudaMemcpy(device, logits, ROWS * n * 4, cudaMemcpyHostToDevice));
+        OK(cudaDeviceSynchronize()); /* the backend's stream does not wait for this one */
         struct err err = {};
         memset(got, 0xFF, sizeof got);
         if (picks_run(m, place, ROWS, device, &err)) fail_msg("%s", err.message);

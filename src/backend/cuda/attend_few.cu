@@ -9,7 +9,7 @@
 
 #include "backend/cuda/room.h"
 
-enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16 };
+enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16, AHEAD = 512 }; /* AHEAD: tokens asked for before the input is there */
 #define BLOCKS(queries) ((queries) == 8 ? 3 : 2) /* that fit on a multiprocessor: registers */
 
 struct items_args {
@@ -35,13 +35,25 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
     __shared__ float weights[QUERIES][MOST_PIECES];
     __shared__ int ended[QUERIES];
     let_next_start();
-    wait_for_input();
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, group = a.heads / a.kv_heads;
     const struct step_head *head = a.head;
     const char *base = (const char *)head;
     const struct attend_item *items = (const struct attend_item *)(base + STEP_ITEMS_AT);
     int units = head->item_count * a.kv_heads;
     const struct attend_part *parts = (const struct attend_part *)(base + head->parts_at);
+    /* What is to be read was written in earlier steps but for the newest tokens: on its way to the second-level cache while the kernels in
+     * front still run. The tables were uploaded before the first of them. */
+    if ((int)blockIdx.x < units) {
+        struct attend_item item = items[blockIdx.x / a.kv_heads];
+        const int32_t *page_list = (const int32_t *)base + item.pages;
+        int end = item.end - item.begin < AHEAD ? item.end : item.begin + AHEAD;
+        for (int at = item.begin + (int)threadIdx.x / 2; at < end; at += ITEM_WARPS * 16) {
+            const bf16 *key = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at + ((int64_t)(blockIdx.x % a.kv_heads) * PAGE + at % PAGE) * HEAD;
+            prefetch_l2(key + threadIdx.x % 2 * (HEAD / 2));
+            prefetch_l2(key + a.half + threadIdx.x % 2 * (HEAD / 2));
+        }
+    }
+    wait_for_input();
     for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
         struct attend_item item = items[unit / a.kv_heads];
         int kv = unit % a.kv_heads, queries = item.rows * group;

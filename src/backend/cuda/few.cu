@@ -11,7 +11,7 @@
  * through shared memory, once for all four. Narrow matrices are cut along the width too; the last block to arrive adds the parts. */
 #include "backend/cuda/unpack.h"
 
-enum { WARPS = 8, FEW = 8, WIDE_OUT = 64, WIDE_STEP = 128 };
+enum { WARPS = 8, FEW = 8, WIDE_OUT = 64, WIDE_STEP = 128, MOST_SPLIT = 4 };
 
 struct few_args {
     struct dlinear w[3], up;
@@ -280,13 +280,18 @@ __global__ void __launch_bounds__(WARPS * 32, 2) wide_product(const struct few_a
             }
         }
     };
-    auto fetch_x = [&](int stage, int step) { /* for both halves of the warps */
-        for (int e = threadIdx.x; e < 2 * ROWS * 16; e += blockDim.x) {
-            int half = e / (ROWS * 16), row = e / 16 % ROWS, c = e % 16;
+    /* Rows of activations: a thread has column c of rows r0 + 16 i, for both halves of the warps. */
+    int c = threadIdx.x % 16, r0 = threadIdx.x / 16;
+    int row_at[ROWS / 16];
+#pragma unroll
+    for (int i = 0; i < ROWS / 16; i++) row_at[i] = (int)((r0 + i * 16 < a.rows ? r0 + i * 16 : a.rows - 1) * a.ldx) + c * 8;
+    auto fetch_x = [&](int stage, int step) {
+#pragma unroll
+        for (int half = 0; half < 2; half++)
             if (step + half < k1)
-                copy_async_16(xs + ((stage * 2 + half) * ROWS + row) * LDX + c * 8,
-                              a.x + (row < a.rows ? row : a.rows - 1) * a.ldx + (int64_t)(step + half) * WIDE_STEP + c * 8);
-        }
+#pragma unroll
+                for (int i = 0; i < ROWS / 16; i++)
+                    copy_async_16(xs + ((stage * 2 + half) * ROWS + r0 + i * 16) * LDX + c * 8, a.x + row_at[i] + (step + half) * WIDE_STEP);
     };
     if (k0 + wk < k1) fetch(0, k0 + wk);
     for (int s = k0 + wk + 2; s < k1; s += 2)
@@ -369,13 +374,20 @@ __global__ void __launch_bounds__(WARPS * 32, 2) wide_product(const struct few_a
             }
             if (KIND == STORAGE_FP8_BLOCK) {
                 float scale = mine.scale[(int64_t)(first / 128) * mine.scale_columns + step];
+                if (!a.factors) {
 #pragma unroll
-                for (int n = 0; n < NT; n++)
+                    for (int n = 0; n < NT; n++)
 #pragma unroll
-                    for (int c = 0; c < 4; c++) {
-                        int row = n * 8 + t * 2 + c % 2;
-                        acc[n][c] += part[n][c] * (a.factors && row < a.rows ? scale * a.factors[(int64_t)row * steps + step] : scale);
-                    }
+                        for (int e = 0; e < 4; e++) acc[n][e] += part[n][e] * scale;
+                } else {
+#pragma unroll
+                    for (int n = 0; n < NT; n++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++) {
+                            int row = n * 8 + t * 2 + e % 2;
+                            if (row < a.rows) acc[n][e] += part[n][e] * (scale * a.factors[(int64_t)row * steps + step]);
+                        }
+                }
             }
         }
     }
@@ -406,15 +418,21 @@ __global__ void __launch_bounds__(WARPS * 32, 2) wide_product(const struct few_a
         if (arrived != (unsigned)a.splits - 1) return;
         __threadfence();
         if (threadIdx.x == 0) a.counters[blockIdx.x] = 0;
-        for (int e = threadIdx.x; e < WIDE_OUT * ROWS; e += blockDim.x) {
-            float sum = 0;
-            for (int s = 0; s < a.splits; s++) sum += __ldcg(&parts[s * WIDE_OUT * ROWS + e]);
+#pragma unroll 4
+        for (int e = threadIdx.x; e < WIDE_OUT * ROWS; e += WARPS * 32) { /* all loads of several sums on their way at once */
+            float v[MOST_SPLIT], sum = 0;
+#pragma unroll
+            for (int s = 0; s < MOST_SPLIT; s++) v[s] = s < a.splits ? __ldcg(&parts[s * WIDE_OUT * ROWS + e]) : 0;
+#pragma unroll
+            for (int s = 0; s < MOST_SPLIT; s++) sum += v[s];
             sums[e / ROWS * LDS + e % ROWS] = sum;
         }
         __syncthreads();
     }
-    for (int e = threadIdx.x; e < outs * a.rows; e += blockDim.x) {
+#pragma unroll 4
+    for (int e = threadIdx.x; e < outs * ROWS; e += WARPS * 32) {
         int o = e % outs, row = e / outs, column = tile * outs + o;
+        if (row >= a.rows) continue;
         float f = a.squares ? factor[row] : 1.0f, sum = sums[o * LDS + row] * f;
         if (w.bias) sum += w.bias[column];
         float s2 = finish_one(a, row, at + column, sum, silu ? sums[(o + 32) * LDS + row] * f : 0);
@@ -473,7 +491,7 @@ static void run_wide(struct backend_model *m, struct few_args *a, int tiles) {
     enum { CHUNKS = WIDE_STEP / kind<KIND>::values, LDX = WIDE_STEP + (KIND == STORAGE_BF16 ? 32 : 8) };
     int steps = a->w[0].in / WIDE_STEP;
     a->splits = 1;
-    while (tiles * a->splits < m->sm_count && steps / (a->splits * 2) >= 4 && (int64_t)tiles * a->splits * 2 <= MOST_PARTS) a->splits *= 2;
+    while (a->splits < MOST_SPLIT && tiles * a->splits < m->sm_count && steps / (a->splits * 2) >= 4 && (int64_t)tiles * a->splits * 2 <= MOST_PARTS) a->splits *= 2;
     a->parts = m->split_parts, a->counters = m->split_counters;
     size_t shared = (size_t)WARPS * 2 * 16 * CHUNKS * 16 + (size_t)4 * NT * 8 * LDX * 2;
     if (KIND == STORAGE_NF4) shared += (size_t)LUT_WORDS * 4 + (size_t)WIDE_OUT * ((steps + a->splits - 1) / a->splits * 2 + 1) * 4;
