@@ -9,7 +9,7 @@
 
 #include "backend/cuda/room.h"
 
-enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16, AHEAD = 512 }; /* AHEAD: tokens asked for before the input is there */
+enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16, AHEAD = 128 }; /* AHEAD: tokens asked for before the input is there */
 #define BLOCKS(queries) ((queries) == 8 ? 3 : 2) /* that fit on a multiprocessor: registers */
 
 struct items_args {
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
     const struct attend_part *parts = (const struct attend_part *)(base + head->parts_at);
     /* What is to be read was written in earlier steps but for the newest tokens: on its way to the second-level cache while the kernels in
      * front still run. The tables were uploaded before the first of them. */
-    if ((int)blockIdx.x < units) {
+    if ((int)blockIdx.x < units && units <= (int)gridDim.x) {
         struct attend_item item = items[blockIdx.x / a.kv_heads];
         const int32_t *page_list = (const int32_t *)base + item.pages;
         int end = item.end - item.begin < AHEAD ? item.end : item.begin + AHEAD;
