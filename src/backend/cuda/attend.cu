@@ -2,7 +2,7 @@
  *
  * attend_rows: any row, any head size up to 256. A block takes one row, one kv head and a piece of the sequence; its warps take pages in
  * turn with running maximum and sum. Pieces are put together by the block that finishes last.
- * attend_run: runs of rows of one sequence with heads of 128, on the tensor cores (online softmax, blocks of 128 queries and one page
+ * attend_run: runs of rows of one sequence with heads of 128, on the tensor cores (online softmax, blocks of 64 queries and one page
  * of keys; the algorithm of FlashAttention-2, Dao 2023). */
 #include "backend/cuda/room.h"
 
@@ -153,22 +153,21 @@ void attend_rows(struct backend_model *m, int layer, const struct drow *rows, in
 
 /* ---- runs ---- */
 
-enum { RUN_ROWS = 128, HEAD = 128, PAD = 8, RUN_LEAST = 16 }; /* shorter runs are attended row by row */
+enum { RUN_ROWS = 64, HEAD = 128, PAD = 8, RUN_LEAST = 16 }; /* shorter runs are attended row by row */
 
 struct kv_tile {
     bf16 k[PAGE][HEAD + PAD], v[PAGE][HEAD + PAD];
 };
 
-/* Block: 128 query rows of one head; a warp 32 of them, so that what it loads of keys and values serves twice. */
+/* Block: 64 query rows of one head; a warp 16 of them. */
 __global__ void __launch_bounds__(128) run_kernel(const struct attend_args a, int first, int count) {
-    enum { M = 2 };
     DYNAMIC_SHARED(shared);
     struct kv_tile *tile = (struct kv_tile *)shared; /* two, one is filled while the other is read */
     wait_for_input();
     int head = blockIdx.y, kv = head / (a.heads / a.kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int block = (gridDim.x - 1 - blockIdx.x) * RUN_ROWS; /* the longest first */
     struct drow r0 = a.rows[first];
-    int row0 = block + warp * 16 * M, slot0 = r0.slot + row0, last = r0.slot + (block + RUN_ROWS < count ? block + RUN_ROWS : count) - 1, tiles = last / PAGE + 1;
+    int slot0 = r0.slot + block + warp * 16, last = r0.slot + (block + RUN_ROWS < count ? block + RUN_ROWS : count) - 1, tiles = last / PAGE + 1;
     auto fill = [&](struct kv_tile *to, int page_number) {
         const bf16 *page = (const bf16 *)(a.kv + (size_t)a.pages[r0.pages + page_number] * a.page_bytes) + a.layer_at + (int64_t)kv * PAGE * HEAD;
         for (int i = threadIdx.x; i < PAGE * HEAD / 8; i += blockDim.x) {
@@ -179,20 +178,17 @@ __global__ void __launch_bounds__(128) run_kernel(const struct attend_args a, in
         copy_async_commit();
     };
     fill(&tile[0], 0);
-    uint32_t q[M][HEAD / 16][4];
+    uint32_t q[HEAD / 16][4];
 #pragma unroll
-    for (int m = 0; m < M; m++)
+    for (int c = 0; c < HEAD / 16; c++) {
 #pragma unroll
-        for (int c = 0; c < HEAD / 16; c++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int row = row0 + m * 16 + g + e % 2 * 8;
-                const bf16 *from = a.q + ((int64_t)(first + row) * a.heads + head) * HEAD + c * 16 + t * 2 + e / 2 * 8;
-                q[m][c][e] = row < count ? *(const uint32_t *)from : 0;
-            }
-    float o[M][HEAD / 8][4] = {}, most[M][2], total[M][2] = {};
-#pragma unroll
-    for (int m = 0; m < M; m++) most[m][0] = most[m][1] = -INFINITY;
+        for (int e = 0; e < 4; e++) {
+            int row = block + warp * 16 + g + e % 2 * 8;
+            const bf16 *from = a.q + ((int64_t)(first + row) * a.heads + head) * HEAD + c * 16 + t * 2 + e / 2 * 8;
+            q[c][e] = row < count ? *(const uint32_t *)from : 0;
+        }
+    }
+    float o[HEAD / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {};
     const float scale = a.scale * 1.4426950408889634f; /* exp2 from here on */
     for (int i = 0; i < tiles; i++) {
         if (i + 1 < tiles) {
@@ -203,78 +199,66 @@ __global__ void __launch_bounds__(128) run_kernel(const struct attend_args a, in
         }
         __syncthreads();
         const struct kv_tile *now = &tile[i % 2];
+        float s[PAGE / 8][4] = {};
 #pragma unroll
-        for (int half = 0; half < 2; half++) { /* 16 keys at a time: registers */
-            float s[M][2][4] = {};
+        for (int c = 0; c < HEAD / 16; c++) {
 #pragma unroll
-            for (int c = 0; c < HEAD / 16; c++) { /* matrices (keys 0-7, dims 0-7), (0-7, 8-15), (8-15, 0-7), (8-15, 8-15) */
+            for (int j = 0; j < PAGE / 16; j++) { /* 16 keys: matrices (keys 0-7, dims 0-7), (0-7, 8-15), (8-15, 0-7), (8-15, 8-15) */
                 uint32_t b[4];
-                load_matrices(b, &now->k[half * 16 + lane % 8 + lane / 16 * 8][c * 16 + lane / 8 % 2 * 8]);
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    mma_bf16(s[m][0], q[m][c], b[0], b[1]);
-                    mma_bf16(s[m][1], q[m][c], b[2], b[3]);
-                }
+                load_matrices(b, &now->k[j * 16 + lane % 8 + lane / 16 * 8][c * 16 + lane / 8 % 2 * 8]);
+                mma_bf16(s[2 * j], q[c], b[0], b[1]);
+                mma_bf16(s[2 * j + 1], q[c], b[2], b[3]);
             }
-            int key0 = i * PAGE + half * 16;
-            bool inside = key0 + 15 <= slot0; /* every row of the warp sees all of these keys */
+        }
 #pragma unroll
-            for (int m = 0; m < M; m++)
+        for (int r = 0; r < 2; r++) {
+            int reach = slot0 + g + r * 8 - i * PAGE; /* keys up to here */
+            float top = most[r];
 #pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    int reach = slot0 + m * 16 + g + r * 8 - key0; /* keys up to here */
-                    float top = most[m][r];
+            for (int j = 0; j < PAGE / 8; j++)
 #pragma unroll
-                    for (int j = 0; j < 2; j++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            float *x = &s[m][j][r * 2 + e];
-                            *x = inside || j * 8 + t * 2 + e <= reach ? *x * scale : -INFINITY;
-                            top = fmaxf(top, *x);
-                        }
-                    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-                    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-                    float base = top == -INFINITY ? 0 : top, keep = exp2f(most[m][r] - base), sum = 0;
-                    most[m][r] = top;
-#pragma unroll
-                    for (int j = 0; j < 2; j++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++) sum += s[m][j][r * 2 + e] = exp2f(s[m][j][r * 2 + e] - base);
-                    total[m][r] = total[m][r] * keep + sum;
-#pragma unroll
-                    for (int d = 0; d < HEAD / 8; d++) o[m][d][r * 2] *= keep, o[m][d][r * 2 + 1] *= keep;
+                for (int e = 0; e < 2; e++) {
+                    float *x = &s[j][r * 2 + e];
+                    *x = j * 8 + t * 2 + e <= reach ? *x * scale : -INFINITY;
+                    top = fmaxf(top, *x);
                 }
-            uint32_t p[M][4];
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+            float base = top == -INFINITY ? 0 : top, keep = exp2f(most[r] - base), sum = 0;
+            most[r] = top;
 #pragma unroll
-            for (int m = 0; m < M; m++)
+            for (int j = 0; j < PAGE / 8; j++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) p[m][e] = pack_bf16(s[m][e / 2][e % 2 * 2], s[m][e / 2][e % 2 * 2 + 1]);
+                for (int e = 0; e < 2; e++) sum += s[j][r * 2 + e] = exp2f(s[j][r * 2 + e] - base);
+            total[r] = total[r] * keep + sum;
+#pragma unroll
+            for (int d = 0; d < HEAD / 8; d++) o[d][r * 2] *= keep, o[d][r * 2 + 1] *= keep;
+        }
+#pragma unroll
+        for (int j = 0; j < PAGE / 16; j++) {
+            const uint32_t p[4] = {pack_bf16(s[2 * j][0], s[2 * j][1]), pack_bf16(s[2 * j][2], s[2 * j][3]), pack_bf16(s[2 * j + 1][0], s[2 * j + 1][1]),
+                                   pack_bf16(s[2 * j + 1][2], s[2 * j + 1][3])};
 #pragma unroll
             for (int d = 0; d < HEAD / 16; d++) {
                 uint32_t b[4];
-                load_matrices_turned(b, &now->v[half * 16 + lane % 16][d * 16 + lane / 16 * 8]);
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    mma_bf16(o[m][2 * d], p[m], b[0], b[1]);
-                    mma_bf16(o[m][2 * d + 1], p[m], b[2], b[3]);
-                }
+                load_matrices_turned(b, &now->v[j * 16 + lane % 16][d * 16 + lane / 16 * 8]);
+                mma_bf16(o[2 * d], p, b[0], b[1]);
+                mma_bf16(o[2 * d + 1], p, b[2], b[3]);
             }
         }
         __syncthreads();
     }
 #pragma unroll
-    for (int m = 0; m < M; m++)
+    for (int r = 0; r < 2; r++) {
+        total[r] += __shfl_xor_sync(~0u, total[r], 1);
+        total[r] += __shfl_xor_sync(~0u, total[r], 2);
+        int row = block + warp * 16 + g + r * 8;
+        if (row >= count) continue;
+        float f = 1 / total[r];
+        bf16 *to = a.out + ((int64_t)(first + row) * a.heads + head) * HEAD + t * 2;
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            total[m][r] += __shfl_xor_sync(~0u, total[m][r], 1);
-            total[m][r] += __shfl_xor_sync(~0u, total[m][r], 2);
-            int row = row0 + m * 16 + g + r * 8;
-            if (row >= count) continue;
-            float f = 1 / total[m][r];
-            bf16 *to = a.out + ((int64_t)(first + row) * a.heads + head) * HEAD + t * 2;
-#pragma unroll
-            for (int d = 0; d < HEAD / 8; d++) *(uint32_t *)(to + d * 8) = pack_bf16(o[m][d][r * 2] * f, o[m][d][r * 2 + 1] * f);
-        }
+        for (int d = 0; d < HEAD / 8; d++) *(uint32_t *)(to + d * 8) = pack_bf16(o[d][r * 2] * f, o[d][r * 2 + 1] * f);
+    }
 }
 
 bool attend_run_fit(const struct backend_model *m, int count) { return m->w.config.text.head_dim == HEAD && count >= RUN_LEAST; }
