@@ -136,7 +136,7 @@ static void print_figures(const struct qvl_model *m, const struct qvl_result *r,
     if (r->token_count > 1 && r->decode_seconds > 0) {
         double rate = (double)(r->token_count - 1) / r->decode_seconds, gbs = rate * (double)info.decode_bytes / 1e9;
         fprintf(stderr, "; %zu tokens, %.1f tok/s = %.2f GB/s", r->token_count, rate, gbs);
-        if (bandwidth > 0)
+        if (bandwidth > 0 && !strcmp(info.device, "cpu"))
             fprintf(stderr, " of %.2f GB/s read bandwidth measured here (%.0f %%)", bandwidth / 1e9, 100e9 * gbs / bandwidth);
     }
     fprintf(stderr, "; memory %.1f MiB + %.1f MiB mapped]\n", (double)info.memory_bytes / 1048576.0,
