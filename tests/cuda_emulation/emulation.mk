@@ -39,9 +39,4 @@ test-gpu:
 	@$(MAKE) --no-print-directory -s $(gpu_tests)
 	@for t in $(cuda_tests); do $(BUILD)/gpu/$$t || exit 1; done
 
-## make bench-gpu   decode, prefill, pictures and pages of the CUDA backend, random weights at real shapes
-.PHONY: bench-gpu
-bench-gpu: gpu-binaries
-	@tools/gpu_check.sh bench
-
 -include $(shell find $(BUILD)/emulated -name '*.d' 2>/dev/null)
