@@ -32,7 +32,7 @@ struct pick_args {
     const struct pick_adjust *adjusts;
     const uint32_t *masks;
     float *logits;
-    int vocab, choose; /* choose: the pass behind the penalties */
+    int vocab, choose, again; /* choose: the pass behind the penalties; again: only for who had too many equals */
     struct candidate *found; /* (jobs, PIECES, MOST_FIRST) */
     float2 *sums;            /* (jobs, PIECES): largest, sum of exponentials */
     double *norms;           /* (jobs) log of the sum of exponentials */
@@ -74,12 +74,18 @@ __global__ void adjust_kernel(const struct pick_args a, int penalties) {
 enum { LANE_VALUES = 32 }; /* of a piece, in registers: vocabularies up to PIECES * 32 * LANE_VALUES */
 
 /* What this pass wants of the job: alternatives (before the penalties) or the choice. */
-__device__ static inline int wanted(const struct job &j, int choose) { return choose || !j.penalties ? j.first : j.top; }
+__device__ static inline int wanted(const struct pick_args &a, const struct job &j) { return a.again ? MOST_FIRST : a.choose || !j.penalties ? j.first : j.top; }
+
+enum { TOO_MANY_TIES = -2 };
+__device__ static inline bool passed_over(const struct pick_args &a, const struct job &j, int number) {
+    if (a.again && (a.out[number].id != TOO_MANY_TIES || j.penalties != (a.choose != 0))) return true;
+    return a.choose && !j.penalties;
+}
 
 __global__ void __launch_bounds__(BLOCK_WARPS * 32) pieces_kernel(const struct pick_args a) {
     wait_for_input();
     struct job j = a.jobs[blockIdx.y];
-    if (a.choose && !j.penalties) return;
+    if (passed_over(a, j, blockIdx.y)) return;
     int piece = blockIdx.x * BLOCK_WARPS + threadIdx.x / 32, lane = threadIdx.x % 32, size = (a.vocab + PIECES - 1) / PIECES;
     int begin = piece * size, end = begin + size < a.vocab ? begin + size : a.vocab;
     const float *row = a.logits + (int64_t)j.row * a.vocab;
@@ -102,7 +108,7 @@ __global__ void __launch_bounds__(BLOCK_WARPS * 32) pieces_kernel(const struct p
     for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
     int64_t at = (int64_t)blockIdx.y * PIECES + piece;
     if (lane == 0 && !a.choose) a.sums[at] = make_float2(most, sum);
-    int count = wanted(j, a.choose);
+    int count = wanted(a, j);
     for (int k = 0; k < count; k++) {
         struct candidate best = {-INFINITY, INT32_MAX};
 #pragma unroll
@@ -132,14 +138,12 @@ __device__ static int merge_lists(const struct candidate *list, int count, struc
     return n;
 }
 
-enum { TOO_MANY_TIES = -2 };
-
-__device__ static int32_t draw(const struct job &j, const struct candidate *c, int n) {
+__device__ static int32_t draw(const struct job &j, const struct candidate *c, int n, int collected) {
     double total = 0, top = c[0].score;
     if (j.top_k < n) {
         int k = j.top_k;
         while (k < n && c[k].score == c[j.top_k - 1].score) k++; /* ties with the k-th stay */
-        if (k == j.first) return TOO_MANY_TIES; /* there may be more than were collected */
+        if (k == collected) return TOO_MANY_TIES; /* there may be more than were collected */
         n = k;
     }
     for (int i = 0; i < n; i++) total += exp((double)c[i].score - top);
@@ -165,8 +169,8 @@ __global__ void __launch_bounds__(BLOCK_WARPS * 32) choose_kernel(const struct p
     __shared__ struct candidate lists[BLOCK_WARPS][MOST_FIRST], first[MOST_FIRST];
     wait_for_input();
     struct job j = a.jobs[blockIdx.x];
-    if (a.choose && !j.penalties) return;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, count = wanted(j, a.choose);
+    if (passed_over(a, j, blockIdx.x)) return;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, count = wanted(a, j);
     struct picked *out = &a.out[blockIdx.x];
     merge_lists(a.found + ((int64_t)blockIdx.x * PIECES + threadIdx.x) * MOST_FIRST, count, lists[warp]);
     __syncthreads();
@@ -191,13 +195,13 @@ __global__ void __launch_bounds__(BLOCK_WARPS * 32) choose_kernel(const struct p
             out->top_logprob[i] = (float)((double)a.logits[(int64_t)j.row * a.vocab + first[i].id] - norm);
         }
         if (j.penalties || n == 0) return;
-        out->id = j.sampled ? draw(j, first, n) : first[0].id;
+        out->id = j.sampled ? draw(j, first, n, count) : first[0].id;
         if (out->id < 0) return;
         out->logprob = (float)((double)a.logits[(int64_t)j.row * a.vocab + out->id] - norm);
         return;
     }
     if (lane || n == 0) return;
-    int32_t id = out->id = j.sampled ? draw(j, first, n) : first[0].id;
+    int32_t id = out->id = j.sampled ? draw(j, first, n, count) : first[0].id;
     if (id < 0) return;
     float v = a.logits[(int64_t)j.row * a.vocab + id];
     for (int i = 0; i < j.adjust_count; i++)
@@ -275,11 +279,21 @@ int picks_run(struct backend_model *m, const struct pick_place *list, int count,
         launch(m, pieces_kernel, dim3(PIECES / BLOCK_WARPS, (unsigned)count), dim3(BLOCK_WARPS * 32), 0, a);
         launch(m, choose_kernel, dim3((unsigned)count), dim3(BLOCK_WARPS * 32), 0, a);
     }
-    r = cuda_failed(cudaGetLastError(), "picking tokens", err);
-    if (!r) r = cuda_failed(cudaMemcpyAsync(host + upload, a.out, (size_t)count * sizeof(struct picked), cudaMemcpyDeviceToHost, m->stream), "reading picks", err);
-    if (!r) r = cuda_failed(cudaStreamSynchronize(m->stream), "picking tokens", err);
+    const struct picked *got = (const struct picked *)(host + upload);
+    for (a.again = 0; a.again < 2; a.again++) {
+        for (a.choose = 0; a.again && a.choose <= (penalties ? 1 : 0); a.choose++) { /* as many candidates as there is room for */
+            launch(m, pieces_kernel, dim3(PIECES / BLOCK_WARPS, (unsigned)count), dim3(BLOCK_WARPS * 32), 0, a);
+            launch(m, choose_kernel, dim3((unsigned)count), dim3(BLOCK_WARPS * 32), 0, a);
+        }
+        r = cuda_failed(cudaGetLastError(), "picking tokens", err);
+        if (!r) r = cuda_failed(cudaMemcpyAsync(host + upload, a.out, (size_t)count * sizeof(struct picked), cudaMemcpyDeviceToHost, m->stream), "reading picks", err);
+        if (!r) r = cuda_failed(cudaStreamSynchronize(m->stream), "picking tokens", err);
+        bool ties = false;
+        for (int i = 0; i < count && !r; i++) ties = ties || got[i].id == TOO_MANY_TIES;
+        if (!ties) break;
+    }
     for (int i = 0; i < count && !r; i++) {
-        *list[i].out = ((const struct picked *)(host + upload))[i];
+        *list[i].out = got[i];
         if (list[i].out->id == TOO_MANY_TIES) r = pick_here(m, &list[i], logits, a.raw + jobs[i].adjust_at, err);
     }
     return r;
