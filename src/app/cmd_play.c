@@ -69,7 +69,7 @@ static int start_board(struct play *p, struct err *err) {
     if (about.len == before) buf_str(&about, "null");
     buf_char(&about, '}');
     for (int i = 0; i < p->o.jobs && i < DASH_GAMES; i++) controls[i] = p->games[i].control;
-    struct dashboard_options o = {.port = p->o.dashboard_port, .games = p->o.jobs, .title = label, .about = about.data, .controls = controls, .notes = p->o.policy == POLICY_MODEL,
+    struct dashboard_options o = {.port = p->o.dashboard_port, .games = p->o.jobs, .title = label, .about = about.data, .controls = controls, .notes = p->o.policy == POLICY_MODEL, .serves = p->o.serve,
                                   .model = p->model.engine};
     int code = about.failed ? err_set(err, ERR_MEMORY, "out of memory for the dashboard") : dashboard_open(&o, &p->board, err);
     buf_free(&about);

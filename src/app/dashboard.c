@@ -226,7 +226,7 @@ int dashboard_open(const struct dashboard_options *o, struct dashboard **out, st
     if (!d) return err_set(err, ERR_MEMORY, "out of memory for the dashboard");
     d->model = o->model;
     for (; d->games < o->games; d->games++) d->players[d->games] = (struct player){.board = d, .number = d->games, .control = o->controls[d->games]};
-    struct dash_options dash = {.port = o->port, .port_tries = o->port_tries, .games = o->games, .title = o->title, .about = o->about,
+    struct dash_options dash = {.port = o->port, .port_tries = o->port_tries, .shared = o->serves, .games = o->games, .title = o->title, .about = o->about,
                                 .commands = {.user = d, .pause = on_pause, .step = on_step, .speed = on_speed, .take_over = on_take_over,
                                              .keys = on_keys, .note = o->notes ? on_note : NULL, .status = on_status}};
     int code = dash_open(&dash, &d->dash, err);

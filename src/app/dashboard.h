@@ -16,6 +16,7 @@ struct dashboard_options {
     const char *about;    /* one JSON object about run, model and game, or NULL */
     struct control *const *controls; /* (games): what the page asks for goes there */
     bool notes;           /* a model reads them */
+    bool serves;          /* dashboard_serve follows */
     struct qvl_model *model; /* for its caches' hit rates; NULL: none in this process */
 };
 int dashboard_open(const struct dashboard_options *o, struct dashboard **out, struct err *err);

@@ -10,7 +10,7 @@
 
 static int start(struct dash *d, struct err *err) {
     const struct dash_options *o = &d->options;
-    struct http_options http = {.host = o->host, .port = o->any_port ? 0 : o->port ? o->port : DASH_PORT, .max_body = 1 << 16, .max_connections = 128,
+    struct http_options http = {.host = o->host, .port = o->any_port ? 0 : o->port ? o->port : DASH_PORT, .max_body = o->shared ? 0 : 1 << 16, .max_connections = o->shared ? 0 : 128,
                                 .port_tries = o->any_port ? 1 : o->port_tries ? o->port_tries : o->port ? 1 : DASH_PORT_TRIES};
     struct http_ws_options live = {.path = "/live", .max_message = 4096, .queue_bytes = 4 << 20, .opened = dash_client_opened,
                                    .message = dash_client_message, .closed = dash_client_closed, .user = d};

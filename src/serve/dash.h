@@ -52,6 +52,7 @@ struct dash_options {
     int port;              /* 0: DASH_PORT and those after it; else this very one, or with `port_tries` those after it */
     int port_tries;        /* 0: DASH_PORT_TRIES when port is 0, else 1 */
     bool any_port;         /* the system chooses (tests) */
+    bool shared;           /* others add routes to its server: the limits on bodies and connections are the core's, not the page's */
     int games;             /* 0: 1 */
     bool recorded;
     const char *title;     /* of the page: model or policy */
