@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "agent/prompt_fields.h"
-#include "record/counts.h"
 
 enum { VIEW_X = 14, VIEW_Y = 9, MOST_LISTED = 8, ITEM_MONEY = 105 };
 
