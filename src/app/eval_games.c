@@ -209,7 +209,9 @@ static int start_game(struct work *k, struct game *g, uint32_t first, int count,
     g->count = count;
     snprintf(g->folder, sizeof g->folder, "%.*s/%s-%u", PATH_MAX / 2, k->w->runs, name, first);
     for (int n = 2; file_exists(g->folder); n++) snprintf(g->folder, sizeof g->folder, "%.*s/%s-%u.%d", PATH_MAX / 2, k->w->runs, name, first, n);
-    strcpy(stpcpy(g->log, g->folder), ".log");
+    size_t length = strlen(g->folder); /* log has room for the ending: see struct game */
+    memcpy(g->log, g->folder, length);
+    memcpy(g->log + length, ".log", sizeof ".log");
     fflush(NULL);
     g->pid = fork();
     if (g->pid == 0) become_play(k, g);
