@@ -63,7 +63,7 @@ static void *ask_one(void *user) {
     static const char *const words[] = {"walk", "eat", "hit", "throw", "wait", "stairs"};
     char body[300];
     snprintf(body, sizeof body,
-             "{\"messages\":[{\"role\":\"user\",\"content\":\"%s %d\"}],\"max_tokens\":%d,\"temperature\":1.5,\"seed\":%d%s}", words[o->index % 6],
+             "{\"messages\":[{\"role\":\"user\",\"content\":\"%s %d\"}],\"max_tokens\":%d,\"temperature\":20,\"seed\":%d%s}", words[o->index % 6],
              o->index, TOKENS, o->index, o->stream ? ",\"stream\":true,\"stream_options\":{\"include_usage\":true}" : "");
     struct reply r = reply_to(o->port, "POST", "/v1/chat/completions", body);
     if (r.status == 200 && !o->stream) {
