@@ -128,6 +128,31 @@ static void a_game_is_watched_and_taken_over(void **state) {
     arena_free(&a);
 }
 
+/* The first game tells the second what it saw there, and shows it. */
+static void memories_come_with_their_pictures(void **state) {
+    (void)state;
+    char memory[80], record[80];
+    snprintf(memory, sizeof memory, "%s/memory", folder);
+    snprintf(record, sizeof record, "%s/remembered", folder);
+    char *argv[] = {"play", "--seed", "7", "--dashboard", "--speed", "0", "--record", record, "--memory", memory, "--episodes", "2", "--threads", "2",
+                    "--max-decisions", "60", NULL};
+    pid_t child = start(cmd_play, argv);
+    int port = wait_for_port(), fd = ws_open(port, "/live");
+    struct buf text = {0};
+    struct arena a = {0};
+    const char *picture = "";
+    while (!*picture) {
+        const struct json *hits = json_get(wait_for(fd, "step", &text, &a, NULL), "memory");
+        for (uint32_t i = 0; hits && i < hits->count && !*picture; i++) picture = json_as_string(json_get(hits->items[i], "picture"), "");
+    }
+    assert_int_equal(strncmp(picture, "data:image/png;base64,iVBORw0KGgo", 33), 0); /* a PNG's first bytes */
+    close(fd);
+    kill(child, SIGTERM);
+    end_of(child);
+    buf_free(&text);
+    arena_free(&a);
+}
+
 static void a_recorded_run_is_viewed(void **state) { /* the one of the test before */
     (void)state;
     char *argv[] = {"view", run, NULL};
@@ -205,7 +230,8 @@ static void a_taken_port_that_was_asked_for_is_an_error(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_game_is_watched_and_taken_over), cmocka_unit_test(a_recorded_run_is_viewed),
-                                       cmocka_unit_test(it_is_quiet_unless_asked_for), cmocka_unit_test(a_taken_port_that_was_asked_for_is_an_error)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_game_is_watched_and_taken_over), cmocka_unit_test(memories_come_with_their_pictures),
+                                       cmocka_unit_test(a_recorded_run_is_viewed), cmocka_unit_test(it_is_quiet_unless_asked_for),
+                                       cmocka_unit_test(a_taken_port_that_was_asked_for_is_an_error)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

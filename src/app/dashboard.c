@@ -4,11 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "record/run.h"
 #include "serve/api.h"
 
 enum { DRAIN_SECONDS = 10 }; /* for requests under way when the games are over */
+enum { KEY_FRAME_BYTES = 256 << 10 };
 
 static const double WORLD_SECONDS = 0.15;
 
@@ -170,6 +173,17 @@ static void take_row(const struct step *s, int episode, struct dash_row *row) {
     snprintf(row->action, sizeof row->action, "%s", s->action ? s->action : "");
 }
 
+/* The picture of a memory, where one was kept and still is. */
+static void put_picture(struct buf *b, const char *path) {
+    struct buf png = {0};
+    if (*path && !file_read(path, KEY_FRAME_BYTES, &png, NULL)) {
+        buf_str(b, ",\"picture\":\"data:image/png;base64,");
+        base64_encode(png.data, png.len, b);
+        buf_char(b, '"');
+    }
+    buf_free(&png);
+}
+
 /* What the step's line does not say: it would be the same on every line, or is told by others. */
 static void put_more(struct buf *b, const struct step *s) {
     if (s->system) buf_str(b, ",\"system\":"), buf_json_string(b, s->system, strlen(s->system));
@@ -181,6 +195,8 @@ static void put_more(struct buf *b, const struct step *s) {
         buf_json_string(b, l->text, strlen(l->text));
         buf_str(b, ",\"from\":");
         buf_json_string(b, l->from, strlen(l->from));
+        if (l->similarity > 0) buf_printf(b, ",\"similarity\":%.3f", (double)l->similarity);
+        put_picture(b, l->picture);
         buf_char(b, '}');
     }
     if (count > 0) buf_char(b, ']');
