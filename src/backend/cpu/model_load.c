@@ -40,10 +40,11 @@ static int cpu_load(struct checkpoint *c, const struct backend_options *o, struc
     m->fp8_activations = o->fp8_e4m3_activations; /* with f32: everything else exact, for proof */
     int r = model_weights_open(c, &m->w, err);
     if (!r) r = pool_new(o->threads, &m->pool, err);
-    const struct vision_config *v = &m->w.config.vision;
-    int head = m->w.config.text.head_dim > v->hidden / v->heads ? m->w.config.text.head_dim : v->hidden / v->heads;
-    m->widest_input = widest_input(m);
-    if (!r) r = scratch_reserve(m, m->widest_input, head, 1024, err);
+    if (!r) { /* what failed to open has no heads to divide by */
+        int text_head = m->w.config.text.head_dim, vision_head = m->w.config.vision.hidden / m->w.config.vision.heads;
+        m->widest_input = widest_input(m);
+        r = scratch_reserve(m, m->widest_input, text_head > vision_head ? text_head : vision_head, 1024, err);
+    }
     if (!r) r = kv_pages_init(m, o->kv_bytes, err);
     if (r) {
         cpu_unload(m);
