@@ -1,6 +1,6 @@
 /* The CUDA backend alone, through its door: decode steps at several batch sizes, their kernels one kind at a time, prefill, a picture,
  * pages. Prints a table; every figure is measured here. usage: bench_cuda CHECKPOINT [context [batch ...]] (negative batch: prompts x
- * best-of-8, prefix shared) */
+ * best-of-8, prefix shared). BENCH_SAMPLED=1: tokens are drawn with temperature 0.7, top-k 20, top-p 0.8 (else the likeliest). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,6 +103,7 @@ static void decode(struct sequence *s, int batch, int context, const char *what,
         ids[i] = (int32_t)(random_bits() % 100000 % (uint32_t)vocab);
         positions[i * 3] = positions[i * 3 + 1] = positions[i * 3 + 2] = context;
         spans[i].ids = &ids[i], spans[i].count = 1, spans[i].first = context, spans[i].positions = &positions[i * 3], spans[i].pages = s[i].pages, spans[i].page_count = s[i].count;
+        if (getenv("BENCH_SAMPLED")) picks[i].sampled = true, picks[i].temperature = 0.7f, picks[i].top_k = 20, picks[i].top_p = 0.8f, picks[i].draw = (double)(random_bits() & 0xffff) / 65536;
         spans[i].picks = &picks[i], spans[i].picked = &picked[i], spans[i].pick_count = 1;
     }
     enum { STEPS = 60 };

@@ -9,7 +9,9 @@
 #include "bench/matrix.h"
 #include "bench/measure.h"
 #include "bench/prompts.h"
+#include "backend/weights.h"
 #include "bench/random_checkpoint.h"
+#include "bench/random_numbers.h"
 #include "golden_session.h"
 
 /* ---- matrix ---- */
@@ -264,6 +266,33 @@ static void real_shapes(void **state) {
     assert_null(known_model_find("3b-fp8"));
 }
 
+static int by_row(const void *a, const void *b, void *bytes) { return memcmp(a, b, *(const size_t *)bytes); }
+
+/* Equal rows of the vocabulary would give equal logits: a sampler must look at all of them, which no real checkpoint asks for. */
+static void rows_differ(void **state) {
+    (void)state;
+    char folder[] = "/tmp/bench-test-rows-XXXXXX";
+    struct err err = {0};
+    struct checkpoint *c;
+    struct model_weights w;
+    struct shape s = *shape_find("tiny");
+    s.vocab = 3 * POOL_COUNT / s.hidden; /* the pool goes round three times */
+    new_folder(folder);
+    if (random_checkpoint_write(folder, &s, SHAPE_BF16, false, &err)) fail_msg("%s", err.message);
+    if (checkpoint_open(folder, &c, &err) || model_weights_open(c, &w, &err)) fail_msg("%s", err.message);
+    size_t row = (size_t)s.hidden * 2, equal = 0;
+    char *rows = malloc(row * (size_t)s.vocab);
+    assert_non_null(rows);
+    memcpy(rows, w.embed.data, row * (size_t)s.vocab);
+    qsort_r(rows, (size_t)s.vocab, row, by_row, &row);
+    for (int i = 1; i < s.vocab; i++) equal += memcmp(rows + row * (size_t)i, rows + row * (size_t)(i - 1), row) == 0;
+    assert_int_equal(equal, 0);
+    free(rows);
+    model_weights_close(&w);
+    checkpoint_close(c);
+    random_checkpoint_remove(folder);
+}
+
 /* The tiny shape in every storage kind is a checkpoint that answers, with numbers that are no NaN. */
 static void tiny_ones_answer(void **state) {
     (void)state;
@@ -349,6 +378,6 @@ int main(void) {
                                        cmocka_unit_test(cells_of_a_matrix),       cmocka_unit_test(both_forms_say_the_same),
                                        cmocka_unit_test(broken_files_are_named),  cmocka_unit_test(verdicts),
                                        cmocka_unit_test(medians_and_percentiles), cmocka_unit_test(real_shapes),
-                                       cmocka_unit_test(tiny_ones_answer),        cmocka_unit_test(prompts_have_their_length)};
+                                       cmocka_unit_test(rows_differ), cmocka_unit_test(tiny_ones_answer),        cmocka_unit_test(prompts_have_their_length)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,6 +115,7 @@ def dynamic_map():
 
 class Pools:
     GROUPS = 256  # of 256 blocks of 64
+    PRIME = (1 << 22) - 3  # dense and FP8 values go round after so many: no two rows of a matrix (of the vocabulary) are alike
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -123,7 +124,7 @@ class Pools:
         scaled = np.clip(self.normal / 4.2 * 448, -448, 448)  # 128 x 128 normal numbers reach about 4.2 standard deviations
         values = e4m3_values()
         nearest = np.searchsorted((values[1:] + values[:-1]) / 2, np.abs(scaled)).astype(np.uint8)
-        self.fp8 = np.where(scaled < 0, nearest | 0x80, nearest).astype(np.uint8)
+        self.fp8 = np.where(scaled < 0, nearest | 0x80, nearest).astype(np.uint8)[:self.PRIME]
         blocks = self.normal[:self.GROUPS * 256 * 64].reshape(-1, 64)
         absmax = np.abs(blocks).max(1)
         codes = np.searchsorted((NF4[1:] + NF4[:-1]) / 2, blocks / absmax[:, None]).astype(np.uint8)
@@ -182,7 +183,7 @@ def pieces(pools, name, shape, kind, std, storage):
             if key not in pools.dense:
                 if len(pools.dense) > 6:
                     pools.dense.clear()
-                pools.dense[key] = to_bf16(pools.normal * key)
+                pools.dense[key] = to_bf16(pools.normal[:pools.PRIME] * key)
             return pools.slices(pools.dense[key], n)
         yield name, "BF16", shape, dense
 

@@ -198,9 +198,9 @@ static int write_tensor(int fd, const struct stored *t, struct random_pools *p, 
     case FROM_STATE: return write_all(fd, t->state, (size_t)bytes);
     case FROM_DENSE: {
         const uint16_t *pool = random_dense(p, t->deviation);
-        return pool ? write_cyclic(fd, pool, POOL_COUNT * 2, random_bits64(p) % POOL_COUNT * 2, bytes) : -1;
+        return pool ? write_cyclic(fd, pool, POOL_PRIME * 2, random_bits64(p) % POOL_PRIME * 2, bytes) : -1;
     }
-    case FROM_FP8: return write_cyclic(fd, p->fp8, POOL_COUNT, random_bits64(p) % POOL_COUNT, bytes);
+    case FROM_FP8: return write_cyclic(fd, p->fp8, POOL_PRIME, random_bits64(p) % POOL_PRIME, bytes);
     case FROM_NF4_CODES: return write_cyclic(fd, p->nf4, POOL_COUNT / 2, t->start * 32, bytes);
     case FROM_NF4_ABSMAX: return write_cyclic(fd, p->absmax_code, POOL_NF4_BLOCKS, t->start, bytes);
     case FROM_QUANT_MAP: return write_all(fd, p->quant_map, sizeof p->quant_map);

@@ -8,7 +8,9 @@
 
 #include "base/err.h"
 
-enum { POOL_COUNT = 1 << 20, POOL_NF4_BLOCKS = POOL_COUNT / 64, POOL_NF4_GROUPS = POOL_NF4_BLOCKS / 256, POOL_DENSE_KEPT = 16 };
+/* POOL_PRIME: dense and FP8 values go round after so many, so that no two rows of a matrix are alike. Rows of the vocabulary that are
+ * give equal logits, of which a sampler must look at all: no checkpoint of the Hub makes it. */
+enum { POOL_COUNT = 1 << 20, POOL_PRIME = POOL_COUNT - 3, POOL_NF4_BLOCKS = POOL_COUNT / 64, POOL_NF4_GROUPS = POOL_NF4_BLOCKS / 256, POOL_DENSE_KEPT = 16 };
 
 struct random_pools {
     uint64_t state;
