@@ -47,3 +47,10 @@ bench_overhead_objs := $(BUILD)/obj/src/bench/measure.o $(BUILD)/obj/src/bench/e
                        $(BUILD)/obj/src/bench/meter.o
 $(BUILD)/bench_overhead: bench/bench_overhead.c $(bench_overhead_objs) $(BUILD)/libqwen3vl.a
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(LIB_LIBS) -ldl
+## make bench-host  what the engine adds on the host to a decode step and to a first token, at the 2B shape, on a backend that computes nothing
+.PHONY: bench-host
+bench-host: $(BUILD)/bench_host
+	@$(BUILD)/bench_host $(BENCH_ARGS)
+bench_host_objs := $(patsubst %,$(BUILD)/obj/src/bench/%.o,random_checkpoint random_config random_numbers shapes)
+$(BUILD)/bench_host: bench/bench_host.c $(bench_host_objs) $(BUILD)/libqwen3vl.a
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(LIB_LIBS) -ldl

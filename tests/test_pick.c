@@ -21,6 +21,8 @@ static void random_row(float *row, bool coarse) {
     }
 }
 
+static double round_to(double v, double step) { return round(v / step) * step; }
+
 struct scored {
     int32_t id;
     float score;
@@ -108,6 +110,61 @@ static void equals_the_definition(void **state) {
     free(work);
 }
 
+/* The ranked beginning of rows of a real vocabulary, against a sort of everything; with it choices are those of the whole row. */
+static void ranked_is_the_beginning(void **state) {
+    (void)state;
+    enum { REAL = 151936 };
+    float *row = malloc(REAL * sizeof *row);
+    struct scored *sorted = malloc(REAL * sizeof *sorted);
+    void *work = malloc(pick_work_bytes(REAL));
+    static uint32_t everything[REAL / 32];
+    struct pick_ranked r;
+    int answered = 0;
+    assert_true(row && sorted && work);
+    memset(everything, 0xff, sizeof everything);
+    for (int round = 0; round < 12; round++) {
+        int vocab = round % 4 == 3 ? 40 + round : REAL - round * 7, n = 0;
+        double sum = 0;
+        for (int i = 0; i < vocab; i++) {
+            double v = (uniform() + uniform() + uniform() + uniform() - 2) * 8;
+            row[i] = i % 97 == 3 ? NAN : i % 89 == 5 ? -INFINITY : (float)(round % 3 == 1 ? round_to(v, 0.25) : v);
+            if (row[i] > -INFINITY) sorted[n++] = (struct scored){i, row[i], 0}, sum += exp((double)row[i]);
+        }
+        qsort(sorted, (size_t)n, sizeof *sorted, by_score);
+        pick_rank(row, vocab, &r);
+        assert_int_equal(r.count, n < PICK_RANKED ? n : PICK_RANKED);
+        for (int i = 0; i < r.count; i++)
+            if (r.id[i] != sorted[i].id || r.logit[i] != sorted[i].score) fail_msg("round %d: place %d holds %d, expected %d", round, i, r.id[i], sorted[i].id);
+        assert_true(fabs(r.norm - log(sum)) < 1e-5);
+        for (int k = 0; k < 40; k++) {
+            struct pick p = {.sampled = k % 5 != 0, .temperature = 0.7f, .top_k = k % 4 ? 20 : 60, .top_p = k % 2 ? 0.8f : 1, .draw = uniform(), .top = k % 3 * 5};
+            struct picked a, b;
+            if (!pick_from_ranked(&r, &p, &a)) continue; /* ties may go on behind what is ranked */
+            answered++;
+            p.mask = everything; /* the way of the whole row */
+            pick_from_logits(row, vocab, &p, work, &b);
+            if (a.id != b.id) fail_msg("round %d: picked %d, from the whole row %d", round, a.id, b.id);
+            assert_true(fabsf(a.logprob - b.logprob) < 1e-5f);
+            assert_int_equal(a.top_count, b.top_count);
+            for (int i = 0; i < a.top_count; i++) assert_true(a.top_id[i] == b.top_id[i] && fabsf(a.top_logprob[i] - b.top_logprob[i]) < 1e-5f);
+        }
+        struct pick masked = {.temperature = 1, .top_p = 1, .mask = everything};
+        struct picked unused;
+        assert_false(pick_from_ranked(&r, &masked, &unused));
+    }
+    assert_true(answered > 200);
+    for (int i = 0; i < REAL; i++) row[i] = 1; /* equals behind what is ranked: only the row can tell */
+    pick_rank(row, REAL, &r);
+    struct pick p = {.sampled = true, .temperature = 1, .top_k = 20, .top_p = 1, .draw = 0.999};
+    struct picked got;
+    assert_false(pick_from_ranked(&r, &p, &got));
+    pick_from_logits(row, REAL, &p, work, &got);
+    assert_true(got.id > REAL * 0.99 && got.id < REAL);
+    free(row);
+    free(sorted);
+    free(work);
+}
+
 static void alternatives_are_the_likeliest(void **state) {
     (void)state;
     static float row[VOCAB];
@@ -166,7 +223,7 @@ static void draws_follow_the_probabilities(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_the_definition), cmocka_unit_test(alternatives_are_the_likeliest),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_the_definition), cmocka_unit_test(ranked_is_the_beginning), cmocka_unit_test(alternatives_are_the_likeliest),
                                        cmocka_unit_test(nothing_to_pick), cmocka_unit_test(draws_follow_the_probabilities)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

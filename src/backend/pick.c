@@ -62,6 +62,91 @@ static double exp_sum(const float *row, int n, float most) {
     return total;
 }
 
+/* The largest of a block, or -infinity. */
+#define MOST_BLOCK                                                                                                     \
+    lanes most = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,              \
+                  -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};             \
+    for (int i = 0; i < n; i += LANES) {                                                                               \
+        lanes x = *(const lanes *)(row + i);                                                                           \
+        int_lanes in = x > most;                                                                                       \
+        most = (lanes)(((int_lanes)x & in) | ((int_lanes)most & ~in));                                                 \
+    }                                                                                                                  \
+    float best = most[0];                                                                                              \
+    for (int l = 1; l < LANES; l++) best = most[l] > best ? most[l] : best;                                            \
+    return best
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) static float most_avx512(const float *row, int n) { MOST_BLOCK; }
+__attribute__((target("avx2"))) static float most_avx2(const float *row, int n) { MOST_BLOCK; }
+#endif
+static float most_plain(const float *row, int n) { MOST_BLOCK; }
+
+/* ---- the first of a row ----
+ *
+ * The row is read once for the largest of each of at most RANK_BLOCKS pieces. The 64th largest of these is not above the row's 64th
+ * number, so only pieces that reach it are looked into: about 64 of 1,187. */
+
+enum { RANK_BLOCKS = 2048 };
+
+static bool ranks_before(float a, int32_t i, float b, int32_t k) { return a > b || (a == b && i < k); }
+
+/* The number-th largest of v, which it reorders; all of v when there are no more. */
+static float nth_largest(float *v, int count, int number) {
+    int low = 0, high = count - 1;
+    if (count <= number) return -INFINITY;
+    while (low < high) {
+        float pivot = v[low + (high - low) / 2];
+        int i = low, k = high;
+        while (i <= k) {
+            while (v[i] > pivot) i++;
+            while (v[k] < pivot) k--;
+            if (i > k) break;
+            float t = v[i];
+            v[i++] = v[k];
+            v[k--] = t;
+        }
+        if (number - 1 <= k) high = k;
+        else if (number - 1 >= i) low = i;
+        else break;
+    }
+    return v[number - 1];
+}
+
+void pick_rank(const float *logits, int vocab, struct pick_ranked *out) {
+    float (*most_of_block)(const float *, int) = most_plain;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) most_of_block = most_avx512;
+    else if (__builtin_cpu_supports("avx2")) most_of_block = most_avx2;
+#endif
+    int size = (vocab + RANK_BLOCKS - 1) / RANK_BLOCKS, count = 0;
+    size = size < 128 ? 128 : (size + LANES - 1) / LANES * LANES;
+    float most[RANK_BLOCKS], order[RANK_BLOCKS];
+    for (int at = 0; at < vocab; at += size) {
+        int n = vocab - at < size ? vocab - at : size, whole = n / LANES * LANES;
+        float best = most_of_block(logits + at, whole);
+        for (int i = whole; i < n; i++) best = logits[at + i] > best ? logits[at + i] : best;
+        most[count++] = best;
+    }
+    memcpy(order, most, (size_t)count * sizeof *order);
+    float least = nth_largest(order, count, PICK_RANKED);
+    out->count = 0;
+    for (int b = 0; b < count; b++) {
+        if (!(most[b] >= least) || most[b] == -INFINITY) continue;
+        int end = (b + 1) * size < vocab ? (b + 1) * size : vocab;
+        for (int32_t i = b * size; i < end; i++) {
+            float v = logits[i];
+            if (!(v >= least) || v == -INFINITY) continue;
+            int k = out->count;
+            if (k == PICK_RANKED && !ranks_before(v, i, out->logit[k - 1], out->id[k - 1])) continue;
+            if (k < PICK_RANKED) out->count++;
+            else k--;
+            for (; k > 0 && v > out->logit[k - 1]; k--) out->logit[k] = out->logit[k - 1], out->id[k] = out->id[k - 1];
+            out->logit[k] = v, out->id[k] = i;
+        }
+    }
+    out->norm = out->count ? (double)out->logit[0] + log(exp_sum(logits, vocab, out->logit[0])) : -INFINITY;
+}
+
 /* ---- log-probabilities ---- */
 
 static float most_of(const float *row, int n, int32_t *at) {
@@ -211,8 +296,9 @@ static int collect(const float *row, int vocab, const struct pick *p, struct can
     return n;
 }
 
-static int32_t sample(const float *row, int vocab, const struct pick *p, struct candidate *c) {
-    struct ranking r = {.c = c, .count = collect(row, vocab, p, c)};
+/* One draw among candidates of which the first `sorted` are in order. */
+static int32_t draw(struct candidate *c, int count, int sorted, const struct pick *p) {
+    struct ranking r = {.c = c, .count = count, .sorted = sorted};
     if (r.count == 0) return -1;
     r.top = (double)ranked(&r, 0)->score;
     int n = r.count;
@@ -238,10 +324,52 @@ static int32_t sample(const float *row, int vocab, const struct pick *p, struct 
     return ranked(&r, n - 1)->id;
 }
 
+/* Scores that differ may become equal by the division: those that do are ordered by id again. */
+static int32_t sample_ranked(const struct pick_ranked *r, const struct pick *p, bool *known) {
+    struct candidate c[PICK_RANKED];
+    int n = 0, sorted = 0;
+    bool all = r->count < PICK_RANKED;
+    *known = all || (p->top_k >= 1 && p->top_k < r->count && r->logit[p->top_k - 1] / p->temperature > r->logit[r->count - 1] / p->temperature);
+    if (!*known) return -1;
+    int k = p->top_k >= 1 && p->top_k < r->count ? p->top_k : r->count;
+    float least = k ? r->logit[k - 1] / p->temperature : 0;
+    for (int i = 0; i < r->count; i++) {
+        struct candidate one = {r->id[i], r->logit[i] / p->temperature};
+        if (!(one.score >= least)) break;
+        int at = n++;
+        for (; at > 0 && before(&one, &c[at - 1]); at--) c[at] = c[at - 1];
+        c[at] = one;
+    }
+    sorted = n;
+    return draw(c, n, sorted, p);
+}
+
+bool pick_from_ranked(const struct pick_ranked *r, const struct pick *p, struct picked *out) {
+    int top = p->top < 0 ? 0 : p->top > PICK_TOP_MOST ? PICK_TOP_MOST : p->top;
+    bool known = true;
+    if (p->mask || p->adjust_count) return false;
+    *out = (struct picked){.id = -1};
+    if (r->count == 0) return true;
+    int32_t id = p->sampled ? sample_ranked(r, p, &known) : r->id[0];
+    if (!known) return false;
+    out->top_count = r->count < top ? r->count : top;
+    for (int i = 0; i < r->count; i++) {
+        float logprob = (float)((double)r->logit[i] - r->norm);
+        if (i < out->top_count) out->top_id[i] = r->id[i], out->top_logprob[i] = logprob;
+        if (r->id[i] == id) out->id = id, out->logprob = logprob;
+    }
+    return true;
+}
+
 void pick_from_logits(const float *logits, int vocab, const struct pick *p, void *work, struct picked *out) {
     struct candidate *candidates = work;
     float *row = (float *)(candidates + vocab);
     int32_t best;
+    if (!p->mask && !p->adjust_count && (!p->sampled || (p->top_k >= 1 && p->top_k < PICK_RANKED))) { /* the row as it is, read twice */
+        struct pick_ranked first;
+        pick_rank(logits, vocab, &first);
+        if (pick_from_ranked(&first, p, out)) return;
+    }
     allowed_row(logits, vocab, p->mask, row);
     for (int i = 0; i < p->adjust_count; i++) row[p->adjust[i].id] += p->adjust[i].bias;
     float most = most_of(row, vocab, &best);
@@ -257,7 +385,7 @@ void pick_from_logits(const float *logits, int vocab, const struct pick *p, void
         row[a->id] = (v < 0 ? v * a->factor : v / a->factor) - a->then_minus;
         penalties = true;
     }
-    if (p->sampled) out->id = sample(row, vocab, p, candidates);
+    if (p->sampled) out->id = draw(candidates, collect(row, vocab, p, candidates), 0, p);
     else if (penalties) most_of(row, vocab, &out->id);
     else out->id = best;
     if (out->id < 0) return;

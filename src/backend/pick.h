@@ -15,6 +15,19 @@
 size_t pick_work_bytes(int vocab);
 void pick_from_logits(const float *logits, int vocab, const struct pick *p, void *work, struct picked *out);
 
+enum { PICK_RANKED = 64 };
+/* The first of a row as it is, in order, and the logarithm of the sum of its exponentials: enough for most choices. */
+struct pick_ranked {
+    double norm;
+    int count;              /* less than PICK_RANKED: all that are above -infinity */
+    int32_t id[PICK_RANKED];
+    float logit[PICK_RANKED];
+};
+void pick_rank(const float *logits, int vocab, struct pick_ranked *out);
+/* What pick_from_logits would give for the row that r is of; false: only the row can tell (masks, biases, penalties, a top-k beyond
+ * or too near the end of what is ranked). */
+bool pick_from_ranked(const struct pick_ranked *r, const struct pick *p, struct picked *out);
+
 /* The log-probability of id and the `top` likeliest tokens of a row as it is. */
 void pick_score(const float *logits, int vocab, int32_t id, int top, struct picked *out);
 

@@ -275,9 +275,13 @@ int generation_prepare(struct generation *x, struct err *err) {
         span->pick_count = 1;
     }
     if (!span->pick_count || !x->prefilled) {
+        if ((r = sequence_own_logits(s, err))) {
+            sequence_commit(s, &x->pass, false, 0);
+            return r;
+        }
         span->logits_rows = &x->last_row;
         span->logits_count = 1;
-        span->logits = s->logits;
+        span->logits = s->logits->values;
     }
     return 0;
 }
@@ -292,6 +296,24 @@ void generation_commit(struct generation *x, bool done, double seconds) {
     if (!x->prefilled) sequence_publish(s, s->prompt.count, s->logits);
 }
 
+/* A row that the cache keeps is ranked once: the choices of everyone who has the same prompt then look at 64 numbers. */
+static void pick_here(struct generation *x, void *work) {
+    struct logits_row *row = x->sequence.logits;
+    int vocab = x->m->config->text.vocab;
+    struct pick_ranked first;
+    pthread_mutex_lock(&x->m->lock);
+    bool ranked = row->ranked, shared = row->refs > 1;
+    pthread_mutex_unlock(&x->m->lock);
+    if (!ranked && shared) {
+        pick_rank(row->values, vocab, &first);
+        pthread_mutex_lock(&x->m->lock);
+        if (!row->ranked) row->first = first, row->ranked = true;
+        pthread_mutex_unlock(&x->m->lock);
+        ranked = true;
+    }
+    if (!ranked || !pick_from_ranked(&row->first, &x->pick, &x->picked)) pick_from_logits(row->values, vocab, &x->pick, work, &x->picked);
+}
+
 int generation_choose(struct generation *x, void *work, struct err *err) {
     struct sequence *s = &x->sequence;
     if (!x->prefilled) {
@@ -299,7 +321,7 @@ int generation_choose(struct generation *x, void *work, struct err *err) {
         x->prefill_seconds = s->forward_seconds;
         x->prefilled = true;
     }
-    if (!x->device_picked) pick_from_logits(s->logits, x->m->config->text.vocab, &x->pick, work, &x->picked);
+    if (!x->device_picked) pick_here(x, work);
     x->device_picked = false;
     s->logits_known = false; /* of the token before the next one */
     int32_t id = x->picked.id;

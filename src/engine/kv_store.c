@@ -6,6 +6,7 @@ int kv_store_init(struct kv_store *s, const struct backend *backend, struct back
                   size_t logits_limit, struct err *err) {
     *s = (struct kv_store){.backend = backend, .device = device, .page_limit = pages, .bucket_count = 1024,
                            .logits_limit = logits_limit, .logits_size = (size_t)vocab * sizeof(float)};
+    logits_rows_init(&s->rows, backend, device, vocab);
     s->pages = calloc((size_t)pages, sizeof *s->pages);
     s->buckets = calloc(s->bucket_count, sizeof(struct kv_entry *));
     if (!s->pages || !s->buckets) return err_set(err, ERR_MEMORY, "out of memory for a table of %d KV pages", pages);
@@ -14,6 +15,7 @@ int kv_store_init(struct kv_store *s, const struct backend *backend, struct back
 
 void kv_store_free(struct kv_store *s) {
     if (s->buckets) kv_forget(s);
+    logits_rows_free(&s->rows);
     free(s->pages);
     free(s->buckets);
     *s = (struct kv_store){0};
@@ -42,7 +44,7 @@ static struct kv_entry **bucket_of(const struct kv_store *s, struct hash128 key)
 
 static void drop_logits(struct kv_store *s, struct kv_entry *e) {
     if (!e->logits) return;
-    free(e->logits);
+    logits_row_drop(&s->rows, e->logits);
     e->logits = NULL;
     s->logits_bytes -= s->logits_size;
 }
@@ -120,17 +122,19 @@ static void grow(struct kv_store *s) {
     s->bucket_count = count;
 }
 
-static void keep_logits(struct kv_store *s, struct kv_entry *e, const float *logits) {
+void kv_trim_logits(struct kv_store *s) {
+    for (struct kv_entry *old = s->oldest; old && s->logits_bytes > s->logits_limit; old = old->newer) drop_logits(s, old);
+}
+
+static void keep_logits(struct kv_store *s, struct kv_entry *e, struct logits_row *logits) {
     if (e->logits || s->logits_size > s->logits_limit) return;
     for (struct kv_entry *old = s->oldest; old && s->logits_bytes + s->logits_size > s->logits_limit; old = old->newer)
         drop_logits(s, old);
-    e->logits = malloc(s->logits_size);
-    if (!e->logits) return;
-    memcpy(e->logits, logits, s->logits_size);
+    logits_row_hold(e->logits = logits);
     s->logits_bytes += s->logits_size;
 }
 
-void kv_publish(struct kv_store *s, struct hash128 key, int32_t page, int tokens, const float *logits) {
+void kv_publish(struct kv_store *s, struct hash128 key, int32_t page, int tokens, struct logits_row *logits) {
     struct kv_entry *e = kv_find(s, key);
     if (!e) {
         if (s->entry_count > 2 * s->bucket_count) grow(s);

@@ -14,12 +14,13 @@
 
 #include "backend/backend.h"
 #include "engine/hash.h"
+#include "engine/logits_row.h"
 
 struct kv_entry {
     struct hash128 key;
     int32_t page;
     int tokens;
-    float *logits;          /* (vocab) of the last of these tokens, or NULL */
+    struct logits_row *logits; /* of the last of these tokens, one reference held; or NULL */
     struct kv_entry *newer, *older, *next_in_bucket;
 };
 
@@ -36,6 +37,7 @@ struct kv_store {
     struct kv_entry **buckets;
     size_t bucket_count, entry_count;
     struct kv_entry *newest, *oldest;
+    struct logits_rows rows;
     size_t logits_bytes, logits_limit, logits_size;
     int64_t hit_tokens, miss_tokens, evicted;
 };
@@ -53,9 +55,11 @@ void kv_page_drop(struct kv_store *s, int32_t page);
 struct kv_entry *kv_find(struct kv_store *s, struct hash128 key);
 /* The same without counting as use. */
 struct kv_entry *kv_peek(const struct kv_store *s, struct hash128 key);
-/* Publishes a page under key; keeps an entry that exists. logits (vocab floats, copied) may be NULL. Out of memory: not cached.
- */
-void kv_publish(struct kv_store *s, struct hash128 key, int32_t page, int tokens, const float *logits);
+/* Publishes a page under key; keeps an entry that exists. logits (filled; the entry takes a reference) may be NULL. Out of memory:
+ * not cached. */
+void kv_publish(struct kv_store *s, struct hash128 key, int32_t page, int tokens, struct logits_row *logits);
+/* Drops logits, the least recently used first, until the rest is within logits_limit. */
+void kv_trim_logits(struct kv_store *s);
 /* Drops every entry (pages in use stay with their sequences). */
 void kv_forget(struct kv_store *s);
 

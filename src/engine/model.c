@@ -122,7 +122,10 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->backend->describe(m->device, &m->backend_info);
     make_identity(m, o);
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
-    r = kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, plan.kv / 8 + (4 << 20), err);
+    size_t logits = plan.kv / 8 + ((size_t)4 << 20), pinned = (size_t)1 << 30; /* on a device they lie in pinned memory */
+    if (m->backend_info.own_memory && logits > pinned) logits = pinned;
+    r = kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, logits, err);
+    if (!r) logits_row_drop(&m->kv.rows, logits_row_take(&m->kv.rows)); /* pinned now, not when the first prompt ends */
     if (!r && o->encode_ahead) r = encode_ahead_open(m, err);
     return r ? r : spill_open(m, o, err);
 }

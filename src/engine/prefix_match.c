@@ -93,17 +93,20 @@ static void match_logits(struct sequence *s) {
     pthread_mutex_lock(&m->lock);
     const struct kv_entry *e = kv_peek(&m->kv, key);
     bool wanted = e && !e->logits;
-    const struct host_entry *h = wanted ? host_pages_find(&m->spill->host, key) : NULL;
+    struct logits_row *row = wanted ? logits_row_take(&m->kv.rows) : NULL;
+    const struct host_entry *h = row ? host_pages_find(&m->spill->host, key) : NULL;
     if (h && h->logits) {
-        kv_publish(&m->kv, key, e->page, e->tokens, h->logits);
+        memcpy(row->values, h->logits, (size_t)m->config->text.vocab * sizeof *h->logits);
+        kv_publish(&m->kv, key, e->page, e->tokens, row);
         wanted = false;
     }
     pthread_mutex_unlock(&m->lock);
-    if (!wanted || !m->spill->has_folder || !spill_folder_find(&m->spill->folder, key, &place)) return;
-    if (!spill_read_logits(m->spill, &place, s->logits)) return;
+    bool read = wanted && row && m->spill->has_folder && spill_folder_find(&m->spill->folder, key, &place) &&
+                spill_read_logits(m->spill, &place, row->values);
     pthread_mutex_lock(&m->lock);
     e = kv_peek(&m->kv, key);
-    if (e) kv_publish(&m->kv, key, e->page, e->tokens, s->logits);
+    if (read && e) kv_publish(&m->kv, key, e->page, e->tokens, row);
+    logits_row_drop(&m->kv.rows, row);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -143,7 +146,8 @@ int sequence_match(struct sequence *s, struct err *err) {
     if (s->computed == n && n > 0) {
         const struct kv_entry *e = kv_peek(kv, sequence_end_key(s, n));
         if (e && e->logits) {
-            memcpy(s->logits, e->logits, (size_t)s->m->config->text.vocab * sizeof *s->logits);
+            logits_row_drop(&kv->rows, s->logits);
+            logits_row_hold(s->logits = e->logits);
             s->logits_known = true;
         } else {
             s->computed--; /* the last token is computed again for its logits */

@@ -35,9 +35,8 @@ int sequence_reserve(struct sequence *s, int64_t tokens, struct err *err) {
 int sequence_open(struct sequence *s, struct qvl_model *m, struct prompt *prompt, struct err *err) {
     *s = (struct sequence){.m = m, .prompt = *prompt};
     *prompt = (struct prompt){0};
-    s->logits = malloc((size_t)m->config->text.vocab * sizeof *s->logits);
     s->held = calloc((size_t)s->prompt.visual_count + 1, sizeof *s->held);
-    int r = s->logits && s->held ? sequence_reserve(s, s->prompt.count + 2 * PAGE, err)
+    int r = s->held ? sequence_reserve(s, s->prompt.count + 2 * PAGE, err)
                                  : err_set(err, ERR_MEMORY, "out of memory for a sequence");
     if (!r) s->chain[0] = m->identity;
     return r;
@@ -200,7 +199,20 @@ int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_cou
     return r;
 }
 
-void sequence_publish(struct sequence *s, int64_t n, const float *logits) {
+int sequence_own_logits(struct sequence *s, struct err *err) {
+    struct logits_rows *rows = &s->m->kv.rows;
+    if (s->logits && __atomic_load_n(&s->logits->refs, __ATOMIC_ACQUIRE) == 1) { /* and nobody else can come to it */
+        s->logits->ranked = false;
+        return 0;
+    }
+    pthread_mutex_lock(&s->m->lock);
+    logits_row_drop(rows, s->logits);
+    s->logits = logits_row_take(rows);
+    pthread_mutex_unlock(&s->m->lock);
+    return s->logits ? 0 : err_set(err, ERR_MEMORY, "out of memory for a row of logits");
+}
+
+void sequence_publish(struct sequence *s, int64_t n, struct logits_row *logits) {
     if (n <= 0 || n > s->computed) return;
     int64_t full = (n - 1) / PAGE;
     if (n % PAGE && s->end_count < SEQUENCE_ENDS) s->ends[s->end_count++] = n;
@@ -235,13 +247,13 @@ void sequence_close(struct sequence *s) {
     offer(s); /* nobody writes to the pages any more */
     pthread_mutex_lock(&s->m->lock);
     for (int i = s->page_count - 1; i >= 0; i--) kv_page_drop(&s->m->kv, s->pages[i]);
+    logits_row_drop(&s->m->kv.rows, s->logits);
     pthread_mutex_unlock(&s->m->lock);
     for (int i = 0; i < s->prompt.visual_count; i++)
         if (s->held && s->held[i]) features_put(s->m, s->held[i]);
     free(s->held);
     free(s->pages);
     free(s->chain);
-    free(s->logits);
     prompt_free(&s->prompt);
     *s = (struct sequence){0};
 }

@@ -17,7 +17,7 @@ struct sequence {
     int64_t ends[SEQUENCE_ENDS]; /* lengths inside a page that were published, for the levels below */
     int end_count;
     bool logits_known;         /* logits holds the row of token computed - 1 */
-    float *logits;             /* (vocab) */
+    struct logits_row *logits; /* one reference held, NULL until one is needed; another's once it is known */
     int64_t counted_hits, counted_misses; /* in the statistics of the cache */
     double image_seconds, forward_seconds;
     int64_t forwards;
@@ -54,8 +54,11 @@ int64_t sequence_next(const struct sequence *s);
 /* All three: what the caller wants of the rows, in one pass. */
 int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden,
                   struct err *err);
-/* Publishes the page that ends with token n - 1 as the end of a prompt, with that row's logits when they are at hand. */
-void sequence_publish(struct sequence *s, int64_t n, const float *logits);
+/* Makes s->logits a row that nobody else has, for the next pass to fill. */
+int sequence_own_logits(struct sequence *s, struct err *err);
+/* Publishes the page that ends with token n - 1 as the end of a prompt, with that row's logits when they are at hand (shared from
+ * now on). */
+void sequence_publish(struct sequence *s, int64_t n, struct logits_row *logits);
 /* Publishes what was computed, offers it to the levels below and lets the pages go. */
 void sequence_close(struct sequence *s);
 

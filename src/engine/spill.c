@@ -156,7 +156,7 @@ static struct page_task look_at(struct spill *s, const struct page_name *n, bool
         if (t.to_disk || t.to_host) {
             t.page = e->page;
             kv_page_hold(&m->kv, t.page);
-            if (t.has_logits) memcpy(s->logits, e->logits, (size_t)m->config->text.vocab * sizeof *s->logits);
+            if (t.has_logits) memcpy(s->logits, e->logits->values, (size_t)m->config->text.vocab * sizeof *s->logits);
         }
     }
     pthread_mutex_unlock(&m->lock);
