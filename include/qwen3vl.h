@@ -42,6 +42,8 @@ struct qvl_options {
     const char *fp8_activations; /* "bf16" (default) or "e4m3" */
     bool pillow_resize;      /* Pillow's resampler instead of torchvision's */
 
+    int64_t prefill_rows;    /* GPU: most tokens of one pass of a prompt that has the device to itself; 0: 8192, less where memory is
+                                short. While other answers are made it is 1024 at most. The CPU cuts at multiples of 512 always. */
     bool encode_ahead;       /* a thread of the model encodes pictures as soon as a message holds them */
 
     /* The prefix cache below the device (docs/prefix-cache.md). Host memory is a level of its own only where the device has

@@ -313,9 +313,76 @@ static void device_picks_are_the_same(void **state) {
     golden_close(&g);
 }
 
+/* ---- where prompts are cut ---- */
+
+static int pass_rows[64], pass_count;
+
+static int forward_and_note(struct backend_model *m, const struct span *spans, int count, struct err *err) {
+    assert_true(pass_count < 64);
+    pass_rows[pass_count] = 0;
+    for (int i = 0; i < count; i++) pass_rows[pass_count] += spans[i].count;
+    pass_count++;
+    return backend_cpu.forward(m, spans, count, err);
+}
+
+enum { LONG = 3000, ANSWER = 6 };
+
+/* The greedy answer to LONG tokens (beside a short one, when there is company); the rows of its passes are noted. */
+static void answer_long(struct qvl_model *m, bool company, int32_t ids[ANSWER]) {
+    struct qvl_session *s[2];
+    struct qvl_generate q[2];
+    struct qvl_result r[2];
+    struct err err = {0};
+    int32_t prompt[LONG];
+    for (int i = 0; i < LONG; i++) prompt[i] = 20 + i * 7 % 200;
+    for (int i = 0; i < 2; i++) {
+        if (qvl_session_new(m, &s[i], &err) || qvl_session_raw_ids(s[i], prompt + (i ? 100 : 0), i ? 10 : LONG, &err)) fail_msg("%s", err.message);
+        q[i] = (struct qvl_generate){.sampling.greedy = true, .max_tokens = i ? 3 : ANSWER, .no_append = true, .ignore_end = true};
+    }
+    kv_forget(&m->kv);
+    pass_count = 0;
+    many(s, q, r, company ? 2 : 1);
+    for (int i = 0; i < ANSWER; i++) ids[i] = r[0].tokens[i].id;
+    free_results(r, company ? 2 : 1);
+    for (int i = 0; i < 2; i++) qvl_session_free(s[i]);
+}
+
+static void prompts_are_cut_by_who_waits(void **state) {
+    (void)state;
+    struct qvl_options o = small;
+    o.kv_bytes = 128 << 20;
+    struct qvl_model *m = golden_model("tiny-a", &o);
+    struct backend noting = backend_cpu;
+    int32_t want[ANSWER], got[ANSWER];
+    noting.forward = forward_and_note;
+    m->backend = &noting;
+    answer_long(m, false, want); /* the CPU's own way: at multiples of 512, whoever else is there */
+    for (int i = 0; i < 6; i++) assert_int_equal(pass_rows[i], i < 5 ? PREFILL_CHUNK : LONG - 5 * PREFILL_CHUNK);
+    assert_int_equal(pass_count, 6 + ANSWER - 1);
+    static const struct {
+        int alone_rows, others;
+        bool company;
+        int first, most; /* rows of the first pass, and at most of any */
+    } cases[] = {{2048, 0, false, 2048, 2048}, {8192, 0, false, LONG, LONG}, {2048, 0, true, 1002, 1024}, {2048, 1, false, 1024, 1024},
+                 {100, 0, false, 96, 100}, {100, 1, true, 74, 100}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        m->fixed_cuts = false;
+        m->alone_rows = cases[k].alone_rows;
+        m->answers = cases[k].others;
+        answer_long(m, cases[k].company, got);
+        assert_int_equal(m->answers, cases[k].others); /* counted out again */
+        assert_memory_equal(got, want, sizeof want);
+        if (pass_rows[0] != cases[k].first) fail_msg("case %zu: the first pass has %d rows", k, pass_rows[0]);
+        for (int i = 0; i < pass_count; i++) assert_true(pass_rows[i] <= cases[k].most);
+        m->answers = 0;
+    }
+    qvl_unload(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(equals_one_by_one), cmocka_unit_test(forks_share_the_prompt),
                                        cmocka_unit_test(common_beginning), cmocka_unit_test(one_fails_the_others_go_on),
-                                       cmocka_unit_test(pages_run_out), cmocka_unit_test(device_picks_are_the_same)};
+                                       cmocka_unit_test(pages_run_out), cmocka_unit_test(device_picks_are_the_same),
+                                       cmocka_unit_test(prompts_are_cut_by_who_waits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

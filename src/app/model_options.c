@@ -16,6 +16,7 @@ const char model_options_help[] =
     "  --kv-mib N         memory for keys and values, prompt cache included\n"
     "  --f32              exact fp32 products (slow, for comparison)\n"
     "  --cpu SET          cap of the instruction set: c, avx2, avx512, avx512bf16\n"
+    "  --prefill-rows N   GPU: most tokens of a prompt in one pass while nothing else is answered; default 8192\n"
     "  --fp8-activations A  bf16 (default) or e4m3, for FP8 checkpoints\n"
     "  --kv-cache DIR     keep computed prompts on disk: a prompt seen before is read, not computed, also after a restart;\n"
     "                     may be shared by processes and models; default: none\n"
@@ -79,6 +80,10 @@ int model_options_take(struct model_options *o, const char *command, int argc, c
     if ((r = option_value(command, "--context", argc, argv, i, &v))) {
         if (r < 0 || option_number(command, "--context", v, 1, 1 << 24, &number)) return -1;
         return o->load.context = (int64_t)number, 1;
+    }
+    if ((r = option_value(command, "--prefill-rows", argc, argv, i, &v))) {
+        if (r < 0 || option_number(command, "--prefill-rows", v, 1, 65536, &number)) return -1;
+        return o->load.prefill_rows = (int64_t)number, 1;
     }
     if ((r = option_value(command, "--kv-mib", argc, argv, i, &v))) {
         if (r < 0 || option_number(command, "--kv-mib", v, 1, 1 << 24, &number)) return -1;

@@ -35,6 +35,7 @@ static void over(struct crowd *c, int i, int r) {
     generation_close(&u->x);
     u->state = RUNNER_OVER;
     c->left--;
+    __atomic_sub_fetch(&c->m->answers, 1, __ATOMIC_RELAXED);
 }
 
 /* ---- common beginnings ---- */
@@ -93,27 +94,41 @@ static void advance(struct crowd *c, int i) {
     if (r) over(c, i, r);
 }
 
-static void join(struct crowd *c, int i, int *rows) {
-    int r = generation_prepare(&c->runners[i].x, &c->errors[i]);
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void join(struct crowd *c, int i, int64_t most, int64_t *rows) {
+    int r = generation_prepare(&c->runners[i].x, most, &c->errors[i]);
     if (r) return over(c, i, r);
     c->who[c->span_count] = i;
     c->spans[c->span_count++] = c->runners[i].x.pass.span;
     *rows += c->runners[i].x.pass.span.count;
 }
 
-/* Who takes part: first the single tokens, then as many chunks of prompts as fit. Chunks are not cut smaller (their places are
- * fixed), so while more than BATCH_ROWS - PREFILL_CHUNK sequences decode, new prompts wait. */
+/* Who takes part: first those that decode (or have little left of their prompt), then as many chunks of prompts as fit. With fixed
+ * cuts chunks are not cut smaller, so while more than BATCH_ROWS - PREFILL_CHUNK sequences decode, new prompts wait.
+ *
+ * How many rows: BATCH_ROWS while anybody decodes, which bounds the time between two tokens by one such pass; and while another caller's
+ * answers are made, who would wait as long. Prompts that have the device to themselves go in the largest passes it takes: a weight is
+ * then read (and unpacked) an eighth as often. */
 static void gather(struct crowd *c) {
-    int rows = 0;
+    const struct qvl_model *m = c->m;
+    int64_t rows = 0, limit = BATCH_ROWS;
+    bool others = __atomic_load_n(&m->answers, __ATOMIC_RELAXED) > c->left;
     c->span_count = 0;
-    for (int chunks = 0; chunks < 2; chunks++)
+    for (int chunks = 0; chunks < 2; chunks++) {
+        if (chunks && !m->fixed_cuts) {
+            limit = others || rows > 0 ? least(m->alone_rows, BATCH_ROWS) : m->alone_rows;
+            if (limit < rows + 2 * BACKEND_PAGE_TOKENS) limit = rows + 2 * BACKEND_PAGE_TOKENS; /* prompts get on, too */
+        }
         for (int i = 0; i < c->n; i++) {
             const struct sequence *s = &c->runners[i].x.sequence;
             if (c->runners[i].state != RUNNER_RUNS) continue;
-            int64_t count = sequence_next(s) - s->computed;
-            if ((count > BACKEND_PAGE_TOKENS) != chunks || (rows > 0 && rows + count > BATCH_ROWS)) continue;
-            join(c, i, &rows);
+            int64_t all = s->prompt.count - s->computed, count = sequence_next(s, limit - rows) - s->computed;
+            if (((m->fixed_cuts ? count : all) > BACKEND_PAGE_TOKENS) != chunks || (rows > 0 && rows + count > limit)) continue;
+            if (chunks && !m->fixed_cuts && rows > 0 && limit - rows < 2 * BACKEND_PAGE_TOKENS) break; /* crumbs are not worth a span */
+            join(c, i, limit - rows, &rows);
         }
+    }
 }
 
 static void pass(struct crowd *c) {
@@ -134,6 +149,7 @@ static void pass(struct crowd *c) {
 static int open_all(struct crowd *c, struct qvl_session *const *sessions, const struct qvl_generate *generates, struct err *err) {
     double now = clock_seconds();
     int n = c->n;
+    __atomic_add_fetch(&c->m->answers, n, __ATOMIC_RELAXED);
     c->runners = calloc((size_t)n, sizeof *c->runners);
     c->spans = calloc((size_t)n, sizeof *c->spans);
     c->who = calloc((size_t)n, sizeof *c->who);
@@ -163,6 +179,7 @@ int qvl_generate_many(struct qvl_session *const *sessions, const struct qvl_gene
         gather(&c);
         if (c.span_count > 0) pass(&c);
     }
+    __atomic_sub_fetch(&c.m->answers, c.left, __ATOMIC_RELAXED); /* those that never began */
     free(c.runners);
     free(c.spans);
     free(c.who);

@@ -262,9 +262,9 @@ bool generation_ready(const struct generation *x) {
 bool generation_cancelled(struct generation *x) { return cancelled(x); }
 
 /* The end of the prompt also leaves its logits, for whoever sends the same prompt again. */
-int generation_prepare(struct generation *x, struct err *err) {
+int generation_prepare(struct generation *x, int64_t most, struct err *err) {
     struct sequence *s = &x->sequence;
-    int r = sequence_prepare(s, sequence_next(s), &x->pass, err);
+    int r = sequence_prepare(s, sequence_next(s, most), &x->pass, err);
     if (r || x->pass.upto < s->prompt.count) return r;
     const struct backend *b = x->m->backend;
     struct span *span = &x->pass.span;

@@ -51,8 +51,8 @@ int generation_next(struct generation *x, bool *done, struct err *err);
 /* Is everything computed that the choice needs? */
 bool generation_ready(const struct generation *x);
 bool generation_cancelled(struct generation *x);
-/* One pass towards that: x->pass.span is to be computed between the two. */
-int generation_prepare(struct generation *x, struct err *err);
+/* One pass of at most so many rows (sequence_next) towards that: x->pass.span is to be computed between the two. */
+int generation_prepare(struct generation *x, int64_t most, struct err *err);
 void generation_commit(struct generation *x, bool done, double seconds);
 /* work: pick_work_bytes. */
 int generation_choose(struct generation *x, void *work, struct err *err);

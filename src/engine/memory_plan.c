@@ -46,17 +46,20 @@ static size_t weight_bytes(const struct checkpoint *c) {
 }
 
 /* What is there for keys and values: all of the machine's free memory, or what the device has beside the weights. */
-static size_t memory_for_pages(struct memory_plan *p, const struct model_config *m) {
+static size_t memory_for_pages(struct memory_plan *p, const struct model_config *m, int64_t rows) {
 #ifdef HAVE_CUDA
     if (p->on_device) {
+        p->rows = rows ? rows : ALONE_ROWS;
         p->available = cuda_memory_free(NULL);
-        p->work = cuda_work_bytes(m, BATCH_ROWS);
+        while (p->rows > BATCH_ROWS && cuda_work_bytes(m, (int)p->rows) > p->available / 16) p->rows /= 2;
+        p->work = cuda_work_bytes(m, (int)p->rows);
         size_t taken = p->weights + p->work;
         return p->available > taken ? p->available - taken : 0;
     }
 #else
     (void)m;
 #endif
+    (void)rows;
     return p->available;
 }
 
@@ -67,12 +70,14 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     const struct backend *backend;
     int r = choose_backend(o, &backend, err);
     if (r) return r;
-    *out = (struct memory_plan){.on_device = backend != &backend_cpu, .weights = weight_bytes(c), .available = memory_available()};
+    if (o->prefill_rows < 0 || o->prefill_rows > 65536)
+        return err_set(err, ERR_ARGUMENT, "prefill passes of %lld rows: expected 1 to 65536, or 0", (long long)o->prefill_rows);
+    *out = (struct memory_plan){.rows = PREFILL_CHUNK, .on_device = backend != &backend_cpu, .weights = weight_bytes(c), .available = memory_available()};
     size_t element = o->f32 ? 4 : 2;
     out->kv_per_token = 2 * (size_t)t->kv_heads * (size_t)t->head_dim * (size_t)t->layers * element;
     size_t widest = (size_t)t->hidden * 6 + (size_t)t->heads * (size_t)t->head_dim * 4 + (size_t)t->intermediate * 4;
     out->work = 1024 * widest * 4 + (size_t)t->vocab * 16 * 4 + ((size_t)64 << 20);
-    size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS, room = memory_for_pages(out, m);
+    size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS, room = memory_for_pages(out, m, o->prefill_rows);
     int64_t most = o->context ? o->context : t->max_positions;
     if (o->context < 0 || o->context > t->max_positions)
         return err_set(err, ERR_ARGUMENT, "context of %lld tokens: the model takes 1 to %lld (max_position_embeddings)",

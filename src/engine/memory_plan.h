@@ -11,7 +11,8 @@ struct memory_plan {
     size_t weights;          /* mapped files: shared with the page cache, needed in memory for speed; or uploaded */
     size_t kv_per_token;
     size_t kv;               /* budget for pages */
-    size_t work;             /* activations of one prefill chunk and one large picture, logits, tables */
+    int64_t rows;            /* of a prefill pass that has the device to itself: ALONE_ROWS, or less where that takes too much of it */
+    size_t work;             /* activations of one such pass and one large picture, logits, tables */
     size_t total;
     size_t available;        /* memory that this process may still take (the machine's, or its cgroup's if less) */
     int64_t context;         /* tokens of one sequence that fit */

@@ -113,6 +113,8 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->config = checkpoint_config(m->checkpoint);
     if ((r = memory_plan_make(m->checkpoint, o, &plan, err))) return r;
     m->context = plan.context;
+    m->fixed_cuts = !plan.on_device;
+    m->alone_rows = plan.rows;
     b.kv_bytes = plan.kv;
     if ((r = tokenizer_open(m->folder, &m->tokenizer, err))) return r;
     if ((r = check_vocabulary(m, err))) return r;

@@ -19,8 +19,9 @@
 #include "text/constraint.h"
 #include "text/tokenizer.h"
 
-enum { PREFILL_CHUNK = 512 };      /* prefill is cut at multiples of this many tokens */
-enum { BATCH_ROWS = 1024 };        /* of one forward pass at most */
+enum { PREFILL_CHUNK = 512 };      /* with fixed cuts, prefill is cut at multiples of this many tokens */
+enum { BATCH_ROWS = 1024 };        /* of one forward pass at most, unless a prompt has the device to itself */
+enum { ALONE_ROWS = 8192 };        /* then; less where memory is short (memory_plan) */
 enum { GRAMMARS_KEPT = 64 };
 static const int64_t image_max_pixels = 1 << 28; /* of a picture handed in, before any resize */
 
@@ -45,6 +46,8 @@ struct qvl_model {
     struct backend_model *device;
     struct backend_info backend_info;
     int64_t context;          /* most tokens of one sequence */
+    bool fixed_cuts;          /* prompts are cut at the same places whatever else is computed: same bits always (the CPU) */
+    int64_t alone_rows;       /* else: rows of a pass while nobody decodes and no other call waits */
     uint8_t checkpoint_hash[16]; /* checkpoint_identity */
     struct hash128 identity;  /* model, precision, preprocessing: the root of every page's key */
     int32_t think_end;        /* id of </think>, -1 when there is none */
@@ -63,6 +66,7 @@ struct qvl_model {
     struct cached_grammar grammars[GRAMMARS_KEPT];
     uint64_t grammar_clock;
     int sessions;
+    int answers;              /* atomic: being made, by all callers */
 };
 
 /* ---- batch.c: one device, many threads ---- */

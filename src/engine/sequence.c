@@ -179,8 +179,9 @@ void sequence_commit(struct sequence *s, struct sequence_pass *p, bool done, dou
     pthread_mutex_unlock(&s->m->lock);
 }
 
-int64_t sequence_next(const struct sequence *s) {
+int64_t sequence_next(const struct sequence *s, int64_t most) {
     int64_t upto = (s->computed / PREFILL_CHUNK + 1) * PREFILL_CHUNK;
+    if (!s->m->fixed_cuts) upto = most > PAGE ? (s->computed + most) / PAGE * PAGE : s->computed + 1;
     return upto < s->prompt.count ? upto : s->prompt.count;
 }
 

@@ -40,7 +40,7 @@ struct visual_rows {
     int levels;
 };
 /* One pass over tokens [computed, upto): sequence_prepare fills the span, the caller adds what it wants of the rows and has it
- * computed (batch_forward), sequence_commit takes note. Must not move in between. upto - computed at most PREFILL_CHUNK. */
+ * computed (batch_forward), sequence_commit takes note. Must not move in between. */
 struct sequence_pass {
     struct span span;
     int64_t upto;
@@ -49,8 +49,9 @@ struct sequence_pass {
 int sequence_prepare(struct sequence *s, int64_t upto, struct sequence_pass *pass, struct err *err);
 /* After the pass, which took so long; done: it was computed. Also to be called when it was not. */
 void sequence_commit(struct sequence *s, struct sequence_pass *pass, bool done, double seconds);
-/* Where the next pass over what is not computed yet ends: prefill is cut at fixed places. */
-int64_t sequence_next(const struct sequence *s);
+/* Where the next pass over what is not computed yet ends, when it may have `most` rows: with fixed cuts that does not matter; else at
+ * the end of a page, or of the prompt. */
+int64_t sequence_next(const struct sequence *s, int64_t most);
 /* All three: what the caller wants of the rows, in one pass. */
 int sequence_step(struct sequence *s, int64_t upto, const int *rows, int row_count, float *logits, float *hidden,
                   struct err *err);
