@@ -117,13 +117,16 @@ struct backend {
 
     int32_t (*page_alloc)(struct backend_model *m); /* page number, or -1 when the budget or the memory is used up */
     void (*page_free)(struct backend_model *m, int32_t page);
-    /* Copies the first `tokens` slots of every layer; the others of `from` may be written meanwhile. */
+    /* Copies the first `tokens` slots of every layer; the others of `from` may be written meanwhile. May return before it is done:
+     * passes and moves of pages that begin later see the copy, and `from` may be freed at once. */
     int (*page_copy)(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err);
     size_t (*page_bytes)(const struct backend_model *m);
     /* Whole pages out of and into host memory. Called by threads that move pages while another is in forward or encode_image, never
      * with a page that a running pass writes (export) or reads (import). */
     int (*page_export)(struct backend_model *m, int32_t page, void *out, struct err *err);
     int (*page_import)(struct backend_model *m, int32_t page, const void *in, struct err *err);
+    /* Several at once, for devices where one by one leaves gaps; on failure some may be written. NULL: one by one is as good. */
+    int (*pages_import)(struct backend_model *m, const int32_t *pages, const void *const *in, int count, struct err *err);
     /* Host memory from which copies are fast (pinned); both NULL where plain memory is as good. Any thread. */
     void *(*host_alloc)(struct backend_model *m, size_t bytes);
     void (*host_free)(struct backend_model *m, void *memory);

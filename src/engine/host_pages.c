@@ -7,31 +7,76 @@ int host_pages_init(struct host_pages *h, const struct backend *backend, struct 
     *h = (struct host_pages){.backend = backend, .device = device, .page_bytes = backend->page_bytes(device),
                              .logits_bytes = (size_t)vocab * sizeof(float), .limit = limit, .bucket_count = 4096};
     if (limit == 0) return 0;
+    pthread_mutex_init(&h->pool, NULL);
     h->buckets = calloc(h->bucket_count, sizeof(struct host_entry *));
     return h->buckets ? 0 : err_set(err, ERR_MEMORY, "out of memory for a table of host pages");
 }
 
-struct host_blob *host_blob_new(const struct host_pages *h) {
-    struct host_blob *b = h->limit >= h->page_bytes ? calloc(1, sizeof *b) : NULL;
-    if (!b) return NULL;
-    if (h->backend->host_alloc) b->bytes = h->backend->host_alloc(h->device, h->page_bytes);
-    else if (posix_memalign(&b->bytes, 4096, h->page_bytes)) b->bytes = NULL;
-    if (!b->bytes) {
-        free(b);
-        return NULL;
+/* ---- memory ---- */
+
+enum { SLAB_BYTES = 64 << 20 };
+
+struct host_slab {
+    struct host_slab *next;
+    char *memory;
+    struct host_blob blobs[];
+};
+
+/* A slab more: of at most an eighth of the budget. The pool's lock is held. */
+static void add_slab(struct host_pages *h) {
+    size_t count = SLAB_BYTES / h->page_bytes, most = h->limit / 8 / h->page_bytes;
+    if (count > most) count = most;
+    if (count < 1) count = 1;
+    struct host_slab *s = calloc(1, sizeof *s + count * sizeof *s->blobs);
+    void *memory = NULL;
+    if (!s) return;
+    if (h->backend->host_alloc) memory = h->backend->host_alloc(h->device, count * h->page_bytes);
+    else if (posix_memalign(&memory, 4096, count * h->page_bytes)) memory = NULL;
+    if (!(s->memory = memory)) {
+        free(s);
+        return;
     }
-    b->refs = 1;
+    for (size_t i = count; i-- > 0;) {
+        s->blobs[i] = (struct host_blob){.bytes = s->memory + i * h->page_bytes, .next = h->free};
+        h->free = &s->blobs[i];
+    }
+    s->next = h->slabs;
+    h->slabs = s;
+}
+
+struct host_blob *host_blob_new(struct host_pages *h) {
+    if (h->limit < h->page_bytes) return NULL;
+    pthread_mutex_lock(&h->pool);
+    if (!h->free) add_slab(h);
+    struct host_blob *b = h->free;
+    if (b) {
+        h->free = b->next;
+        *b = (struct host_blob){.bytes = b->bytes, .refs = 1};
+    }
+    pthread_mutex_unlock(&h->pool);
     return b;
 }
 
 void host_blob_hold(struct host_blob *b) { b->refs++; }
 
-void host_blob_drop(const struct host_pages *h, struct host_blob *b) {
+void host_blob_drop(struct host_pages *h, struct host_blob *b) {
     if (!b || --b->refs > 0) return;
-    if (h->backend->host_alloc) h->backend->host_free(h->device, b->bytes);
-    else free(b->bytes);
-    free(b);
+    pthread_mutex_lock(&h->pool);
+    b->next = h->free;
+    h->free = b;
+    pthread_mutex_unlock(&h->pool);
 }
+
+static void slabs_free(struct host_pages *h) {
+    for (struct host_slab *s = h->slabs, *next; s; s = next) {
+        next = s->next;
+        if (h->backend->host_alloc) h->backend->host_free(h->device, s->memory);
+        else free(s->memory);
+        free(s);
+    }
+}
+
+/* ---- entries ---- */
 
 static struct host_entry **bucket_of(const struct host_pages *h, struct hash128 key) {
     return &h->buckets[key.low & (h->bucket_count - 1)];
@@ -76,6 +121,10 @@ void host_pages_forget(struct host_pages *h) {
 
 void host_pages_free(struct host_pages *h) {
     host_pages_forget(h);
+    if (h->limit > 0) {
+        slabs_free(h);
+        pthread_mutex_destroy(&h->pool);
+    }
     free(h->buckets);
     *h = (struct host_pages){0};
 }

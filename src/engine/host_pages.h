@@ -3,6 +3,8 @@
 #ifndef ENGINE_HOST_PAGES_H
 #define ENGINE_HOST_PAGES_H
 
+#include <pthread.h>
+
 #include "backend/backend.h"
 #include "engine/hash.h"
 
@@ -10,7 +12,9 @@
 struct host_blob {
     int refs, entries;      /* entries: of the refs, those of keys */
     void *bytes;
+    struct host_blob *next; /* among the free ones */
 };
+struct host_slab;           /* memory of many blobs: pinning is slow, and letting go of pinned memory waits for the device */
 
 struct host_entry {
     struct hash128 key;
@@ -28,6 +32,9 @@ struct host_pages {
     size_t bucket_count;
     struct host_entry *newest, *oldest;
     int64_t pages, evicted;
+    pthread_mutex_t pool;   /* guards the two below; taken last */
+    struct host_blob *free;
+    struct host_slab *slabs;
 };
 
 /* limit 0: a level that holds nothing. */
@@ -37,10 +44,11 @@ void host_pages_free(struct host_pages *h);
 /* Drops every entry (blobs in use stay with their users). */
 void host_pages_forget(struct host_pages *h);
 
-/* Memory for a page with one reference, pinned where the backend offers that; NULL when the level is off or memory is short. */
-struct host_blob *host_blob_new(const struct host_pages *h);
+/* Memory for a page with one reference, pinned where the backend offers that; NULL when the level is off or memory is short. Needs no
+ * lock. */
+struct host_blob *host_blob_new(struct host_pages *h);
 void host_blob_hold(struct host_blob *b);
-void host_blob_drop(const struct host_pages *h, struct host_blob *b);
+void host_blob_drop(struct host_pages *h, struct host_blob *b); /* b may be NULL */
 
 /* The entry for key, now the most recently used; NULL. */
 struct host_entry *host_pages_find(struct host_pages *h, struct hash128 key);

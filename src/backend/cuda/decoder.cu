@@ -323,7 +323,8 @@ int cuda_forward(struct backend_model *m, const struct span *spans, int count, s
     cudaSetDevice(m->device);
     int r = batch_make(m, spans, count, &b, err);
     if (r) return r;
-    if (b.rows) r = step_fit(m, &b) ? step_run(m, &b, err) : run_batch(m, &b, err);
+    r = copies_wait(m, err);
+    if (b.rows && !r) r = step_fit(m, &b) ? step_run(m, &b, err) : run_batch(m, &b, err);
     free(b.row);
     return r;
 }

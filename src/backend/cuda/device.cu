@@ -98,6 +98,7 @@ void cuda_unload(struct backend_model *m) {
     for (int i = 0; i < PINNED_COUNT; i++)
         if (m->pinned[i].data) cudaFreeHost(m->pinned[i].data);
     lt_close(m->lt);
+    if (m->copied) cudaEventDestroy(m->copied);
     if (m->copy_stream) cudaStreamDestroy(m->copy_stream);
     if (m->stream) cudaStreamDestroy(m->stream);
     model_weights_close(&m->w);
@@ -135,6 +136,7 @@ static int open_model(struct backend_model *m, const struct backend_options *o, 
     snprintf(m->kernels, sizeof m->kernels, "cuda sm_%d%s", m->arch, strcmp(p.name, "emulated") ? "" : " emulated");
     if (!r) r = cuda_failed(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), "a stream", err);
     if (!r) r = cuda_failed(cudaStreamCreateWithFlags(&m->copy_stream, cudaStreamNonBlocking), "a stream", err);
+    if (!r) r = cuda_failed(cudaEventCreateWithFlags(&m->copied, cudaEventDisableTiming), "an event", err);
     if (!r) r = weights_upload(m, err);
     m->load_seconds = seconds() - start;
     if (!r) r = kv_open(m, o->kv_bytes, err);

@@ -15,6 +15,7 @@ const struct backend backend_cuda = {
     .page_bytes = cuda_page_bytes,
     .page_export = cuda_page_export,
     .page_import = cuda_page_import,
+    .pages_import = cuda_pages_import,
     .host_alloc = cuda_host_alloc,
     .host_free = cuda_host_free,
     .memory_bytes = cuda_memory_bytes,

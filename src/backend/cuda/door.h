@@ -14,6 +14,7 @@ int cuda_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens
 size_t cuda_page_bytes(const struct backend_model *m);
 int cuda_page_export(struct backend_model *m, int32_t page, void *out, struct err *err);
 int cuda_page_import(struct backend_model *m, int32_t page, const void *in, struct err *err);
+int cuda_pages_import(struct backend_model *m, const int32_t *pages, const void *const *in, int count, struct err *err);
 void *cuda_host_alloc(struct backend_model *m, size_t bytes);
 void cuda_host_free(struct backend_model *m, void *memory);
 bool cuda_can_pick(const struct backend_model *m, const struct pick *p);

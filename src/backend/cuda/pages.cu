@@ -1,5 +1,6 @@
 /* KV pages: one allocation of as many pages as the budget holds. Within a page, layer after layer, keys (kv_heads, 32, head_dim) then
- * values (same), bf16. Copies run on a stream of their own, so that they do not wait for a pass under way. */
+ * values (same), bf16. Copies run on a stream of their own, so that they do not wait for a pass under way; one that the host does not wait
+ * for is waited for by the next pass (copies_wait). */
 #include "backend/cuda/room.h"
 
 int kv_open(struct backend_model *m, size_t budget, struct err *err) {
@@ -39,7 +40,8 @@ static int page_check(const struct backend_model *m, int32_t page, struct err *e
 
 static char *page_at(const struct backend_model *m, int32_t page) { return m->kv + (size_t)page * m->page_bytes; }
 
-/* What `from` holds was written by passes that have ended: forward waits for the device. */
+/* What `from` holds was written by passes that have ended: forward waits for the device. Whatever is imported into `from` later runs on
+ * the same stream. */
 int cuda_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err) {
     const struct text_config *t = &m->w.config.text;
     int r = page_check(m, to, err);
@@ -50,7 +52,14 @@ int cuda_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens
     size_t heads = 2 * (size_t)t->layers * (size_t)t->kv_heads, whole = m->page_bytes / heads; /* of one head's 32 slots */
     r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to), whole, page_at(m, from), whole, whole / PAGE * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
                     "copying a KV page", err);
-    return r ? r : cuda_failed(cudaStreamSynchronize(m->copy_stream), "copying a KV page", err);
+    if (!r) r = cuda_failed(cudaEventRecord(m->copied, m->copy_stream), "copying a KV page", err);
+    __atomic_store_n(&m->copies, 1, __ATOMIC_RELEASE);
+    return r;
+}
+
+int copies_wait(struct backend_model *m, struct err *err) {
+    if (!__atomic_exchange_n(&m->copies, 0, __ATOMIC_ACQ_REL)) return 0;
+    return cuda_failed(cudaStreamWaitEvent(m->stream, m->copied, 0), "waiting for copies of KV pages", err);
 }
 
 int cuda_page_export(struct backend_model *m, int32_t page, void *out, struct err *err) {
@@ -63,6 +72,16 @@ int cuda_page_import(struct backend_model *m, int32_t page, const void *in, stru
     int r = page_check(m, page, err);
     if (!r) r = cuda_failed(cudaMemcpyAsync(page_at(m, page), in, m->page_bytes, cudaMemcpyHostToDevice, m->copy_stream), "writing a KV page", err);
     return r ? r : cuda_failed(cudaStreamSynchronize(m->copy_stream), "writing a KV page", err);
+}
+
+int cuda_pages_import(struct backend_model *m, const int32_t *pages, const void *const *in, int count, struct err *err) {
+    int r = 0;
+    for (int i = 0; i < count && !r; i++) {
+        r = page_check(m, pages[i], err);
+        if (!r) r = cuda_failed(cudaMemcpyAsync(page_at(m, pages[i]), in[i], m->page_bytes, cudaMemcpyHostToDevice, m->copy_stream), "writing KV pages", err);
+    }
+    int late = cuda_failed(cudaStreamSynchronize(m->copy_stream), "writing KV pages", r ? NULL : err);
+    return r ? r : late;
 }
 
 void *cuda_host_alloc(struct backend_model *m, size_t bytes) {

@@ -87,6 +87,8 @@ enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, MOST_PARTS = 5
 struct backend_model {
     struct model_weights w;
     cudaStream_t stream, copy_stream;
+    cudaEvent_t copied;      /* the last copy of a page that nobody has waited for, when copies is set (atomic) */
+    int copies;
     int device, sm_count, arch;
     void *weights; /* one allocation */
     size_t weight_bytes, buffer_bytes;
@@ -250,6 +252,8 @@ void graphs_drop(struct backend_model *m);
 /* ---- pages.cu ---- */
 
 int kv_open(struct backend_model *m, size_t budget, struct err *err);
+/* Lets the pass about to begin wait for copies of pages under way. */
+int copies_wait(struct backend_model *m, struct err *err);
 
 /* ---- upload.cu ---- */
 
