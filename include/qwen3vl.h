@@ -39,7 +39,7 @@ struct qvl_options {
     size_t kv_bytes;         /* budget for KV pages of all sessions and of the prefix cache; 0: a quarter of free memory */
     bool f32;                /* exact fp32 products, for proof; default bf16 */
     const char *cpu_limit;   /* "c", "avx2", "avx512", "avx512bf16": cap of the instruction set; NULL: best */
-    const char *fp8_activations; /* "bf16" (default) or "e4m3" */
+    const char *fp8_activations; /* of FP8 layers: "bf16" or "e4m3"; default bf16, on cuda e4m3, there for passes of more than 64 rows */
     bool pillow_resize;      /* Pillow's resampler instead of torchvision's */
 
     int64_t prefill_rows;    /* GPU: most tokens of one pass of a prompt that has the device to itself; 0: 8192, less where memory is

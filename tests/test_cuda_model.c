@@ -127,9 +127,54 @@ static void check_format(enum made_format format) {
         pick_from_logits(logits + (size_t)k * vocab, gpu.vocab, &pick[k], work, &expected);
         assert_int_equal(picked[k].id, expected.id);
     }
+    /* More rows than one plan of attention takes, a chunk in front of them. */
+    enum { MANY = 67 };
+    struct span many[MANY + 1];
+    float *each = malloc(MANY * vocab * sizeof *each);
+    many[0] = s[count];
+    for (int k = 0; k < MANY; k++) {
+        many[k + 1] = s[k % count];
+        many[k + 1].picks = NULL, many[k + 1].pick_count = 0, many[k + 1].logits = each + (size_t)k * vocab;
+    }
+    memset(each, 0xFF, MANY * vocab * sizeof *each);
+    forward(&gpu, many, MANY + 1);
+    for (int k = 0; k < MANY; k++) near("a step of very many sequences", each + (size_t)k * vocab, want + (size_t)length[k % count + 2] * vocab, vocab, 0.03);
+    free(each);
     free(work), free(logits), free(want), free(whole), free(steps);
     gpu.b->unload(gpu.m);
     cpu.b->unload(cpu.m);
+    checkpoint_close(c);
+    made_remove(folder);
+}
+
+/* One pass over a prompt with quantised activations, as the CPU backend has them too; rounding moves values across e4m3's boundaries, so it is
+ * the size of the difference that is compared with what quantising does. A step of few rows afterwards has bf16 activations. */
+static void quantised(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct checkpoint *c;
+    char folder[64];
+    made_checkpoint(MADE_FP8, folder);
+    if (checkpoint_open(folder, &c, &err)) fail_msg("%s", err.message);
+    struct backend_options o = {.threads = 2, .kv_bytes = 16 << 20, .fp8_e4m3_activations = true};
+    struct model plain = open_on(&backend_cpu, c), cpu = {.b = &backend_cpu, .vocab = plain.vocab}, gpu = {.b = &backend_cuda, .vocab = plain.vocab};
+    if (cpu.b->load(c, &o, &cpu.m, &err) || gpu.b->load(c, &o, &gpu.m, &err)) fail_msg("%s", err.message);
+    int32_t ids[TOKENS], positions[TOKENS * 3], page[3][8];
+    size_t vocab = (size_t)gpu.vocab, all = TOKENS * vocab;
+    for (int i = 0; i < TOKENS; i++) ids[i] = (i * 37 + i * i) % gpu.vocab, positions[i * 3] = positions[i * 3 + 1] = positions[i * 3 + 2] = i;
+    const struct model *on[3] = {&plain, &cpu, &gpu};
+    float *logits[3];
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 8; k++) assert_true((page[i][k] = on[i]->b->page_alloc(on[i]->m)) >= 0);
+        logits[i] = malloc(all * sizeof *logits[i]);
+        memset(logits[i], 0xFF, all * sizeof *logits[i]);
+        run(on[i], ids, positions, TOKENS, TOKENS, page[i], logits[i]);
+    }
+    double ours = relative_distance(logits[2], logits[1], all), effect = relative_distance(logits[1], logits[0], all), moved = relative_distance(logits[2], logits[0], all);
+    fprintf(stderr, "  e4m3 activations: %.2e from the CPU's; quantising moves the CPU's by %.2e, ours by %.2e\n", ours, effect, moved);
+    if (!(ours < 1.5 * effect && moved < 1.5 * effect && moved > 0.5 * effect)) /* products and quantisation alone: test_cuda_ops.cu */
+        fail_msg("quantised activations: %.3g from the CPU's; moved by %.3g, the CPU's by %.3g (is cublasLt there?)", ours, moved, effect);
+    for (int i = 0; i < 3; i++) free(logits[i]), on[i]->b->unload(on[i]->m);
     checkpoint_close(c);
     made_remove(folder);
 }
@@ -140,6 +185,6 @@ static void nf4(void **state) { (void)state; check_format(MADE_NF4); }
 static void mixed(void **state) { (void)state; check_format(MADE_MIXED); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(bf16), cmocka_unit_test(fp8), cmocka_unit_test(nf4), cmocka_unit_test(mixed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bf16), cmocka_unit_test(fp8), cmocka_unit_test(nf4), cmocka_unit_test(mixed), cmocka_unit_test(quantised)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

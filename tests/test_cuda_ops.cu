@@ -322,6 +322,261 @@ static void quantised(void **) {
     release();
 }
 
+/* ---- row passes of prefill ---- */
+
+/* Rows as a product reads them, on the device and read back; want (rows, n) in double, before rounding. */
+struct given {
+    struct row_input to;
+    int rows, n;
+};
+static struct given given_new(int rows, int n, bool x, bool x8) {
+    struct given g = {{NULL, NULL, NULL, padded_rows(rows)}, rows, n};
+    if (x) g.to.x = (bf16 *)device(NULL, (size_t)rows * n * 2);
+    if (x8) g.to.x8 = (uint8_t *)device(NULL, (size_t)rows * n), g.to.factors8 = (float *)device(NULL, (size_t)g.to.padded * (n / 128) * 4);
+    return g;
+}
+static void given_check(const struct given *g, const char *what, const double *want) {
+    OK(cudaGetLastError());
+    size_t count = (size_t)g->rows * g->n;
+    float *got = (float *)malloc(count * 4);
+    if (g->to.x) {
+        uint16_t *bits = host<uint16_t>(g->to.x, count);
+        for (size_t i = 0; i < count; i++) got[i] = bf16_to_f32(bits[i]);
+        near(what, distance(got, want, count), 3e-3);
+        free(bits);
+    }
+    if (g->to.x8) { /* the plain twin quantises the wanted values, rounded to bf16 */
+        int groups = g->n / 128, moved = 0;
+        uint8_t *bytes = host<uint8_t>(g->to.x8, count);
+        float *have = host<float>(g->to.factors8, (size_t)g->to.padded * groups), *factor = (float *)malloc((size_t)groups * 4);
+        uint16_t *bits = (uint16_t *)malloc((size_t)g->n * 2), *q = (uint16_t *)malloc((size_t)g->n * 2);
+        for (int r = 0; r < g->rows; r++) {
+            for (int i = 0; i < g->n; i++) bits[i] = f32_to_bf16((float)want[(size_t)r * g->n + i]);
+            cpu_ops_c.quantise_e4m3(q, factor, bits, g->n);
+            for (int i = 0; i < groups; i++)
+                if (!(fabsf(have[(size_t)i * g->to.padded + r] / factor[i] - 1) < 8e-3f)) fail_msg("%s: factor of group %d of row %d", what, i, r); /* an ulp of bf16 */
+            for (int i = 0; i < g->n; i++) {
+                float v = e4m3_to_f32(bytes[(size_t)r * g->n + i]);
+                got[(size_t)r * g->n + i] = v * have[(size_t)(i / 128) * g->to.padded + r];
+                moved += v != bf16_to_f32(q[i]);
+            }
+        }
+        near(what, distance(got, want, count), 0.04); /* e4m3 has three bits of mantissa */
+        if (moved > (int)(count / 50) + 1) fail_msg("%s: %d of %zu values are not those of the plain twin", what, moved, count);
+        free(bytes), free(have), free(factor), free(bits), free(q);
+    }
+    free(got);
+}
+
+static void check_add_norm(int rows, int n, bool delta, bool level, bool x, bool x8) {
+    struct given g = given_new(rows, n, x, x8);
+    size_t count = (size_t)rows * n;
+    float *h = (float *)malloc(count * 4), *weight = (float *)malloc((size_t)n * 4), *features = (float *)malloc(count * 4);
+    double *want = (double *)malloc(count * sizeof *want);
+    struct drow *row = (struct drow *)calloc((size_t)rows, sizeof *row);
+    for (size_t i = 0; i < count; i++) h[i] = random_float() * 3, features[i] = random_float();
+    for (int i = 0; i < n; i++) weight[i] = random_float() + 1.5f;
+    for (int r = 0; r < rows; r++) row[r].visual = r % 3 == 1 ? r / 2 : -1;
+    struct rows_of d = random_rows(rows, n);
+    float *at = (float *)device(h, count * 4);
+    for (int r = 0; r < rows; r++) {
+        double sum = 0;
+        for (int i = 0; i < n; i++) {
+            double v = h[r * n + i] + (delta ? d.x[r * n + i] : 0) + (level && row[r].visual >= 0 ? features[row[r].visual * n + i] : 0);
+            want[r * n + i] = v, sum += v * v;
+        }
+        for (int i = 0; i < n; i++) h[r * n + i] = (float)want[r * n + i], want[r * n + i] *= weight[i] / sqrt(sum / n + 1e-6);
+    }
+    add_norm_rows(m, at, delta ? d.at : NULL, level ? (const float *)device(features, count * 4) : NULL, (const struct drow *)device(row, (size_t)rows * sizeof *row),
+                  (const float *)device(weight, (size_t)n * 4), &g.to, rows, n);
+    char what[100];
+    snprintf(what, sizeof what, "norm of %d rows of %d%s%s%s", rows, n, delta ? ", added" : "", level ? ", image features" : "", x8 ? ", quantised" : "");
+    given_check(&g, what, want);
+    float *after = host<float>(at, count);
+    for (size_t i = 0; i < count; i++) want[i] = h[i];
+    near(what, distance(after, want, count), 1e-6);
+    free(h), free(weight), free(features), free(want), free(row), free(after);
+    rows_free(&d);
+    release();
+}
+
+static void check_silu_rows(int rows, int n, bool x, bool x8) {
+    struct given g = given_new(rows, n, x, x8);
+    struct rows_of gate_up = random_rows(rows, 2 * n);
+    double *want = (double *)malloc((size_t)rows * n * sizeof *want);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < n; i++) {
+            double a = gate_up.x[r * 2 * n + i];
+            want[r * n + i] = a / (1 + exp(-a)) * gate_up.x[r * 2 * n + n + i];
+        }
+    silu_rows(m, gate_up.at, &g.to, rows, n);
+    given_check(&g, "silu", want);
+    free(want);
+    rows_free(&gate_up);
+    release();
+}
+
+static void check_quantise(int rows, int n) {
+    struct given g = given_new(rows, n, false, true);
+    struct rows_of x = random_rows(rows, n);
+    double *want = (double *)malloc((size_t)rows * n * sizeof *want);
+    for (int i = 0; i < rows * n; i++) want[i] = x.x[i];
+    quantise_eight_rows(m, x.at, &g.to, rows, n);
+    given_check(&g, "quantised rows", want);
+    free(want);
+    rows_free(&x);
+    release();
+}
+
+/* q, k and v from bf16: norm, rotation, pages. */
+static void check_heads(int heads, int kv_heads, int n, int rows) {
+    int all = heads + 2 * kv_heads, page_count = (rows + 31) / 32 + 1;
+    struct text_config *t = &m->w.config.text;
+    t->heads = heads, t->kv_heads = kv_heads, t->head_dim = n;
+    struct rows_of x = random_rows(rows, all * n);
+    float weight[2][256], frequency[128];
+    int axis[128];
+    for (int i = 0; i < n; i++) weight[0][i] = random_float() + 1.5f, weight[1][i] = random_float() + 1.5f;
+    for (int i = 0; i < n / 2; i++) frequency[i] = powf(5e6f, -2.0f * (float)i / (float)n), axis[i] = i % 3;
+    struct drow *row = (struct drow *)calloc((size_t)rows, sizeof *row);
+    int32_t *page = (int32_t *)malloc((size_t)page_count * 4);
+    for (int i = 0; i < page_count; i++) page[i] = page_count - 1 - i;
+    for (int r = 0; r < rows; r++) row[r].slot = r + 5, row[r].position[0] = r * 37, row[r].position[1] = r + 3000, row[r].position[2] = 7;
+    size_t page_values = (size_t)2 * kv_heads * 32 * n, q_count = (size_t)rows * heads * n;
+    struct dlayer l = {};
+    l.q_norm = (const float *)device(weight[0], (size_t)n * 4), l.k_norm = (const float *)device(weight[1], (size_t)n * 4);
+    m->kv = (char *)device(NULL, page_count * page_values * 2), m->page_bytes = page_values * 2, m->layer_stride = (int64_t)page_values;
+    m->axis = (const int *)device(axis, sizeof axis), m->inverse_frequency = (const float *)device(frequency, sizeof frequency);
+    bf16 *q = (bf16 *)device(NULL, q_count * 2);
+    heads_rows_bf16(m, &l, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), rows, (const int32_t *)device(page, (size_t)page_count * 4), x.at, q);
+    OK(cudaGetLastError());
+    uint16_t *got_q = host<uint16_t>(q, q_count), *kv = host<uint16_t>(m->kv, page_count * page_values);
+    size_t count = (size_t)rows * all * n;
+    float *got = (float *)malloc(count * 4);
+    double *want = (double *)malloc(count * sizeof *want);
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < all; h++) {
+            bool query = h < heads, value = h >= heads + kv_heads;
+            int k = h - heads - (value ? kv_heads : 0);
+            const float *from = x.x + ((size_t)r * all + h) * n;
+            const uint16_t *at = query ? got_q + ((size_t)r * heads + h) * n
+                                       : kv + (size_t)page[row[r].slot / 32] * page_values + (value ? page_values / 2 : 0) + ((size_t)k * 32 + row[r].slot % 32) * n;
+            double sum = 0, *to = want + ((size_t)r * all + h) * n;
+            for (int i = 0; i < n; i++) sum += (double)from[i] * from[i], got[((size_t)r * all + h) * n + i] = bf16_to_f32(at[i]);
+            double f = value ? 1 : 1 / sqrt(sum / n + 1e-6);
+            for (int i = 0; i < n / 2; i++) {
+                double angle = value ? 0 : (double)((float)row[r].position[axis[i]] * frequency[i]), c = cos(angle), s = sin(angle);
+                double lo = from[i] * f * (value ? 1 : weight[query ? 0 : 1][i]), hi = from[i + n / 2] * f * (value ? 1 : weight[query ? 0 : 1][i + n / 2]);
+                to[i] = lo * c - hi * s, to[i + n / 2] = hi * c + lo * s;
+            }
+        }
+    char what[100];
+    snprintf(what, sizeof what, "%d/%d heads of %d, %d rows", heads, kv_heads, n, rows);
+    near(what, distance(got, want, count), 3e-3);
+    free(row), free(page), free(got_q), free(kv), free(got), free(want);
+    rows_free(&x);
+    release();
+}
+
+static void row_passes(void **) {
+    for (int mask = 0; mask < 4; mask++) {
+        check_add_norm(5, 512, mask & 1, mask & 1, mask != 2, mask >= 2);
+        check_add_norm(70, 384, true, mask & 1, mask < 3, mask > 1);
+        check_silu_rows(67, 384, mask != 2, mask >= 2);
+    }
+    check_add_norm(3, 100, true, true, true, false); /* no multiple of eight */
+    check_silu_rows(3, 100, true, false);
+    check_add_norm(2, 8, false, false, true, false);
+    check_quantise(67, 256);
+    check_heads(4, 2, 128, 40);
+    check_heads(3, 1, 64, 40);
+    check_heads(2, 1, 256, 9);
+    if (emulated()) return;
+    for (int n : {2048, 2560, 4096}) check_add_norm(300, n, true, false, true, true);
+    for (int n : {6144, 9728, 12288}) check_silu_rows(300, n, true, true);
+    check_quantise(300, 4096);
+    check_heads(16, 8, 128, 300), check_heads(32, 8, 128, 300);
+}
+
+/* Three matrices in one large product of bf16 results: bf16 rows, and for FP8 quantised ones. side: they lie one below the other. */
+static void check_library(const struct storage_kind *k, int rows, int out0, int out1, int in, bool eight, bool side) {
+    struct matrix w[3];
+    struct dlinear d[3];
+    int outs[3] = {out0, out1, out1}, all = out0 + 2 * out1, padded = padded_rows(rows);
+    for (int i = 0; i < 3; i++) matrix_new(&w[i], k->storage, outs[i], in, 0, k->nested), d[i] = upload(&w[i].w);
+    if (k->storage == STORAGE_FP8_BLOCK) { /* scales as put_scale lays them out, one matrix after the other */
+        int columns = in / 128, wide = (columns + 3) / 4 * 4, at = 0;
+        float *scale = (float *)calloc((size_t)(all / 128 + 3) * wide, 4);
+        for (int i = 0; i < 3; at += (outs[i++] + 127) / 128)
+            for (int r = 0; r < (outs[i] + 127) / 128; r++) memcpy(scale + (at + r) * wide, w[i].w.scale + r * columns, (size_t)columns * 4);
+        float *p = (float *)device(scale, (size_t)(all / 128 + 3) * wide * 4);
+        for (int i = 0; i < 3; p += (outs[i++] + 127) / 128 * wide) d[i].scale = p, d[i].scale_columns = wide;
+        free(scale);
+    }
+    if (side && k->storage != STORAGE_NF4) {
+        size_t element = k->storage == STORAGE_BF16 ? 2 : 1, at = 0;
+        char *p = (char *)device(NULL, (size_t)all * in * element);
+        for (int i = 0; i < 3; at += (size_t)outs[i++] * in * element) {
+            OK(cudaMemcpy(p + at, w[i].w.data, (size_t)outs[i] * in * element, cudaMemcpyHostToDevice));
+            d[i].data = p + at;
+        }
+        OK(cudaDeviceSynchronize());
+    }
+    struct rows_of x = random_rows(rows, in);
+    bf16 *padded_x = (bf16 *)device(NULL, (size_t)padded * in * 2), *y = (bf16 *)device(NULL, (size_t)padded * all * 2);
+    OK(cudaMemcpy(padded_x, x.bits, (size_t)rows * in * 2, cudaMemcpyHostToDevice));
+    OK(cudaDeviceSynchronize());
+    struct product p = {{&d[0], &d[1], &d[2]}, 3};
+    p.x = padded_x, p.ldx = in, p.rows = rows, p.padded = padded, p.out = OUT_BF16, p.y = y, p.ldy = all;
+    if (eight) {
+        struct row_input to = {NULL, (uint8_t *)device(NULL, (size_t)padded * in), (float *)device(NULL, (size_t)padded * (in / 128) * 4), padded};
+        quantise_eight_rows(m, padded_x, &to, rows, in);
+        p.x8 = to.x8, p.factors8 = to.factors8;
+        uint8_t *bytes = host<uint8_t>(to.x8, (size_t)rows * in);
+        float *factor = host<float>(to.factors8, (size_t)padded * (in / 128));
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < in; i++) x.x[r * in + i] = e4m3_to_f32(bytes[r * in + i]) * factor[(size_t)(i / 128) * padded + r];
+        free(bytes), free(factor);
+    }
+    struct err err = {};
+    assert_true(library_fit(m, &p));
+    if (product_run(m, &p, &err)) fail_msg("%s", err.message);
+    uint16_t *bits = host<uint16_t>(y, (size_t)rows * all);
+    for (int i = 0, at = 0; i < 3; at += outs[i++]) {
+        double *want = (double *)malloc((size_t)rows * outs[i] * sizeof *want);
+        float *got = (float *)malloc((size_t)rows * outs[i] * 4);
+        twin(&w[i].w, x.x, rows, want);
+        for (int r = 0; r < rows; r++)
+            for (int o = 0; o < outs[i]; o++) got[r * outs[i] + o] = bf16_to_f32(bits[(size_t)r * all + at + o]);
+        char what[160];
+        snprintf(what, sizeof what, "library, %s%s, %d rows, matrix %d of %d x %d", storage_names[k->storage], eight ? " quantised" : "", rows, i, outs[i], in);
+        near(what, distance(got, want, (size_t)rows * outs[i]), 4e-3); /* results and unpacked weights are rounded to bf16 */
+        free(want), free(got);
+    }
+    for (int i = 0; i < 3; i++) matrix_free(&w[i]);
+    rows_free(&x);
+    free(bits);
+    release();
+}
+static void library(void **) {
+    if (!(m->lt = lt_open())) skip_because("cublasLt is not there");
+    for (int i = 0; i < 4; i++)
+        for (int side = 0; side < 2; side++) {
+            check_library(&kinds[i], 70, 128, 256, 256, false, side);
+            check_library(&kinds[i], 97, 64, 48, 512, false, side);
+            if (kinds[i].storage == STORAGE_FP8_BLOCK) check_library(&kinds[i], 70, 256, 128, 384, true, side), check_library(&kinds[i], 97, 64, 128, 512, true, side);
+        }
+    if (!emulated())
+        for (int i = 0; i < 3; i++)
+            for (int rows : {300, 1024}) {
+                check_library(&kinds[i], rows, 2048, 1024, 2048, false, true), check_library(&kinds[i], rows, 4096, 1024, 2560, false, true);
+                if (kinds[i].storage == STORAGE_FP8_BLOCK) check_library(&kinds[i], rows, 2048, 1024, 2048, true, true), check_library(&kinds[i], rows, 6144, 6144, 2048, true, true);
+            }
+    cudaStreamSynchronize(m->stream);
+    lt_close(m->lt), m->lt = NULL;
+    for (int i : {BUFFER_UNPACKED, BUFFER_PRODUCT}) cudaFree(m->buffer[i].data), m->buffer[i] = {};
+}
+
 /* ---- attention ---- */
 
 struct kv {
@@ -449,6 +704,6 @@ static void attention(void **) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(residual), cmocka_unit_test(gated), cmocka_unit_test(quantised), cmocka_unit_test(attention)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(residual), cmocka_unit_test(gated), cmocka_unit_test(quantised), cmocka_unit_test(row_passes), cmocka_unit_test(library), cmocka_unit_test(attention)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -59,6 +59,11 @@ static int check_vocabulary(const struct qvl_model *m, struct err *err) {
 /* To be raised when a backend's kernels or a page's layout change in any bit: pages on disk outlive the program that wrote them. */
 enum { ARITHMETIC = 1 };
 
+/* What FP8 layers see where nothing is said: bf16, and on CUDA, for passes of many rows, what the checkpoint declares. */
+static bool e4m3_activations(const struct qvl_model *m, const struct qvl_options *o) {
+    return o->fp8_activations ? !strcmp(o->fp8_activations, "e4m3") : !strcmp(m->backend->name, "cuda");
+}
+
 static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     struct {
         uint8_t checkpoint[16];
@@ -76,7 +81,7 @@ static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     memcpy(all.mean, m->config->image.mean, sizeof all.mean);
     memcpy(all.std, m->config->image.std, sizeof all.std);
     all.f32 = o->f32, all.resampler = o->pillow_resize;
-    all.e4m3 = o->fp8_activations && !strcmp(o->fp8_activations, "e4m3");
+    all.e4m3 = e4m3_activations(m, o);
     all.arithmetic = ARITHMETIC;
     m->identity = hash_bytes(&all, sizeof all, 0);
 }
@@ -105,9 +110,9 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     struct backend_options b = {.threads = o->threads, .f32 = o->f32, .cpu_limit = o->cpu_limit};
     if (o->fp8_activations && strcmp(o->fp8_activations, "bf16") && strcmp(o->fp8_activations, "e4m3"))
         return err_set(err, ERR_ARGUMENT, "fp8_activations \"%s\": expected \"bf16\" or \"e4m3\"", o->fp8_activations);
-    b.fp8_e4m3_activations = o->fp8_activations && !strcmp(o->fp8_activations, "e4m3");
     m->resampler = o->pillow_resize ? RESAMPLE_PILLOW : RESAMPLE_TORCHVISION;
     int r = choose_backend(o, &m->backend, err);
+    if (!r) b.fp8_e4m3_activations = e4m3_activations(m, o);
     if (!r) r = checkpoint_open(m->folder, &m->checkpoint, err);
     if (r) return r;
     m->config = checkpoint_config(m->checkpoint);

@@ -25,16 +25,16 @@ gpu_tests := $(addprefix $(BUILD)/gpu/,$(cuda_tests))
 $(gpu_tests): $(BUILD)/gpu/%: $(BUILD)/obj/tests/%.o $(BUILD)/libqwen3vl.a
 	@mkdir -p $(@D)
 	g++ $(LDFLAGS_ALL) -Wl,-rpath,'$$ORIGIN' -o $@ $^ -lcmocka $(LIB_LIBS) -ldl
-$(BUILD)/gpu/bench_cuda: $(BUILD)/obj/bench/bench_cuda.o $(BUILD)/libqwen3vl.a
+$(BUILD)/gpu/bench_%: $(BUILD)/obj/bench/bench_%.o $(BUILD)/libqwen3vl.a
 	@mkdir -p $(@D)
 	g++ $(LDFLAGS_ALL) -o $@ $^ $(LIB_LIBS) -ldl
-$(BUILD)/emulated/bench_cuda: $(BUILD)/emulated/bench/bench_cuda.o $(emulated_objs) $(BUILD)/libqwen3vl.a
+$(BUILD)/emulated/bench_%: $(BUILD)/emulated/bench/bench_%.o $(emulated_objs) $(BUILD)/libqwen3vl.a
 	g++ $(LDFLAGS_ALL) -o $@ $^ $(LIB_LIBS) -ldl
 .PHONY: test-gpu gpu-binaries
 ## make gpu-binaries  CUDA tests and benchmark for a machine without these libraries: build/engine/gpu/, run there by tools/gpu_check.sh
 gpu-binaries:
-	@$(MAKE) --no-print-directory BUILD=build/engine ENGINE_ONLY=1 $(patsubst %,build/engine/gpu/%,$(cuda_tests) bench_cuda)
-	@cp $$(gcc -print-file-name=libcmocka.so.0) build/engine/gpu/ && strip build/engine/gpu/test_* build/engine/gpu/bench_cuda
+	@$(MAKE) --no-print-directory BUILD=build/engine ENGINE_ONLY=1 $(patsubst %,build/engine/gpu/%,$(cuda_tests) bench_cuda bench_prefill)
+	@cp $$(gcc -print-file-name=libcmocka.so.0) build/engine/gpu/ && strip build/engine/gpu/test_* build/engine/gpu/bench_*
 test-gpu:
 	@$(MAKE) --no-print-directory -s $(gpu_tests)
 	@for t in $(cuda_tests); do $(BUILD)/gpu/$$t || exit 1; done

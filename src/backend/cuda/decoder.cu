@@ -60,6 +60,15 @@ int batch_make(const struct backend_model *m, const struct span *spans, int coun
     return 0;
 }
 
+/* The benchmark wants to know what a pass spends its time on: an event at each change. */
+static void mark(struct backend_model *m, int part) {
+    struct pass_times *t = m->times;
+    if (!t || t->count == PASS_MARKS) return;
+    if (!t->event[t->count] && cudaEventCreate(&t->event[t->count])) return;
+    cudaEventRecord(t->event[t->count], m->stream);
+    t->part[t->count++] = part;
+}
+
 struct pass {
     struct backend_model *m;
     const struct batch *b;
@@ -71,22 +80,35 @@ struct pass {
     const int32_t *keep_at;
     const struct drow *kept_row;
     int64_t hidden, q_size, k_size;
-    float *h, *qkv;
-    bf16 *x, *q, *attended, *wide, *values;
-    float *factors;
-    uint8_t *bytes;
+    int alone, groups;       /* the first rows of the batch are attended one by one, in groups of up to FEW_ROWS (attend_few.cu) */
+    const char *group_table; /* (groups) tables of group_bytes */
+    size_t group_bytes;
+    bool *group_shared;      /* host: (groups) */
+    float *h;
+    bf16 *x, *qkv, *q, *attended, *gate_up, *delta;
+    uint8_t *x8;
     float *factors8;
 };
 
-/* x as the layers w see it: with quantised activations beside it where they want them. */
-static void give_input(struct pass *p, struct product *to, const struct dlinear *w, const bf16 *x, int rows, int n) {
-    struct backend_model *m = p->m;
-    to->x = x, to->ldx = n, to->rows = rows;
-    if (!m->e4m3 || w->storage != STORAGE_FP8_BLOCK) return;
-    bool library = rows > FEW_ROWS && m->lt && n % 128 == 0;
-    quantise_rows(m, x, rows, n, p->values, p->factors, library ? p->bytes : NULL, library ? p->factors8 : NULL);
-    to->x = p->values, to->factors = p->factors;
-    if (library) to->x8 = p->bytes, to->factors8 = p->factors8;
+/* A product of x, or of x8 where the weights want that: y in bf16, one matrix beside the other. */
+static struct product large(const struct pass *p, const struct dlinear *a, const struct dlinear *b, const struct dlinear *c, int rows, bf16 *y) {
+    struct product to = {{a, b, c}, 1 + (b != NULL) + (c != NULL)};
+    to.ldx = a->in, to.rows = rows, to.padded = padded_rows(rows), to.out = OUT_BF16, to.y = y;
+    for (int i = 0; i < to.count; i++) to.ldy += to.w[i]->out;
+    to.x = p->x, to.x8 = p->x8, to.factors8 = p->factors8;
+    return to;
+}
+
+/* What the product is to be given: which of bf16 and e4m3 its weights want. */
+static struct row_input input_of(const struct pass *p, struct product *to) {
+    struct row_input in = {NULL, NULL, NULL, to->padded};
+    bool quantised = p->m->e4m3 && library_fit(p->m, to) && to->ldx % 128 == 0;
+    for (int i = 0; i < to->count; i++) {
+        if (quantised && to->w[i]->storage == STORAGE_FP8_BLOCK) in.x8 = p->x8, in.factors8 = p->factors8;
+        else in.x = p->x;
+    }
+    to->x8 = in.x8;
+    return in;
 }
 
 /* Rows the caller wants something of, as numbers of the batch. */
@@ -149,24 +171,57 @@ static int upload(struct pass *p, struct err *err) {
     return r;
 }
 
+/* Rows that are no run of a prompt (batch_order has put them first) are attended as decode steps have it, where there is a kernel for that. */
+static int plan_alone(struct pass *p, struct err *err) {
+    struct backend_model *m = p->m;
+    const struct batch *b = p->b;
+    int rows = 0, most_pages = 0;
+    for (int i = 0; i < b->count && !attend_run_fit(m, b->spans[i].count); i++) rows += b->spans[i].count;
+    if (!rows || !attend_few_fit(m)) return 0;
+    p->groups = (rows + FEW_ROWS - 1) / FEW_ROWS;
+    for (int g = 0; g < p->groups; g++) {
+        int last = (g + 1) * FEW_ROWS < rows ? (g + 1) * FEW_ROWS : rows, pages = b->row[last - 1].pages - b->row[g * FEW_ROWS].pages + b->row[last - 1].slot / PAGE + 1;
+        if (pages > most_pages) most_pages = pages;
+    }
+    struct batch most = {};
+    most.pages = most_pages;
+    p->group_bytes = (step_bytes(&most) + 255) / 256 * 256;
+    char *host = (char *)pinned_get(m, PINNED_ALONE, p->group_bytes * (size_t)p->groups, err), *device = (char *)buffer_get(m, BUFFER_ALONE, p->group_bytes * (size_t)p->groups, err);
+    p->group_shared = (bool *)malloc((size_t)p->groups);
+    if (!p->group_shared) return err_set(err, ERR_MEMORY, "out of memory");
+    if (!host || !device) return ERR_MEMORY;
+    for (int g = 0; g < p->groups; g++) {
+        struct drow row[FEW_ROWS];
+        struct batch part = {};
+        int first = g * FEW_ROWS;
+        part.rows = rows - first < FEW_ROWS ? rows - first : FEW_ROWS, part.row = row, part.page = b->page + b->row[first].pages;
+        memcpy(row, b->row + first, (size_t)part.rows * sizeof *row);
+        for (int i = 0; i < part.rows; i++) row[i].pages -= b->row[first].pages;
+        part.pages = row[part.rows - 1].pages + row[part.rows - 1].slot / PAGE + 1;
+        p->group_shared[g] = m->step_shared = attend_shared(row, part.rows, part.page);
+        step_fill(m, &part, host + p->group_bytes * (size_t)g);
+    }
+    p->alone = rows, p->group_table = device;
+    return cuda_failed(cudaMemcpyAsync(device, host, p->group_bytes * (size_t)p->groups, cudaMemcpyHostToDevice, m->stream), "uploading the plan of attention", err);
+}
+
 static int reserve(struct pass *p, struct err *err) {
     struct backend_model *m = p->m;
     const struct text_config *t = &m->w.config.text;
-    size_t rows = (size_t)p->b->rows, padded = (rows + 15) / 16 * 16, widest = (size_t)(t->intermediate > p->q_size ? t->intermediate : p->q_size);
+    size_t rows = (size_t)p->b->rows, padded = (size_t)padded_rows(p->b->rows), stride = (size_t)(p->q_size + 2 * p->k_size), widest = (size_t)(t->intermediate > p->q_size ? t->intermediate : p->q_size);
     if (widest < (size_t)p->hidden) widest = (size_t)p->hidden;
     p->h = (float *)buffer_get(m, BUFFER_HIDDEN, rows * (size_t)p->hidden * 4, err);
-    p->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * (size_t)p->hidden * 2, err);
-    p->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * (size_t)(p->q_size + 2 * p->k_size) * 4, err);
+    p->x = (bf16 *)buffer_get(m, BUFFER_NORMED, padded * widest * 2, err);
+    p->qkv = (bf16 *)buffer_get(m, BUFFER_QKV, padded * (stride > (size_t)p->hidden ? stride : (size_t)p->hidden) * 2, err);
     p->q = (bf16 *)buffer_get(m, BUFFER_QUERIES, rows * (size_t)p->q_size * 2, err);
-    p->attended = (bf16 *)buffer_get(m, BUFFER_ATTENDED, rows * (size_t)p->q_size * 2, err);
-    p->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, rows * (size_t)t->intermediate * 2, err);
-    if (!p->h || !p->x || !p->qkv || !p->q || !p->attended || !p->wide) return ERR_MEMORY;
+    p->attended = (bf16 *)buffer_get(m, BUFFER_ATTENDED, padded * (size_t)p->q_size * 2, err);
+    p->gate_up = (bf16 *)buffer_get(m, BUFFER_WIDE, padded * (size_t)t->intermediate * 4, err);
+    if (!p->h || !p->x || !p->qkv || !p->q || !p->attended || !p->gate_up) return ERR_MEMORY;
+    p->delta = p->qkv; /* what a layer adds: never beside its q, k, v */
     if (!m->e4m3) return 0;
-    size_t groups = (widest + 127) / 128;
-    char *q = (char *)buffer_get(m, BUFFER_QUANTISED, padded * (widest * 3 + groups * 8) + 1024, err);
+    char *q = (char *)buffer_get(m, BUFFER_QUANTISED, padded * (widest + (widest + 127) / 128 * 4) + 256, err);
     if (!q) return ERR_MEMORY;
-    p->values = (bf16 *)q, p->bytes = (uint8_t *)(q + (padded * widest * 2 + 255) / 256 * 256);
-    p->factors = (float *)(p->bytes + (padded * widest + 255) / 256 * 256), p->factors8 = p->factors + padded * groups;
+    p->x8 = (uint8_t *)q, p->factors8 = (float *)(q + (padded * widest + 255) / 256 * 256);
     return 0;
 }
 
@@ -190,24 +245,44 @@ static int attend(struct pass *p, int layer, const bf16 *q, bool kept, struct er
     bool alone = false;
     for (int i = 0, at = 0; i < b->count; at += b->spans[i++].count) {
         if (attend_run_fit(m, b->spans[i].count)) attend_run(m, layer, p->row, at, b->spans[i].count, p->page, q, p->attended);
-        else alone = true;
+        else alone = p->alone == 0;
+    }
+    for (int g = 0; g < p->groups; g++) {
+        int64_t at = (int64_t)g * FEW_ROWS * p->q_size;
+        m->step_shared = p->group_shared[g];
+        attend_items(m, layer, (const struct step_head *)(p->group_table + p->group_bytes * (size_t)g), q + at, p->attended + at);
     }
     if (alone) attend_rows(m, layer, p->row, b->rows, p->page, q, p->attended, 1, NULL, NULL);
     return 0;
 }
 
+/* The norm in front of layer n, or the last one; what the layer before it adds comes first. */
+static void norm_before(struct pass *p, int n, const bf16 *delta, bool kept, int rows) {
+    struct backend_model *m = p->m;
+    int64_t d = p->hidden;
+    struct row_input to = {p->x};
+    if (n < m->w.config.text.layers) {
+        const struct dlayer *l = &m->layers[n];
+        struct product qkv = large(p, &l->q, &l->k, &l->v, rows, p->qkv);
+        to = input_of(p, &qkv);
+    }
+    const float *level = delta && n < p->levels ? p->visual + (int64_t)n * p->b->visual * d : NULL; /* what DeepStack owes after the layer before */
+    add_norm_rows(m, p->h, delta, level, kept ? p->kept_row : p->row, n < m->w.config.text.layers ? m->layers[n].input_norm : m->norm, &to, rows, (int)d);
+}
+
+/* x holds the norm in front of the layer when it begins, that of the next one when it ends. */
 static int run_layer(struct pass *p, int n, struct err *err) {
     struct backend_model *m = p->m;
     const struct dlayer *l = &m->layers[n];
-    int64_t d = p->hidden, stride = p->q_size + 2 * p->k_size;
+    int64_t d = p->hidden;
     int rows = p->b->rows, r;
     bool last = n == m->w.config.text.layers - 1;
-    norm_rows(m, p->h, l->input_norm, p->x, rows, (int)d);
-    struct product qkv = {{&l->q, &l->k, &l->v}, 3};
-    give_input(p, &qkv, &l->q, p->x, rows, (int)d);
-    qkv.out = OUT_F32, qkv.y = p->qkv, qkv.ldy = stride;
+    struct product qkv = large(p, &l->q, &l->k, &l->v, rows, p->qkv);
+    input_of(p, &qkv);
+    mark(m, PASS_PRODUCTS);
     if ((r = product_run(m, &qkv, err))) return r;
-    heads_rows(m, l, n, p->row, rows, p->page, p->qkv, p->q);
+    mark(m, PASS_HEADS);
+    heads_rows_bf16(m, l, n, p->row, rows, p->page, p->qkv, p->q);
     if (last && p->kept == 0) return 0; /* nobody asked for results: the keys and values are all there is to do */
     bool kept = last && p->kept < rows;
     const bf16 *q = p->q;
@@ -220,21 +295,27 @@ static int run_layer(struct pass *p, int n, struct err *err) {
         p->h = (float *)c;
         rows = p->kept;
     }
+    mark(m, PASS_ATTEND);
     if ((r = attend(p, n, q, kept, err))) return r;
-    struct product o = {{&l->o}, 1};
-    give_input(p, &o, &l->o, p->attended, rows, (int)p->q_size);
-    o.out = OUT_ADD, o.y = p->h, o.ldy = d;
+    struct product o = large(p, &l->o, NULL, NULL, rows, p->delta), up = large(p, &l->gate, &l->up, NULL, rows, p->gate_up), down = large(p, &l->down, NULL, NULL, rows, p->delta);
+    struct row_input to = input_of(p, &o);
+    o.x = p->attended;
+    mark(m, PASS_ROWS);
+    if (to.x8) quantise_eight_rows(m, p->attended, &to, rows, (int)p->q_size);
+    mark(m, PASS_PRODUCTS);
     if ((r = product_run(m, &o, err))) return r;
-    norm_rows(m, p->h, l->post_norm, p->x, rows, (int)d);
-    struct product up = {{&l->gate}, 1, &l->up}, down = {{&l->down}, 1};
-    give_input(p, &up, &l->gate, p->x, rows, (int)d);
-    up.out = OUT_SILU, up.y = p->wide, up.ldy = l->gate.out;
+    mark(m, PASS_ROWS);
+    to = input_of(p, &up);
+    add_norm_rows(m, p->h, p->delta, NULL, p->row, l->post_norm, &to, rows, (int)d);
+    mark(m, PASS_PRODUCTS);
     if ((r = product_run(m, &up, err))) return r;
-    give_input(p, &down, &l->down, p->wide, rows, l->gate.out);
-    down.out = OUT_ADD, down.y = p->h, down.ldy = d;
+    mark(m, PASS_ROWS);
+    to = input_of(p, &down);
+    silu_rows(m, p->gate_up, &to, rows, l->gate.out);
+    mark(m, PASS_PRODUCTS);
     if ((r = product_run(m, &down, err))) return r;
-    if (n + 1 < p->levels) /* what DeepStack owes after this layer */
-        add_visual(m, kept ? p->kept_row : p->row, rows, p->visual + (int64_t)(n + 1) * p->b->visual * d, p->h);
+    mark(m, PASS_ROWS);
+    norm_before(p, n + 1, p->delta, kept, rows);
     return cuda_failed(cudaGetLastError(), "a layer", err);
 }
 
@@ -295,7 +376,7 @@ static int finish_chunk(struct pass *p, int k0, struct err *err) {
 }
 
 static int finish(struct pass *p, struct err *err) {
-    norm_rows(p->m, p->h, p->m->norm, p->x, p->kept, (int)p->hidden);
+    mark(p->m, PASS_REST);
     int r = read_hidden(p, err);
     for (int k = 0; k < p->kept && !r; k += LOGITS_ROWS) r = finish_chunk(p, k, err);
     return r;
@@ -305,15 +386,30 @@ static int run_batch(struct backend_model *m, const struct batch *b, struct err 
     const struct text_config *t = &m->w.config.text;
     struct pass p = {m, b};
     p.hidden = t->hidden, p.q_size = (int64_t)t->heads * t->head_dim, p.k_size = (int64_t)t->kv_heads * t->head_dim;
+    mark(m, PASS_REST);
     int r = choose_kept(&p, err);
     if (!r) r = upload(&p, err);
+    if (!r) r = plan_alone(&p, err);
     if (!r) r = reserve(&p, err);
     if (!r) embed_rows(m, p.row, b->rows, p.visual, p.h, NULL, NULL, NULL);
+    if (!r) norm_before(&p, 0, NULL, false, b->rows);
     for (int n = 0; n < t->layers && !r; n++) r = run_layer(&p, n, err);
     if (!r && p.kept) r = finish(&p, err);
+    mark(m, PASS_REST);
     int late = cuda_failed(cudaStreamSynchronize(m->stream), "a forward pass", r ? NULL : err);
     free(p.keep);
+    free(p.group_shared);
     return r ? r : late;
+}
+
+/* The spans with those in front whose rows are attended one by one; they keep their places for results. NULL: out of memory. free() it. */
+static struct span *batch_order(const struct backend_model *m, const struct span *spans, int count) {
+    struct span *to = (struct span *)malloc((size_t)count * sizeof *to + 1);
+    int n = 0;
+    for (int run = 0; run < 2 && to; run++)
+        for (int i = 0; i < count; i++)
+            if (attend_run_fit(m, spans[i].count) == (run == 1)) to[n++] = spans[i];
+    return to;
 }
 
 int cuda_forward(struct backend_model *m, const struct span *spans, int count, struct err *err) {
@@ -321,10 +417,14 @@ int cuda_forward(struct backend_model *m, const struct span *spans, int count, s
     struct err local = {};
     if (!err) err = &local;
     cudaSetDevice(m->device);
-    int r = batch_make(m, spans, count, &b, err);
-    if (r) return r;
-    r = copies_wait(m, err);
-    if (b.rows && !r) r = step_fit(m, &b) ? step_run(m, &b, err) : run_batch(m, &b, err);
-    free(b.row);
+    struct span *ordered = batch_order(m, spans, count);
+    if (!ordered) return err_set(err, ERR_MEMORY, "out of memory for a batch of %d spans", count);
+    int r = batch_make(m, ordered, count, &b, err);
+    if (!r) {
+        r = copies_wait(m, err);
+        if (b.rows && !r) r = step_fit(m, &b) ? step_run(m, &b, err) : run_batch(m, &b, err);
+        free(b.row);
+    }
+    free(ordered);
     return r;
 }

@@ -105,78 +105,96 @@ __global__ void unpack_fast(struct dlinear w, bf16 *out) {
     }
 }
 
-/* w as bf16: where it lies, or unpacked to working memory. */
-static const bf16 *unpacked(struct backend_model *m, const struct dlinear *w, struct err *err) {
-    if (w->storage == STORAGE_BF16) return (const bf16 *)w->data;
-    bf16 *to = (bf16 *)buffer_get(m, BUFFER_UNPACKED, (size_t)w->out * w->in * 2, err);
-    if (!to) return NULL;
+static void unpack(struct backend_model *m, const struct dlinear *w, bf16 *to) {
     dim3 grid((unsigned)m->sm_count * 8), block(256);
     if (w->fast && w->storage == STORAGE_NF4 && w->rounding == DTYPE_BF16) launch(m, unpack_fast<STORAGE_NF4>, grid, block, 0, *w, to);
     else if (w->fast && w->storage == STORAGE_FP8_BLOCK) launch(m, unpack_fast<STORAGE_FP8_BLOCK>, grid, block, 0, *w, to);
     else launch(m, unpack_any, grid, block, 0, *w, to);
-    return to;
 }
 
-/* Sums of a large product become results. product (rows, out), up the same or NULL. */
+/* Sums of a large product become results. product (rows, out). */
 template <typename T>
-__global__ void finish_kernel(const T *product, const T *up, int out, const float *bias, int how, void *y, int64_t ldy) {
+__global__ void finish_kernel(const T *product, int out, const float *bias, int how, void *y, int64_t ldy) {
     wait_for_input();
     int64_t row = blockIdx.y;
     for (int o = blockIdx.x * blockDim.x + threadIdx.x; o < out; o += gridDim.x * blockDim.x) {
         int64_t at = row * out + o;
-        put_sum(y, row * ldy + o, as_float(product[at]) + (bias ? bias[o] : 0.0f), how, up ? as_float(up[at]) : 0);
+        put_sum(y, row * ldy + o, as_float(product[at]) + (bias ? bias[o] : 0.0f), how, 0);
     }
 }
 
-static int refused(const struct product *p, const struct dlinear *w, struct err *err) {
-    return err_set(err, ERR_IO, "cublasLt refused a product of %d x %d x %d", p->rows, w->out, w->in);
+/* What the library multiplies at once: `count` matrices that lie one below the other, as they are stored or in working memory. */
+struct joined {
+    const struct dlinear *first;
+    int count, out;
+    bool eight; /* e4m3 weights and activations */
+};
+
+static bool follows(const struct dlinear *a, const struct dlinear *b, bool eight) {
+    size_t bytes = (size_t)a->out * a->in * (eight ? 1 : 2);
+    if (a->storage != b->storage || (const char *)a->data + bytes != (const char *)b->data) return false;
+    return !eight || (a->out % 128 == 0 && a->scale + (size_t)a->out / 128 * a->scale_columns == b->scale);
 }
 
-static int by_library(struct backend_model *m, const struct product *p, const struct dlinear *w, void *y, int64_t ldy, bool y_bf16, bool add, struct err *err) {
-    if (p->x8) {
-        if (lt_product_fp8(m->lt, m->stream, w->data, w->scale, w->out, w->in, p->x8, p->factors8, (p->rows + 15) / 16 * 16, y, ldy, y_bf16, add)) return refused(p, w, err);
-        return 0;
+/* As many of the product's matrices from i on as can be had at once. */
+static struct joined join(const struct product *p, int i) {
+    const struct dlinear *w = p->w[i];
+    struct joined j = {w, 1, w->out, p->x8 && w->storage == STORAGE_FP8_BLOCK};
+    bool stored = j.eight || w->storage == STORAGE_BF16;
+    for (int k = i + 1; k < p->count && !w->bias && !p->w[k]->bias; k++, j.count++) {
+        const struct dlinear *next = p->w[k];
+        if (stored ? !follows(p->w[k - 1], next, j.eight) : next->storage == STORAGE_BF16 || (p->x8 && next->storage == STORAGE_FP8_BLOCK)) break;
+        j.out += next->out;
     }
-    const bf16 *weights = unpacked(m, w, err);
-    if (!weights) return ERR_MEMORY;
-    if (lt_product(m->lt, m->stream, weights, w->out, w->in, p->x, p->ldx, p->rows, y, ldy, y_bf16, add)) return refused(p, w, err);
-    return 0;
+    return j;
+}
+
+static int by_library(struct backend_model *m, const struct product *p, int i, const struct joined *j, int rows, void *y, int64_t ldy, bool y_bf16, bool add, struct err *err) {
+    const struct dlinear *w = j->first;
+    int r;
+    if (j->eight) {
+        r = lt_product_fp8(m->lt, m->stream, w->data, w->scale, j->out, w->in, p->x8, p->factors8, rows, y, ldy, y_bf16, add);
+    } else {
+        const bf16 *weights = (const bf16 *)w->data;
+        if (w->storage != STORAGE_BF16) {
+            bf16 *to = (bf16 *)buffer_get(m, BUFFER_UNPACKED, (size_t)j->out * w->in * 2, err);
+            if (!to) return ERR_MEMORY;
+            weights = to;
+            for (int k = i; k < i + j->count; to += (size_t)p->w[k]->out * w->in, k++) unpack(m, p->w[k], to);
+        }
+        r = lt_product(m->lt, m->stream, weights, j->out, w->in, p->x, p->ldx, rows, y, ldy, y_bf16, add);
+    }
+    return r ? err_set(err, ERR_IO, "cublasLt refused a product of %d x %d x %d", rows, j->out, w->in) : 0;
 }
 
 static int run_large(struct backend_model *m, const struct product *p, struct err *err) {
     char *y = (char *)p->y;
-    for (int i = 0; i < p->count; y += p->w[i++]->out * element_bytes(p->out)) {
-        const struct dlinear *w = p->w[i];
-        int r;
-        int rows = p->x8 ? (p->rows + 15) / 16 * 16 : p->rows; /* what the FP8 kernels write */
-        if (p->out == OUT_SILU) { /* bf16 sums, as the reference has them: half the bytes */
-            bf16 *gate = (bf16 *)buffer_get(m, BUFFER_PRODUCT, (size_t)rows * w->out * 4, err), *up = gate + (int64_t)rows * w->out;
-            if (!gate) return ERR_MEMORY;
-            if ((r = by_library(m, p, w, gate, w->out, true, false, err)) || (r = by_library(m, p, p->up, up, w->out, true, false, err))) return r;
-            launch(m, finish_kernel<bf16>, dim3((unsigned)(w->out + 255) / 256, (unsigned)p->rows), dim3(256), 0, gate, up, w->out, (const float *)NULL, p->out, y,
-                   p->ldy);
-            continue;
+    int rows = p->padded ? p->padded : p->rows, r = 0;
+    for (int i = 0; i < p->count && !r;) {
+        struct joined j = join(p, i);
+        bool straight = !j.first->bias && (p->out == OUT_F32 || p->out == OUT_ADD || p->out == OUT_BF16);
+        if (straight) {
+            r = by_library(m, p, i, &j, rows, y, p->ldy, p->out == OUT_BF16, p->out == OUT_ADD, err);
+        } else {
+            float *to = (float *)buffer_get(m, BUFFER_PRODUCT, (size_t)rows * j.out * 4, err);
+            if (!to) return ERR_MEMORY;
+            r = by_library(m, p, i, &j, rows, to, j.out, false, false, err);
+            if (!r)
+                launch(m, finish_kernel<float>, dim3((unsigned)(j.out + 255) / 256, (unsigned)p->rows), dim3(256), 0, to, j.out, j.first->bias, p->out, y, p->ldy);
         }
-        bool straight = !w->bias && !p->x8 && (p->out == OUT_F32 || p->out == OUT_ADD || p->out == OUT_BF16);
-        float *to = straight ? NULL : (float *)buffer_get(m, BUFFER_PRODUCT, (size_t)rows * w->out * 4, err);
-        if (!straight && !to) return ERR_MEMORY;
-        if (straight) r = by_library(m, p, w, y, p->ldy, p->out == OUT_BF16, p->out == OUT_ADD, err);
-        else r = by_library(m, p, w, to, w->out, p->x8 != NULL, false, err); /* the FP8 kernels are known to write bf16 */
-        if (r) return r;
-        if (!straight && p->x8)
-            launch(m, finish_kernel<bf16>, dim3((unsigned)(w->out + 255) / 256, (unsigned)p->rows), dim3(256), 0, (const bf16 *)to, (const bf16 *)NULL, w->out, w->bias,
-                   p->out, y, p->ldy);
-        else if (!straight)
-            launch(m, finish_kernel<float>, dim3((unsigned)(w->out + 255) / 256, (unsigned)p->rows), dim3(256), 0, to, (const float *)NULL, w->out, w->bias, p->out, y,
-                   p->ldy);
+        i += j.count, y += j.out * element_bytes(p->out);
     }
-    return 0;
+    return r;
+}
+
+bool library_fit(const struct backend_model *m, const struct product *p) {
+    bool fit = m->lt && p->rows > FEW_ROWS && p->rows <= 65535 && p->ldx % 8 == 0 && p->out != OUT_SILU;
+    for (int i = 0; i < p->count; i++) fit = fit && p->w[i]->in % 8 == 0 && p->w[i]->out % 8 == 0;
+    return fit;
 }
 
 int product_run(struct backend_model *m, const struct product *p, struct err *err) {
-    bool library = p->rows > FEW_ROWS && m->lt && p->ldx % 8 == 0 && p->rows <= 65535;
-    for (int i = 0; i < p->count; i++) library = library && p->w[i]->in % 8 == 0 && p->w[i]->out % 8 == 0;
-    if (library) {
+    if (library_fit(m, p)) {
         int r = run_large(m, p, err);
         return r ? r : cuda_failed(cudaGetLastError(), "a matrix product", err);
     }

@@ -4,10 +4,48 @@
 
 #ifdef CUDA_EMULATION
 
-struct lt *lt_open(void) { return NULL; }
+/* The emulation's library: one sum after the other. */
+struct lt { int unused; };
+struct lt *lt_open(void) {
+    static struct lt lt;
+    return &lt;
+}
 void lt_close(struct lt *) {}
-int lt_product(struct lt *, cudaStream_t, const bf16 *, int, int, const bf16 *, int64_t, int, void *, int64_t, bool, bool) { return -1; }
-int lt_product_fp8(struct lt *, cudaStream_t, const void *, const float *, int, int, const void *, const float *, int, void *, int64_t, bool, bool) { return -1; }
+
+struct plain_args {
+    const void *w, *x;
+    const float *scale, *factors;
+    void *y;
+    int out, in, rows;
+    int64_t ldx, ldy;
+    bool y_bf16, add;
+};
+__global__ void plain_product(const struct plain_args a) {
+    int64_t item = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = item / a.out, o = item % a.out;
+    if (row >= a.rows) return;
+    float sum = 0, part = 0;
+    for (int k = 0; k < a.in; k++) {
+        if (a.scale) part += e4m3_pair(((const uint8_t *)a.w)[o * a.in + k]).x * e4m3_pair(((const uint8_t *)a.x)[row * a.ldx + k]).x;
+        else sum += __bfloat162float(((const bf16 *)a.w)[o * a.in + k]) * __bfloat162float(((const bf16 *)a.x)[row * a.ldx + k]);
+        if (a.scale && k % 128 == 127) sum += part * a.scale[o / 128 * ((a.in / 128 + 3) / 4 * 4) + k / 128] * a.factors[(int64_t)(k / 128) * a.rows + row], part = 0;
+    }
+    int64_t at = row * a.ldy + o;
+    if (a.y_bf16) ((bf16 *)a.y)[at] = __float2bfloat16_rn(sum + (a.add ? __bfloat162float(((bf16 *)a.y)[at]) : 0));
+    else ((float *)a.y)[at] = sum + (a.add ? ((float *)a.y)[at] : 0);
+}
+static int plain(cudaStream_t s, const struct plain_args &a) {
+    if ((int64_t)a.out * a.in * a.rows > (int64_t)1 << 33) return -1; /* hours */
+    cudaLaunchConfig_t c = {};
+    c.gridDim = dim3((unsigned)(((int64_t)a.out * a.rows + 127) / 128)), c.blockDim = dim3(128), c.stream = s;
+    return cudaLaunchKernelEx(&c, plain_product, a) ? -1 : 0;
+}
+int lt_product(struct lt *, cudaStream_t s, const bf16 *w, int out, int in, const bf16 *x, int64_t ldx, int rows, void *y, int64_t ldy, bool y_bf16, bool add) {
+    return plain(s, {w, x, NULL, NULL, y, out, in, rows, ldx, ldy, y_bf16, add});
+}
+int lt_product_fp8(struct lt *, cudaStream_t s, const void *w, const float *scale, int out, int in, const void *x, const float *factors, int rows, void *y,
+                   int64_t ldy, bool y_bf16, bool add) {
+    return plain(s, {w, x, scale, factors, y, out, in, rows, in, ldy, y_bf16, add});
+}
 
 #else
 
@@ -16,7 +54,7 @@ int lt_product_fp8(struct lt *, cudaStream_t, const void *, const float *, int, 
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORKSPACE = 64 << 20, PLANS = 256 };
+enum { WORKSPACE = 64 << 20, PLANS = 512 };
 
 struct plan {
     int out, in, rows;
@@ -33,7 +71,7 @@ struct lt {
     cublasLtHandle_t handle;
     void *workspace;
     struct plan plans[PLANS];
-    int count;
+    int count, last; /* last: the one used last; layers ask for the same few in turn */
 #define FUNCTION(name) decltype(&cublasLt##name) name
     FUNCTION(Create);
     FUNCTION(Destroy);
@@ -128,9 +166,9 @@ static int plan_make(struct lt *lt, struct plan *p) {
 }
 
 static struct plan *plan_get(struct lt *lt, const struct plan *want) {
-    for (int i = 0; i < lt->count; i++) {
-        struct plan *p = &lt->plans[i];
-        if (p->out == want->out && p->in == want->in && p->rows == want->rows && p->ldx == want->ldx && p->ldy == want->ldy && p->kind == want->kind) return p;
+    for (int i = 1; i <= lt->count; i++) {
+        struct plan *p = &lt->plans[(lt->last + i) % lt->count];
+        if (p->out == want->out && p->in == want->in && p->rows == want->rows && p->ldx == want->ldx && p->ldy == want->ldy && p->kind == want->kind) return lt->last = (int)(p - lt->plans), p;
     }
     if (lt->count == PLANS) /* many different lengths: begin anew */
         while (lt->count) plan_free(lt, &lt->plans[--lt->count]);
@@ -140,7 +178,7 @@ static struct plan *plan_get(struct lt *lt, const struct plan *want) {
         plan_free(lt, p);
         return NULL;
     }
-    lt->count++;
+    lt->last = lt->count++;
     return p;
 }
 

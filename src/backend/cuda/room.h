@@ -62,8 +62,8 @@ struct device_buffer {
     size_t bytes;
 };
 enum { BUFFER_ROWS, BUFFER_HIDDEN, BUFFER_NORMED, BUFFER_QKV, BUFFER_QUERIES, BUFFER_ATTENDED, BUFFER_WIDE, BUFFER_PRODUCT, BUFFER_LOGITS, BUFFER_UNPACKED,
-       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_TURNED, BUFFER_COUNT };
-enum { PINNED_BATCH, PINNED_PICKS, PINNED_COUNT };
+       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_TURNED, BUFFER_ALONE, BUFFER_COUNT };
+enum { PINNED_BATCH, PINNED_PICKS, PINNED_ALONE, PINNED_COUNT };
 
 struct lt; /* cublasLt, loaded at run time; NULL: own kernels serve large products too */
 
@@ -83,6 +83,13 @@ struct step_head {
 };
 enum { STEP_ROWS_AT = 64, STEP_ITEMS_AT = STEP_ROWS_AT + FEW_ROWS * (int)sizeof(struct drow) };
 enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
+
+/* Events at the changes between a pass's kinds of work (decoder.cu); the benchmark reads them. From event i on, part[i] is at work. */
+enum { PASS_PRODUCTS, PASS_HEADS, PASS_ATTEND, PASS_ROWS, PASS_REST, PASS_PARTS, PASS_MARKS = 1024 };
+struct pass_times {
+    int count, part[PASS_MARKS];
+    cudaEvent_t event[PASS_MARKS];
+};
 
 struct backend_model {
     struct model_weights w;
@@ -117,8 +124,9 @@ struct backend_model {
     unsigned *attend_counters;   /* (FEW_ROWS, kv_heads) zero between kernels */
     bool step_shared;            /* rows of the step at hand have a beginning in common */
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
-    bool e4m3;                   /* FP8 layers see quantised activations */
+    bool e4m3;                   /* FP8 layers see quantised activations in passes of more than FEW_ROWS rows */
     struct lt *lt;
+    struct pass_times *times;    /* the benchmark's, or NULL */
     double load_seconds;
     char kernels[64];
 };
@@ -145,24 +153,29 @@ struct product {
     const bf16 *x;
     int64_t ldx;
     int rows;
+    int padded;  /* large products: rows that x and y have room for, of which the last ones may be anything; 0: rows */
     int out;     /* OUT_... */
     void *y;     /* fp32, or bf16 */
     int64_t ldy;
     const float *squares; /* (rows, MOST_SQUARES) or NULL */
     int squares_count, norm_n;
     const float *factors; /* (rows, in / 128): x holds e4m3 values, FP8 weights only; or NULL */
-    const uint8_t *x8;    /* (rows, in) the same as bytes, with factors (in / 128, rows): for the library; or NULL */
+    const uint8_t *x8;    /* (padded, in) e4m3 bytes with factors8 (in / 128, padded): what FP8 weights see in a large product; or NULL */
     const float *factors8;
     const float *next_weight; /* OUT_ADD: (ldy) the weight of the norm after this product */
     bf16 *next_x;             /* (rows, ldy) */
     float *next_squares;      /* (rows, MOST_SQUARES) */
 };
+/* Rows that a large product makes of so many: few different shapes, so that plans are kept, and none that tiles of 128 rows do not make anyway. */
+static inline int padded_rows(int rows) { return rows <= FEW_ROWS ? rows : rows <= 512 ? (rows + 63) / 64 * 64 : (rows + 127) / 128 * 128; }
 /* How many parts of next_squares product_run fills for a row. */
 int product_squares(const struct product *p);
 /* Is there a kernel that reads these weights as stored, for up to FEW_ROWS rows? */
 bool few_rows_fit(const struct product *p);
 void few_rows_run(struct backend_model *m, const struct product *p); /* few.cu; p must fit */
 int product_run(struct backend_model *m, const struct product *p, struct err *err);
+/* Is product_run's way that of the library (rows above FEW_ROWS)? */
+bool library_fit(const struct backend_model *m, const struct product *p);
 /* fp32 rows picked by drow.id, or from the image features. weight, x, squares: the norm that follows is left to the product; or NULL. */
 void embed_rows(struct backend_model *m, const struct drow *rows, int count, const float *visual, float *h, const float *weight, bf16 *x, float *squares);
 
@@ -184,11 +197,27 @@ void layer_norm_rows(struct backend_model *m, const float *h, const float *weigh
 /* q and k heads: norm, rotation; q stays as bf16 in q_out, k and v go to the pages. */
 void heads_rows(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const float *qkv,
                 bf16 *q_out);
-void add_visual(struct backend_model *m, const struct drow *rows, int count, const float *level, float *h);
+void heads_rows_bf16(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const bf16 *qkv,
+                     bf16 *q_out);
 void gather_rows(struct backend_model *m, const float *h, const int32_t *which, int count, int n, float *out);
 void to_bf16(struct backend_model *m, const float *x, bf16 *out, int64_t count);
 /* x (rows, n) as e4m3 values in groups of 128 (facts §2.3): values as bf16 and factors (rows, n / 128), or bytes and factors (n / 128, rows). */
 void quantise_rows(struct backend_model *m, const bf16 *x, int rows, int n, bf16 *values, float *factors, uint8_t *bytes, float *factors8);
+
+/* Where rows go that a large product is to read: as bf16 in x (rows, n); as e4m3 bytes in x8 (rows, n) with factors8 (n / 128, padded), which
+ * wants n to be a multiple of 128; or both. NULL: not wanted. */
+struct row_input {
+    bf16 *x;
+    uint8_t *x8;
+    float *factors8;
+    int padded; /* rows that x8 and factors8 have room for */
+};
+/* h (rows, n) += delta, += level of the rows with image features; then its norm. delta, level: NULL for nothing to add. */
+void add_norm_rows(struct backend_model *m, float *h, const bf16 *delta, const float *level, const struct drow *which, const float *weight, const struct row_input *to, int rows,
+                   int n);
+/* silu(gate) * up; gate_up (rows, 2n). */
+void silu_rows(struct backend_model *m, const bf16 *gate_up, const struct row_input *to, int rows, int n);
+void quantise_eight_rows(struct backend_model *m, const bf16 *x, const struct row_input *to, int rows, int n);
 
 /* ---- attend.cu ---- */
 

@@ -1,5 +1,5 @@
 /* What happens to rows between the products: norms, heads, additions, conversions. One block a row, or one warp a head. */
-#include "backend/cuda/room.h"
+#include "backend/cuda/unpack.h"
 
 __device__ static float block_sum(float v, float *shared) {
     for (int d = 16; d; d /= 2) v += __shfl_xor_sync(~0u, v, d);
@@ -54,7 +54,8 @@ void layer_norm_rows(struct backend_model *m, const float *h, const float *weigh
 struct heads_args {
     const struct drow *rows;
     const int32_t *pages, *axis;
-    const float *qkv, *q_norm, *k_norm, *frequency;
+    const void *qkv; /* fp32 or bf16 */
+    const float *q_norm, *k_norm, *frequency;
     bf16 *q_out;
     char *kv;
     size_t page_bytes;
@@ -63,20 +64,24 @@ struct heads_args {
     float eps;
 };
 
+__device__ static inline float value_of(float v) { return v; }
+__device__ static inline float value_of(bf16 v) { return __bfloat162float(v); }
+
 /* A warp makes one head of one row: interleaved M-RoPE, halves rotated against each other (facts §3.2). */
+template <typename T>
 __global__ void heads_kernel(const struct heads_args a) {
     let_next_start();
     wait_for_input();
     int all = a.heads + 2 * a.kv_heads, head = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32, n = a.n;
     if (head >= all) return;
     struct drow r = a.rows[blockIdx.x];
-    const float *x = a.qkv + ((int64_t)blockIdx.x * all + head) * n;
+    const T *x = (const T *)a.qkv + ((int64_t)blockIdx.x * all + head) * n;
     bool query = head < a.heads, value = head >= a.heads + a.kv_heads;
     float f = 1;
     const float *weight = query ? a.q_norm : a.k_norm;
     if (!value) {
         float sum = 0;
-        for (int i = lane; i < n; i += 32) sum += x[i] * x[i];
+        for (int i = lane; i < n; i += 32) sum += value_of(x[i]) * value_of(x[i]);
         for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
         f = rsqrtf(sum / n + a.eps);
     }
@@ -89,7 +94,7 @@ __global__ void heads_kernel(const struct heads_args a) {
         out = page + a.layer_at + (value ? a.half : 0) + ((int64_t)k * PAGE + r.slot % PAGE) * n;
     }
     for (int i = lane; i < n / 2; i += 32) {
-        float lo = x[i], hi = x[i + n / 2];
+        float lo = value_of(x[i]), hi = value_of(x[i + n / 2]);
         if (!value) {
             float c, s;
             sincosf((float)r.position[a.axis[i]] * a.frequency[i], &s, &c);
@@ -101,24 +106,73 @@ __global__ void heads_kernel(const struct heads_args a) {
     }
 }
 
-void heads_rows(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const float *qkv,
-                bf16 *q_out) {
+/* The same for heads of 128 of many rows: a block makes a row, 8 threads a head. The angles are reckoned once for all heads. */
+__global__ void heads_of_128(const struct heads_args a) {
+    __shared__ float turn[2][64];
+    let_next_start();
+    wait_for_input();
+    int all = a.heads + 2 * a.kv_heads, head = threadIdx.x / 8, part = threadIdx.x % 8;
+    struct drow r = a.rows[blockIdx.x];
+    bool query = head < a.heads, value = head >= a.heads + a.kv_heads;
+    uint4 raw[2] = {};
+    if (head < all) {
+        const bf16 *x = (const bf16 *)a.qkv + ((int64_t)blockIdx.x * all + head) * 128 + part * 8;
+        raw[0] = *(const uint4 *)x, raw[1] = *(const uint4 *)(x + 64);
+    }
+    for (int i = threadIdx.x; i < 64; i += blockDim.x) sincosf((float)r.position[a.axis[i]] * a.frequency[i], &turn[1][i], &turn[0][i]);
+    __syncthreads();
+    const uint32_t word[8] = {raw[0].x, raw[0].y, raw[0].z, raw[0].w, raw[1].x, raw[1].y, raw[1].z, raw[1].w};
+    float v[2][8], sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        v[i / 4][i % 4 * 2] = low_bf16(word[i]), v[i / 4][i % 4 * 2 + 1] = high_bf16(word[i]);
+        sum += low_bf16(word[i]) * low_bf16(word[i]) + high_bf16(word[i]) * high_bf16(word[i]);
+    }
+    for (int d = 4; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    if (head >= all) return;
+    bf16 *out;
+    if (query) {
+        out = a.q_out + ((int64_t)blockIdx.x * a.heads + head) * 128;
+    } else {
+        int k = head - a.heads - (value ? a.kv_heads : 0);
+        bf16 *page = (bf16 *)(a.kv + (size_t)a.pages[r.pages + r.slot / PAGE] * a.page_bytes);
+        out = page + a.layer_at + (value ? a.half : 0) + ((int64_t)k * PAGE + r.slot % PAGE) * 128;
+    }
+    if (!value) {
+        float f = rsqrtf(sum / 128 + a.eps);
+        const float *weight = (query ? a.q_norm : a.k_norm) + part * 8;
+        const float *c = turn[0] + part * 8, *s = turn[1] + part * 8;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            float lo = weight[i] * (v[0][i] * f), hi = weight[64 + i] * (v[1][i] * f);
+            v[0][i] = lo * c[i] - hi * s[i], v[1][i] = hi * c[i] + lo * s[i];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        *(uint4 *)(out + i * 64 + part * 8) = make_uint4(pack_bf16(v[i][0], v[i][1]), pack_bf16(v[i][2], v[i][3]), pack_bf16(v[i][4], v[i][5]), pack_bf16(v[i][6], v[i][7]));
+}
+
+static struct heads_args heads_args_of(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, const int32_t *pages, const void *qkv, bf16 *q_out) {
     const struct text_config *t = &m->w.config.text;
     struct heads_args a = {};
     a.rows = rows, a.pages = pages, a.axis = m->axis, a.qkv = qkv, a.q_norm = l->q_norm, a.k_norm = l->k_norm, a.frequency = m->inverse_frequency;
     a.q_out = q_out, a.kv = m->kv, a.page_bytes = m->page_bytes, a.layer_at = layer * m->layer_stride, a.half = m->layer_stride / 2;
     a.heads = t->heads, a.kv_heads = t->kv_heads, a.n = t->head_dim, a.eps = t->rms_eps;
-    launch(m, heads_kernel, dim3((unsigned)count, (unsigned)(t->heads + 2 * t->kv_heads + 3) / 4), dim3(128), 0, a);
+    return a;
 }
 
-__global__ void add_visual_kernel(const struct drow *rows, const float *level, float *h, int n) {
-    wait_for_input();
-    int v = rows[blockIdx.x].visual;
-    if (v < 0) return;
-    for (int k = threadIdx.x; k < n; k += blockDim.x) h[(int64_t)blockIdx.x * n + k] += level[(int64_t)v * n + k];
+void heads_rows(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const float *qkv,
+                bf16 *q_out) {
+    struct heads_args a = heads_args_of(m, l, layer, rows, pages, qkv, q_out);
+    launch(m, heads_kernel<float>, dim3((unsigned)count, (unsigned)(a.heads + 2 * a.kv_heads + 3) / 4), dim3(128), 0, a);
 }
-void add_visual(struct backend_model *m, const struct drow *rows, int count, const float *level, float *h) {
-    launch(m, add_visual_kernel, dim3((unsigned)count), dim3(256), 0, rows, level, h, m->w.config.text.hidden);
+void heads_rows_bf16(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const bf16 *qkv,
+                     bf16 *q_out) {
+    struct heads_args a = heads_args_of(m, l, layer, rows, pages, qkv, q_out);
+    int all = a.heads + 2 * a.kv_heads, threads = (all * 8 + 31) / 32 * 32;
+    if (a.n == 128 && threads <= 1024) launch(m, heads_of_128, dim3((unsigned)count), dim3((unsigned)threads), 0, a);
+    else launch(m, heads_kernel<bf16>, dim3((unsigned)count, (unsigned)(all + 3) / 4), dim3(128), 0, a);
 }
 
 __global__ void gather_kernel(const float *h, const int32_t *which, int n, float *out) {
@@ -134,6 +188,131 @@ __global__ void to_bf16_kernel(const float *x, bf16 *out, int64_t count) {
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (int64_t)gridDim.x * blockDim.x) out[i] = __float2bfloat16_rn(x[i]);
 }
 void to_bf16(struct backend_model *m, const float *x, bf16 *out, int64_t count) { launch(m, to_bf16_kernel, dim3((unsigned)((count + 4095) / 4096)), dim3(256), 0, x, out, count); }
+
+/* ---- what the products of many rows are given ---- */
+
+/* Eight values of a row, k a multiple of eight: as bf16, and as e4m3 in groups of 128 of which 16 neighbouring lanes hold one (facts §2.3:
+ * x ~ value * factor, factor = max(max |x|, 1e-10) / 448 of the values rounded to bf16). All lanes of the warp come here together. */
+__device__ static inline void put_eight(const struct row_input &to, int64_t row, int n, int k, bool there, const float v[8]) {
+    uint32_t pair[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) pair[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
+    if (to.x && there) *(uint4 *)(to.x + row * n + k) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+    if (!to.x8) return;
+    float most = 1e-10f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) most = fmaxf(most, fmaxf(fabsf(low_bf16(pair[i])), fabsf(high_bf16(pair[i]))));
+    for (int d = 8; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+    if (!there) return;
+    float factor = most / 448.0f;
+    uint32_t code[2] = {};
+#pragma unroll
+    for (int i = 0; i < 8; i++) code[i / 4] |= (uint32_t)e4m3_of((i % 2 ? high_bf16(pair[i / 2]) : low_bf16(pair[i / 2])) / factor) << i % 4 * 8;
+    *(uint2 *)(to.x8 + row * n + k) = make_uint2(code[0], code[1]);
+    if (k % 128 == 0) to.factors8[(int64_t)(k / 128) * to.padded + row] = factor;
+}
+
+__device__ static inline void add_pair(float *h, uint32_t pair) { h[0] += low_bf16(pair), h[1] += high_bf16(pair); }
+
+/* One block a row, eight neighbouring values a thread. */
+__global__ void __launch_bounds__(1024) add_norm_kernel(float *h, const bf16 *delta, const float *level, const struct drow *rows, const float *weight, struct row_input to, int n,
+                                                        float eps) {
+    __shared__ float shared[32];
+    let_next_start();
+    int k = threadIdx.x * 8;
+    bool there = k < n;
+    __align__(16) float w[8] = {};
+    if (there) *(float4 *)w = *(const float4 *)(weight + k), *(float4 *)(w + 4) = *(const float4 *)(weight + k + 4);
+    wait_for_input();
+    int64_t row = blockIdx.x, at = row * n + k;
+    int visual = level ? rows[row].visual : -1;
+    __align__(16) float v[8] = {};
+    float sum = 0;
+    if (there) {
+        *(float4 *)v = *(const float4 *)(h + at), *(float4 *)(v + 4) = *(const float4 *)(h + at + 4);
+        if (delta) {
+            uint4 d = *(const uint4 *)(delta + at);
+            add_pair(v, d.x), add_pair(v + 2, d.y), add_pair(v + 4, d.z), add_pair(v + 6, d.w);
+            for (int i = 0; i < 8 && visual >= 0; i++) v[i] += level[(int64_t)visual * n + k + i];
+            *(float4 *)(h + at) = *(float4 *)v, *(float4 *)(h + at + 4) = *(float4 *)(v + 4);
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum += v[i] * v[i];
+    }
+    float f = rsqrtf(block_sum(sum, shared) / n + eps);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = w[i] * (v[i] * f);
+    put_eight(to, row, n, k, there, v);
+}
+
+/* The same for any n, without quantisation. */
+__global__ void add_norm_any(float *h, const bf16 *delta, const float *level, const struct drow *rows, const float *weight, bf16 *x, int n, float eps) {
+    __shared__ float shared[32];
+    wait_for_input();
+    int64_t row = blockIdx.x, at = row * n;
+    int visual = level ? rows[row].visual : -1;
+    float sum = 0;
+    for (int k = threadIdx.x; k < n; k += blockDim.x) {
+        float v = h[at + k];
+        if (delta) v += __bfloat162float(delta[at + k]) + (visual >= 0 ? level[(int64_t)visual * n + k] : 0), h[at + k] = v;
+        sum += v * v;
+    }
+    float f = rsqrtf(block_sum(sum, shared) / n + eps);
+    for (int k = threadIdx.x; k < n; k += blockDim.x) x[at + k] = __float2bfloat16_rn(weight[k] * (h[at + k] * f));
+}
+
+void add_norm_rows(struct backend_model *m, float *h, const bf16 *delta, const float *level, const struct drow *which, const float *weight, const struct row_input *to, int rows,
+                   int n) {
+    if (!rows) return;
+    float eps = m->w.config.text.rms_eps;
+    if (n % 8 == 0 && n <= 8192) launch(m, add_norm_kernel, dim3((unsigned)rows), dim3((unsigned)(n / 8 + 31) / 32 * 32), 0, h, delta, level, which, weight, *to, n, eps);
+    else launch(m, add_norm_any, dim3((unsigned)rows), dim3(256), 0, h, delta, level, which, weight, to->x, n, eps);
+}
+
+/* gate_up (rows, 2n): silu of the first half times the second. A thread makes eight values. */
+__global__ void __launch_bounds__(256) silu_kernel(const bf16 *gate_up, struct row_input to, int rows, int n) {
+    let_next_start();
+    wait_for_input();
+    int64_t item = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = item / (n / 8);
+    int k = (int)(item % (n / 8)) * 8;
+    bool there = row < rows;
+    float v[8] = {};
+    if (there) {
+        const bf16 *from = gate_up + row * 2 * n + k;
+        uint4 g = *(const uint4 *)from, u = *(const uint4 *)(from + n);
+        const uint32_t gate[4] = {g.x, g.y, g.z, g.w}, up[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[2 * i] = silu(low_bf16(gate[i])) * low_bf16(up[i]), v[2 * i + 1] = silu(high_bf16(gate[i])) * high_bf16(up[i]);
+    }
+    put_eight(to, row, n, k, there, v);
+}
+__global__ void silu_any(const bf16 *gate_up, bf16 *x, int rows, int n) {
+    wait_for_input();
+    int64_t item = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = item / n, k = item % n;
+    if (row < rows) x[item] = __float2bfloat16_rn(silu(__bfloat162float(gate_up[row * 2 * n + k])) * __bfloat162float(gate_up[row * 2 * n + n + k]));
+}
+void silu_rows(struct backend_model *m, const bf16 *gate_up, const struct row_input *to, int rows, int n) {
+    int64_t count = (int64_t)rows * n;
+    if (n % 8 == 0) launch(m, silu_kernel, dim3((unsigned)((count / 8 + 255) / 256)), dim3(256), 0, gate_up, *to, rows, n);
+    else launch(m, silu_any, dim3((unsigned)((count + 255) / 256)), dim3(256), 0, gate_up, to->x, rows, n);
+}
+
+__global__ void __launch_bounds__(256) quantise_eights(const bf16 *x, struct row_input to, int rows, int n) {
+    let_next_start();
+    wait_for_input();
+    int64_t item = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = item / (n / 8);
+    int k = (int)(item % (n / 8)) * 8;
+    bool there = row < rows;
+    float v[8] = {};
+    if (there) {
+        uint4 d = *(const uint4 *)(x + item * 8);
+        add_pair(v, d.x), add_pair(v + 2, d.y), add_pair(v + 4, d.z), add_pair(v + 6, d.w);
+    }
+    put_eight(to, row, n, k, there, v);
+}
+void quantise_eight_rows(struct backend_model *m, const bf16 *x, const struct row_input *to, int rows, int n) {
+    launch(m, quantise_eights, dim3((unsigned)(((int64_t)rows * n / 8 + 255) / 256)), dim3(256), 0, x, *to, rows, n);
+}
 
 /* A warp takes a group of 128: x ~ value * factor, factor = max(max |x|, 1e-10) / 448, as ops.h says. */
 __global__ void quantise_kernel(const bf16 *x, int rows, int n, bf16 *values, float *factors, uint8_t *bytes, float *factors8) {

@@ -80,7 +80,7 @@ bool step_products_fit(const struct backend_model *m) {
 }
 
 bool step_fit(const struct backend_model *m, const struct batch *b) {
-    if (!m->few_fit || m->e4m3 || b->rows > FEW_ROWS || b->visual) return false;
+    if (!m->few_fit || b->rows > FEW_ROWS || b->visual) return false;
     for (int i = 0; i < b->count; i++)
         if (b->spans[i].hidden) return false;
     return true;

@@ -70,24 +70,36 @@ static bool is_fast(const struct linear_weight *w) {
     return w->storage == STORAGE_NF4 && w->in % 256 == 0 && w->block_size == 64;
 }
 
-static void put_linear(struct loader *l, const struct linear_weight *w, struct dlinear *d) {
-    size_t n = (size_t)w->out * (size_t)w->in, element = w->storage == STORAGE_FP8_BLOCK ? 1 : 2;
-    if (w->storage == STORAGE_F32) element = 4;
-    *d = (struct dlinear){};
-    d->storage = (int)w->storage, d->out = (int)w->out, d->in = (int)w->in, d->rounding = (int)w->rounding, d->fast = is_fast(w);
-    d->data = put(l, w->data, w->storage == STORAGE_NF4 ? (n + 1) / 2 : n * element);
-    if (w->scale) d->scale = put_scale(l, w, d);
-    if (w->storage == STORAGE_NF4) {
-        size_t blocks = (n + (size_t)w->block_size - 1) / (size_t)w->block_size;
-        d->block = w->block_size, d->nested_block = w->nested_block, d->nested_offset = w->nested_offset;
-        d->quant_map = (const float *)put(l, w->quant_map, 16 * 4);
-        d->absmax_f32 = (const float *)put(l, w->absmax_f32, blocks * 4);
-        d->absmax_u8 = (const uint8_t *)put(l, w->absmax_u8, blocks);
-        d->nested_map = (const float *)put(l, w->nested_map, 256 * 4);
-        if (w->nested_absmax) d->nested_absmax = (const float *)put(l, w->nested_absmax, (blocks + (size_t)w->nested_block - 1) / (size_t)w->nested_block * 4);
+/* Matrices of one input, one below the other, their scales likewise: what prefill can then multiply at once. */
+static void put_group(struct loader *l, const struct linear_weight *const *from, struct dlinear *const *to, int count) {
+    for (int i = 0; i < count; i++) {
+        const struct linear_weight *w = from[i];
+        struct dlinear *d = to[i];
+        size_t n = (size_t)w->out * (size_t)w->in, element = w->storage == STORAGE_FP8_BLOCK ? 1 : 2;
+        if (w->storage == STORAGE_F32) element = 4;
+        *d = (struct dlinear){};
+        d->storage = (int)w->storage, d->out = (int)w->out, d->in = (int)w->in, d->rounding = (int)w->rounding, d->fast = is_fast(w);
+        d->data = put(l, w->data, w->storage == STORAGE_NF4 ? (n + 1) / 2 : n * element);
     }
-    d->bias = (const float *)put(l, w->bias, (size_t)w->out * 4);
+    for (int i = 0; i < count; i++)
+        if (from[i]->scale) to[i]->scale = put_scale(l, from[i], to[i]);
+    for (int i = 0; i < count; i++) {
+        const struct linear_weight *w = from[i];
+        struct dlinear *d = to[i];
+        if (w->storage == STORAGE_NF4) {
+            size_t n = (size_t)w->out * (size_t)w->in, blocks = (n + (size_t)w->block_size - 1) / (size_t)w->block_size;
+            d->block = w->block_size, d->nested_block = w->nested_block, d->nested_offset = w->nested_offset;
+            d->quant_map = (const float *)put(l, w->quant_map, 16 * 4);
+            d->absmax_f32 = (const float *)put(l, w->absmax_f32, blocks * 4);
+            d->absmax_u8 = (const uint8_t *)put(l, w->absmax_u8, blocks);
+            d->nested_map = (const float *)put(l, w->nested_map, 256 * 4);
+            if (w->nested_absmax) d->nested_absmax = (const float *)put(l, w->nested_absmax, (blocks + (size_t)w->nested_block - 1) / (size_t)w->nested_block * 4);
+        }
+        d->bias = (const float *)put(l, w->bias, (size_t)w->out * 4);
+    }
 }
+
+static void put_linear(struct loader *l, const struct linear_weight *w, struct dlinear *d) { put_group(l, &w, &d, 1); }
 
 static const float *put_floats(struct loader *l, const float *v, int64_t n) { return (const float *)put(l, v, (size_t)n * 4); }
 
@@ -114,8 +126,12 @@ static void put_all(struct loader *l) {
         struct dlayer *to = &m->layers[n];
         to->input_norm = put_floats(l, from->input_norm, t->hidden), to->post_norm = put_floats(l, from->post_norm, t->hidden);
         to->q_norm = put_floats(l, from->q_norm, t->head_dim), to->k_norm = put_floats(l, from->k_norm, t->head_dim);
-        put_linear(l, &from->q, &to->q), put_linear(l, &from->k, &to->k), put_linear(l, &from->v, &to->v), put_linear(l, &from->o, &to->o);
-        put_linear(l, &from->gate, &to->gate), put_linear(l, &from->up, &to->up), put_linear(l, &from->down, &to->down);
+        const struct linear_weight *qkv[] = {&from->q, &from->k, &from->v}, *gate_up[] = {&from->gate, &from->up};
+        struct dlinear *to_qkv[] = {&to->q, &to->k, &to->v}, *to_gate_up[] = {&to->gate, &to->up};
+        put_group(l, qkv, to_qkv, 3);
+        put_linear(l, &from->o, &to->o);
+        put_group(l, gate_up, to_gate_up, 2);
+        put_linear(l, &from->down, &to->down);
     }
     put_linear(l, &w->patch_embed, &m->patch_embed);
     m->pos_embed = put_floats(l, w->pos_embed, (int64_t)v->positions * v->hidden);
