@@ -14,8 +14,14 @@ bench: $(BENCH_BIN)
 
 # One part fits ten minutes on one H100 and measures the device's limits itself; what is there already is not measured again.
 #   make bench-gpu PART=decode     (without PART all of them, one after the other)
-GPU_FLAGS = --random-weights --device cuda --json $(BENCH_OUT)/gpu-$1.json --csv $(BENCH_OUT)/gpu-$1.csv --resume --max-wall 560
+# GPU_WEIGHTS=DIR keeps the random weights there for the next part.
+GPU_FLAGS = --random-weights $(if $(GPU_WEIGHTS),--weights-dir $(GPU_WEIGHTS)) --device cuda --json $(BENCH_OUT)/gpu-$1.json --csv $(BENCH_OUT)/gpu-$1.csv --resume --max-wall 560
 GPU_MODELS ?= all
+# A minute: the sizes of the issue's table, a cell a second.
+GPU_QUICK ?= 2b-fp8,2b-nf4,4b-nf4,8b-nf4
+define gpu_quick
+$(BENCH_BIN) bench --models $(GPU_QUICK) $(call GPU_FLAGS,quick) --max-wall 60 --contexts 1k --batches 1,8,64 --answer-tokens 64 --repeats 2 --time-budget-s 4
+endef
 define gpu_decode
 $(BENCH_BIN) bench --models $(GPU_MODELS) $(call GPU_FLAGS,decode) --contexts 1k --batches 1,8,64 --best-of 1,8 --answer-tokens 128
 endef
@@ -31,7 +37,8 @@ endef
 define gpu_pictures
 $(BENCH_BIN) bench --models $(GPU_MODELS) $(call GPU_FLAGS,pictures) --contexts 1k,4k --tasks picture-simple,picture-complex,mixed --image-text-ratios 0.25,0.5,0.75
 endef
-## make bench-gpu   the GPU sweep in parts of under 10 minutes (PART=decode|bases|context|crowd|pictures), each resumable
+## make bench-gpu   the GPU sweep in parts of under 10 minutes (PART=decode|bases|context|crowd|pictures), each resumable;
+##                  PART=quick: twelve cells in a minute
 bench-gpu: $(BENCH_BIN)
 	@mkdir -p $(BENCH_OUT)
 	$(if $(PART),$(gpu_$(PART)),$(gpu_decode); $(gpu_bases); $(gpu_context); $(gpu_crowd); $(gpu_pictures))

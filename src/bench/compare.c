@@ -15,6 +15,7 @@ static const struct {
                {"first token, cold, ms", offsetof(struct result, ttft_cold_ms), false},
                {"first token, half reused, ms", offsetof(struct result, ttft_half_ms), false},
                {"first token, 9/10 reused, ms", offsetof(struct result, ttft_prefix_ms), false},
+               {"first token, one token new, ms", offsetof(struct result, ttft_resident_ms), false},
                {"first token, all reused, ms", offsetof(struct result, ttft_full_ms), false}};
 enum { FIGURES = sizeof figures / sizeof *figures };
 

@@ -24,7 +24,7 @@ struct crowd {
 };
 
 /* One repeat's figures, in the order of struct result. */
-enum figure { PREFILL, DECODE, COLD, HALF, PREFIX, FULL, PICTURE, PREFILL_J, DECODE_J, FIGURES };
+enum figure { PREFILL, DECODE, COLD, HALF, PREFIX, RESIDENT, FULL, PICTURE, PREFILL_J, DECODE_J, FIGURES };
 
 struct repeats {
     double values[FIGURES][REPEATS_MOST];
@@ -194,19 +194,27 @@ static int full(const struct subject *s, const struct cell *c, int answer_tokens
     return 0;
 }
 
-static int reused(const struct subject *s, const struct cell *c, int64_t prompt, uint64_t seed, double share, struct crowd *w,
+/* Prompts of `tokens` tokens that share their first `kept` with those of the seed, of which at least `found` must be known. */
+static int reused(const struct subject *s, const struct cell *c, int64_t tokens, uint64_t seed, int64_t kept, int64_t found, struct crowd *w,
                   double *out, struct err *err) {
-    int64_t kept = (int64_t)(share * (double)prompt);
     int pictures;
     double last;
     crowd_dismiss(w);
-    int r = make_prompts(s, c, prompt, seed, kept, ~seed - (uint64_t)(share * 1000), w, &pictures, err);
+    int r = make_prompts(s, c, tokens, seed, kept, ~seed - (uint64_t)kept, w, &pictures, err);
     if (!r) r = ask(w, c->batch, 1, err);
     if (r) return r;
     *out = first_token_ms(w, &last);
-    for (int i = 0; i < c->batch; i++) /* whole pages are shared: up to one page less */
-        if (w->results[i].cached_tokens < kept - 32) *out = NAN;
+    for (int i = 0; i < c->batch; i++)
+        if (w->results[i].cached_tokens < found) *out = NAN;
     return 0;
+}
+
+/* A prompt of which everything but a last token is known to the cache: one row to compute. Pictures may be laid out otherwise in a
+ * longer prompt. */
+static int resident(const struct subject *s, const struct cell *c, int64_t prompt, int answer_tokens, uint64_t seed, struct crowd *w,
+                    double *out, struct err *err) {
+    if (c->task == TASK_MIXED || answer_tokens < 2) return 0;
+    return reused(s, c, prompt + 1, seed, prompt + 1, prompt, w, out, err);
 }
 
 /* What the cell takes of the device: a GPU's pages lie there whether they are used or not, those not used are left out. */
@@ -229,8 +237,11 @@ static int repeat(const struct subject *s, const struct cell *c, int answer_toke
     int r = make_prompts(s, c, prompt, seed, prompt, 0, w, &pictures, err);
     if (!r) r = cold(s, c, prompt, pictures, w, out, err);
     if (!r) r = full(s, c, answer_tokens, w, all, out, err);
-    if (!r && c->batch == 1 && c->best_of == 1) r = reused(s, c, prompt, seed, half_share, w, &out[HALF], err);
-    if (!r) r = reused(s, c, prompt, seed, prefix_share, w, &out[PREFIX], err);
+    if (!r) r = resident(s, c, prompt, answer_tokens, seed, w, &out[RESIDENT], err);
+    int64_t half = (int64_t)(half_share * (double)prompt), most = (int64_t)(prefix_share * (double)prompt);
+    /* whole pages are shared: up to one page less */
+    if (!r && c->batch == 1 && c->best_of == 1) r = reused(s, c, prompt, seed, half, half - 32, w, &out[HALF], err);
+    if (!r) r = reused(s, c, prompt, seed, most, most - 32, w, &out[PREFIX], err);
     crowd_dismiss(w);
     if (r) return r;
     double held = device_memory_mib(s);
@@ -244,7 +255,7 @@ static int repeat(const struct subject *s, const struct cell *c, int answer_toke
 
 static void summarise(const struct subject *s, const struct cell *c, int answer_tokens, struct repeats *all, struct result *out) {
     struct measure *const places[] = {[PREFILL] = &out->prefill_tok_s, [DECODE] = &out->decode_tok_s, [COLD] = &out->ttft_cold_ms,
-                                      [HALF] = &out->ttft_half_ms, [PREFIX] = &out->ttft_prefix_ms, [FULL] = &out->ttft_full_ms};
+                                      [HALF] = &out->ttft_half_ms, [PREFIX] = &out->ttft_prefix_ms, [RESIDENT] = &out->ttft_resident_ms, [FULL] = &out->ttft_full_ms};
     for (int i = PREFILL; i <= FULL; i++) *places[i] = measure_of(all->values[i], all->count);
     out->picture_ms = measure_of(all->values[PICTURE], all->count).median;
     out->prefill_j_token = measure_of(all->values[PREFILL_J], all->count).median;

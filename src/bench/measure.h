@@ -1,7 +1,8 @@
-/* Measuring one cell on a loaded model. A repeat starts with empty caches and does three things:
+/* Measuring one cell on a loaded model. A repeat starts with empty caches and does four things:
  *   cold     the prompts of the batch, all at once, one token each: prefill speed, time to the first token, pictures encoded
  *   full     the same prompts again, best-of answers to each: time to the first token of a prompt seen before, decode speed, time
  *            between tokens
+ *   resident the prompts and one token more: time to the first token when the keys and values of all but that one are on the device
  *   prefix   prompts that share their first nine tenths with those (a lone one also: its first half): time to the first token
  * Times are wall clock as the caller of the library sees them, sampling with the checkpoint's own settings included. */
 #ifndef BENCH_MEASURE_H

@@ -19,25 +19,25 @@ static const char *plain(double v, char out[40]) {
 }
 
 static void report_row(const struct result *r) {
-    char a[40], b[40], c[40], d[40], e[40], f[40], g[40], h[40], k[40], l[40], task[40];
+    char a[40], b[40], c[40], d[40], e[40], f[40], g[40], h[40], k[40], l[40], n[40], task[40];
     if (r->picture_share > 0) snprintf(task, sizeof task, "%s %.2g", r->task, r->picture_share);
     else snprintf(task, sizeof task, "%s", r->task);
     printf("| %s%s | %s | %lld | %lld x %lld | ", r->model, strcmp(r->weights, "random") ? "" : " (random weights)", task,
            (long long)r->context, (long long)r->batch, (long long)r->best_of);
     if (strcmp(r->status, "measured")) {
-        printf("%s: %s | | | | | | | | | | |\n", r->status, r->reason);
+        printf("%s: %s | | | | | | | | | | | |\n", r->status, r->reason);
         return;
     }
-    printf("%s | %s | %s | %.0f %% | %s | %s | %s | %s / %s / %s | %s | %s | %lld |\n", shown(r->prefill_tok_s, a),
+    printf("%s | %s | %s | %.0f %% | %s | %s | %s | %s | %s / %s / %s | %s | %s | %lld |\n", shown(r->prefill_tok_s, a),
            shown(r->decode_tok_s, b), plain(r->floor_tok_s, c), 100 * r->floor_share, shown(r->ttft_cold_ms, d),
-           shown(r->ttft_prefix_ms, e), shown(r->ttft_full_ms, f), plain(r->token_p50_ms, g), plain(r->token_p95_ms, h),
+           shown(r->ttft_prefix_ms, e), shown(r->ttft_resident_ms, n), shown(r->ttft_full_ms, f), plain(r->token_p50_ms, g), plain(r->token_p95_ms, h),
            plain(r->token_p99_ms, k), plain(r->memory_mib, l), plain(r->decode_j_token, (char[40]){0}), (long long)r->repeats);
 }
 
 void report_results(const struct results *l) {
     puts("| model | task | context | batch x best-of | prefill tok/s | decode tok/s | byte floor tok/s | of floor | first token cold ms | "
-         "9/10 reused ms | all reused ms | between tokens p50 / p95 / p99 ms | memory MiB | J a token | repeats |\n"
-         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+         "9/10 reused ms | one token new ms | all reused ms | between tokens p50 / p95 / p99 ms | memory MiB | J a token | repeats |\n"
+         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (size_t i = 0; i < l->count; i++) report_row(&l->items[i]);
     puts("\nFigures are medians of the repeats, ± the largest less the smallest. The byte floor is reckoned from the bytes that a step must\n"
          "read and the read bandwidth measured beside the cell.");

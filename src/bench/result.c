@@ -30,7 +30,7 @@ static const struct column {
     TEXT(model), TEXT(weights), TEXT(task), NUMBER(picture_share), WHOLE(context), WHOLE(batch), WHOLE(best_of), TEXT(storage),
     TEXT(device), TEXT(kernels), TEXT(machine), TEXT(date), TEXT(version), TEXT(status), TEXT(reason), WHOLE(repeats),
     WHOLE(prompt_tokens), WHOLE(answer_tokens), MEASURE(prefill_tok_s), MEASURE(decode_tok_s), MEASURE(ttft_cold_ms),
-    MEASURE(ttft_half_ms), MEASURE(ttft_prefix_ms), MEASURE(ttft_full_ms), NUMBER(token_p50_ms), NUMBER(token_p95_ms),
+    MEASURE(ttft_half_ms), MEASURE(ttft_prefix_ms), MEASURE(ttft_resident_ms), MEASURE(ttft_full_ms), NUMBER(token_p50_ms), NUMBER(token_p95_ms),
     NUMBER(token_p99_ms), NUMBER(picture_ms), NUMBER(memory_mib), NUMBER(host_mib), TEXT(energy), NUMBER(prefill_j_token),
     NUMBER(decode_j_token), NUMBER(read_gb_s), NUMBER(weight_mb), NUMBER(prefix_mb), NUMBER(suffix_mb), NUMBER(floor_tok_s),
     NUMBER(floor_share), NUMBER(wall_s)};

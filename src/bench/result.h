@@ -32,7 +32,7 @@ struct result {
     char reason[480];             /* of the last two */
     int64_t repeats, prompt_tokens, answer_tokens;
     struct measure prefill_tok_s, decode_tok_s;
-    struct measure ttft_cold_ms, ttft_half_ms, ttft_prefix_ms, ttft_full_ms;
+    struct measure ttft_cold_ms, ttft_half_ms, ttft_prefix_ms, ttft_resident_ms, ttft_full_ms;
     double token_p50_ms, token_p95_ms, token_p99_ms; /* between two tokens of one sequence */
     double picture_ms;            /* encoding one */
     double memory_mib, host_mib;  /* most held: by the device that computes; by this process in host memory */
