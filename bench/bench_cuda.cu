@@ -93,6 +93,41 @@ static double prefill(const struct sequence *s, int tokens, int chunk) {
     return took;
 }
 
+static double middle(double *v, int n) {
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    return v[n / 2] * 1e6;
+}
+
+/* What a step takes beside its kernels: laying it out on the host, choosing, everything but choosing. */
+static void around(struct span *spans, int batch, const struct batch *made) {
+    enum { TIMES = 40 };
+    double lay[TIMES], choose[TIMES], bare[TIMES];
+    char *host = (char *)malloc(step_bytes(made));
+    struct pick_place *list = (struct pick_place *)calloc((size_t)batch, sizeof *list);
+    bool few = batch <= FEW_ROWS && step_fit(m, made);
+    for (int i = 0; i < batch; i++) list[i] = {&spans[i].picks[0], &spans[i].picked[0], i};
+    for (int t = 0; t < TIMES; t++) {
+        struct batch b;
+        double start = seconds();
+        check(batch_make(m, spans, batch, &b, &err), &err);
+        if (few) m->step_shared = attend_shared(b.row, b.rows, b.page), step_fill(m, &b, host);
+        lay[t] = seconds() - start;
+        free(b.row);
+        if (m->buffer[BUFFER_LOGITS].bytes < (size_t)batch * vocab * 4) return;
+        start = seconds();
+        check(picks_run(m, list, batch, (float *)m->buffer[BUFFER_LOGITS].data, &err), &err);
+        choose[t] = seconds() - start;
+    }
+    for (int i = 0; i < batch; i++) spans[i].pick_count = 0;
+    for (int t = 0; t < TIMES; t++) {
+        double start = seconds();
+        check(cuda_forward(m, spans, batch, &err), &err);
+        bare[t] = seconds() - start;
+    }
+    printf("   on the host's clock, us: laying out %.1f, choosing alone %.1f, a step without choosing %.1f\n", middle(lay, TIMES), middle(choose, TIMES), middle(bare, TIMES));
+    free(host), free(list);
+}
+
 /* One step for every sequence, all at `context`. */
 static void decode(struct sequence *s, int batch, int context, const char *what, size_t weight_bytes, size_t kv_bytes) {
     struct span *spans = (struct span *)calloc((size_t)batch, sizeof *spans);
@@ -128,6 +163,7 @@ static void decode(struct sequence *s, int batch, int context, const char *what,
         printf(" %s %.3f", kinds[i].name, ms);
     }
     printf("\n");
+    around(spans, batch, &b);
     fflush(stdout);
     free(b.row), free(spans), free(picks), free(picked), free(ids), free(positions);
 }

@@ -67,13 +67,17 @@ static int64_t choose_kv(const struct sweep *s, const struct qvl_plan *p, const 
     return need > 4096 ? need : 4096;
 }
 
-/* Touches every weight and lets the working memory grow. */
-static int warm_up(const struct subject *s, struct err *err) {
+/* Touches every weight and lets the working memory grow; on a GPU to that of the largest pass, whose kernels are then loaded. */
+static int warm_up(const struct subject *s, int64_t kv_tokens, struct err *err) {
+    struct qvl_info info;
+    qvl_model_info(s->m, &info);
+    int64_t tokens = strcmp(info.device, "cpu") ? 8192 : 64, most = (kv_tokens < info.context ? kv_tokens : info.context) - 64;
+    if (tokens > most) tokens = most > 64 ? most : 64;
     struct qvl_session *session;
     struct qvl_result result;
     int pictures;
     const struct cell text = {.task = TASK_TEXT};
-    int r = prompt_maker_make(&s->maker, &text, 64, 1, 64, 1, &session, &pictures, err);
+    int r = prompt_maker_make(&s->maker, &text, tokens, 1, tokens, 1, &session, &pictures, err);
     if (r) return r;
     const struct qvl_generate g = {.max_tokens = 4, .ignore_end = true, .no_append = true};
     r = qvl_generate(session, &g, &result, err);
@@ -108,7 +112,7 @@ int subject_open(const struct sweep *s, const char *name, const struct cell *cel
     checkpoint_place_leave(&p); /* the files stay mapped, and nothing stays behind however this process ends */
     if (!r) r = prompt_maker_open(&out->maker, out->m, frames, err);
     out->maker.frames = frames;
-    if (!r) r = warm_up(out, err);
+    if (!r) r = warm_up(out, *kv_tokens, err);
     if (r) subject_close(out);
     return r;
 }
