@@ -70,14 +70,13 @@ static int all_in_use(struct model_pool *p, const char *folder, struct err *err)
     return r;
 }
 
-/* A slot that is free, or whose model can go. The lock is held. */
-static struct pooled_model *make_slot(struct model_pool *p, struct qvl_model **evicted) {
+/* Empties the slot of the model that was not used for longest, which the caller unloads without the lock; NULL: all are in use. The lock
+ * is held. */
+static struct pooled_model *empty_oldest(struct model_pool *p, struct qvl_model **evicted) {
     struct pooled_model *oldest = NULL;
-    *evicted = NULL;
     for (int i = 0; i < p->most; i++) {
         struct pooled_model *s = &p->slots[i];
-        if (!s->folder) return s;
-        if (s->users == 0 && (!oldest || s->used < oldest->used)) oldest = s;
+        if (s->folder && s->users == 0 && (!oldest || s->used < oldest->used)) oldest = s;
     }
     if (!oldest) return NULL;
     *evicted = oldest->model;
@@ -87,7 +86,16 @@ static struct pooled_model *make_slot(struct model_pool *p, struct qvl_model **e
     return oldest;
 }
 
-/* Loads into a slot of its own without holding the lock; others that want the folder wait for `changed`. */
+/* A slot that is free, or whose model can go. The lock is held. */
+static struct pooled_model *make_slot(struct model_pool *p, struct qvl_model **evicted) {
+    *evicted = NULL;
+    for (int i = 0; i < p->most; i++)
+        if (!p->slots[i].folder) return &p->slots[i];
+    return empty_oldest(p, evicted);
+}
+
+/* Loads into a slot of its own without holding the lock; others that want the folder wait for `changed`. While there is too little
+ * memory, models that nobody uses go, the least recently used first. */
 static int load_into(struct model_pool *p, struct pooled_model *slot, char *folder, struct qvl_model *evicted,
                      struct qvl_model **out, struct err *err) {
     *slot = (struct pooled_model){.folder = folder, .users = 1, .used = ++p->clock};
@@ -95,6 +103,12 @@ static int load_into(struct model_pool *p, struct pooled_model *slot, char *fold
     qvl_unload(evicted); /* first: the new one may need its memory */
     int r = qvl_load(folder, &p->options, out, err);
     pthread_mutex_lock(&p->lock);
+    while ((r == ERR_LIMIT || r == ERR_MEMORY) && empty_oldest(p, &evicted)) {
+        pthread_mutex_unlock(&p->lock);
+        qvl_unload(evicted);
+        r = qvl_load(folder, &p->options, out, err);
+        pthread_mutex_lock(&p->lock);
+    }
     if (r) {
         free(slot->folder);
         *slot = (struct pooled_model){0};

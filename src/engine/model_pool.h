@@ -1,4 +1,4 @@
-/* The models that are loaded: at most so many at once, the least recently used goes when room is needed, never one in use.
+/* The models that are loaded: at most so many at once, the least recently used goes when room or memory is needed, never one in use.
  * Callers that want the same folder share one load and wait for it together. Usable from several threads. */
 #ifndef ENGINE_MODEL_POOL_H
 #define ENGINE_MODEL_POOL_H

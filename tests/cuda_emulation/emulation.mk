@@ -15,6 +15,9 @@ $(BUILD)/emulated/%.o: %.c
 $(BUILD)/emulated/emulation.o: tests/cuda_emulation/emulation.cc
 	@mkdir -p $(@D)
 	$(EMULATED_CXX) $(EMULATED_FLAGS) -MMD -MP -c -o $@ $<
+# Checkpoints at real shapes.
+cuda_memory_objs := $(patsubst %,$(BUILD)/obj/src/bench/%.o,random_checkpoint random_config random_numbers shapes)
+$(BUILD)/tests/test_cuda_memory $(BUILD)/gpu/test_cuda_memory: $(cuda_memory_objs)
 # In front of the library: the emulated backend takes the place of the built one.
 $(addprefix $(BUILD)/tests/,$(cuda_tests)): $(BUILD)/tests/%: $(BUILD)/emulated/tests/%.o $(emulated_objs) $(BUILD)/libqwen3vl.a
 	@mkdir -p $(@D)
