@@ -44,7 +44,6 @@ struct qvl_options {
 
     int64_t prefill_rows;    /* GPU: most tokens of one pass of a prompt that has the device to itself; 0: 8192, less where memory is
                                 short. While other answers are made it is 1024 at most. The CPU cuts at multiples of 512 always. */
-    bool encode_ahead;       /* a thread of the model encodes pictures as soon as a message holds them */
 
     /* The prefix cache below the device (docs/prefix-cache.md). Host memory is a level of its own only where the device has
      * memory of its own. */
@@ -167,8 +166,11 @@ int qvl_session_new(struct qvl_model *model, struct qvl_session **out, struct er
 void qvl_session_free(struct qvl_session *s);
 /* A copy that shares every page of what was computed. */
 int qvl_session_fork(const struct qvl_session *s, struct qvl_session **out, struct err *err);
-/* Appends a message. Images are encoded when they are first needed, or from now on (encode_ahead). */
+/* Appends a message. Images are encoded when they are first needed. */
 int qvl_session_message(struct qvl_session *s, enum qvl_role role, const struct qvl_part *parts, int count, struct err *err);
+/* Appends an assistant message that a model with this tokenizer generated before: text, and its tokens as they were generated (think
+ * block and end token included), which are repeated as they are; ids NULL: the text is tokenised. What qvl_generate appends by itself. */
+int qvl_session_reply(struct qvl_session *s, const char *text, const int32_t *ids, size_t count, struct err *err);
 /* Appends raw text outside any template (special: parse control tokens); for scoring and completion. */
 int qvl_session_raw(struct qvl_session *s, const char *text, size_t n, bool special, struct err *err);
 int qvl_session_raw_ids(struct qvl_session *s, const int32_t *ids, size_t count, struct err *err);

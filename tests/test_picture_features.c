@@ -1,4 +1,4 @@
-/* Encoded pictures: once for all who need them, also at the same time; ahead of need when asked for; failures are not kept. */
+/* Encoded pictures: once for all who need them, also at the same time; several of one size in one pass, with the same features; failures are not kept. */
 #include <pthread.h>
 #include <unistd.h>
 
@@ -11,9 +11,11 @@ static const struct qvl_generate greedy8 = {.sampling.greedy = true, .max_tokens
 
 /* ---- a device that takes its time, or fails ---- */
 
-static int encode_ms, failures_left;
+static int encode_ms, failures_left, passes, most_together;
 static int slow_encode(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err) {
     usleep((useconds_t)encode_ms * 1000);
+    passes++; /* one at a time */
+    if (p->grid_t > most_together) most_together = p->grid_t;
     if (__atomic_load_n(&failures_left, __ATOMIC_RELAXED) > 0) {
         __atomic_sub_fetch(&failures_left, 1, __ATOMIC_RELAXED);
         return err_set(err, ERR_STATE, "the device is out of sorts");
@@ -21,10 +23,8 @@ static int slow_encode(struct backend_model *m, const struct patches *p, struct 
     return backend_cpu.encode_image(m, p, out, err);
 }
 
-static struct qvl_model *model_open(bool ahead, struct backend *slow) {
-    struct qvl_options o = small;
-    o.encode_ahead = ahead;
-    struct qvl_model *m = golden_model("tiny-a", &o);
+static struct qvl_model *model_open(struct backend *slow) {
+    struct qvl_model *m = golden_model("tiny-a", &small);
     *slow = backend_cpu;
     slow->encode_image = slow_encode;
     m->backend = slow;
@@ -74,7 +74,7 @@ static void at_the_same_time(void **state) {
     enum { ASKERS = 4 };
     struct backend slow;
     struct err err = {0};
-    struct qvl_model *m = model_open(false, &slow);
+    struct qvl_model *m = model_open(&slow);
     struct asker a[ASKERS];
     encode_ms = 60;
     for (int i = 0; i < ASKERS; i++) {
@@ -99,7 +99,7 @@ static void at_the_same_time(void **state) {
 static void failure_is_not_kept(void **state) {
     (void)state;
     struct backend slow;
-    struct qvl_model *m = model_open(false, &slow);
+    struct qvl_model *m = model_open(&slow);
     struct asker a[2] = {{.session = look(m, 5)}, {.session = look(m, 5)}};
     encode_ms = 40;
     failures_left = 1;
@@ -119,34 +119,77 @@ static void failure_is_not_kept(void **state) {
     qvl_unload(m);
 }
 
-static void ahead_of_need(void **state) {
+struct looker {
+    struct qvl_model *m;
+    struct visual *visual;
+    const struct vision_features *features;
+    struct err err;
+    int code;
+    pthread_t thread;
+};
+static void *encode_one(void *context) {
+    struct looker *l = context;
+    double seconds = 0;
+    l->code = features_get(l->m, l->visual, &l->features, &seconds, &l->err);
+    return NULL;
+}
+
+static struct visual *picture(struct qvl_model *m, int width, int height, int seed) {
+    struct image image = {.width = width, .height = height, .rgb = golden_picture(width, height, seed)};
+    struct visual *v;
+    struct err err;
+    if (visual_new(m, &image, 1, false, 0, &v, &err)) fail_msg("%s", err.message);
+    return v;
+}
+
+/* What each alone would have given, bit for bit: the CPU's rows do not know how many there are. */
+static void together_as_alone(void **state) {
     (void)state;
-    struct backend slow, other;
-    struct qvl_model *m = model_open(true, &slow), *plain = model_open(false, &other);
-    for (int seed = 1; seed < 4; seed++) {
-        struct qvl_session *s = look(m, seed), *p = look(plain, seed);
-        for (int i = 0; i < 2000 && encoded(m) < seed; i++) usleep(5000);
-        assert_int_equal(encoded(m), seed); /* before anybody asked */
-        assert_int_equal(encoded(plain), seed - 1);
-        struct qvl_result r = answer(s), want = answer(p);
-        assert_true(r.image_seconds == 0 && want.image_seconds > 0);
-        assert_string_equal(r.text, want.text);
-        assert_int_equal(encoded(m), seed);
-        qvl_result_free(&r);
-        qvl_result_free(&want);
-        qvl_session_free(s);
-        qvl_session_free(p);
+    enum { LOOKERS = 12 };
+    struct backend slow;
+    struct qvl_model *m = model_open(&slow), *alone = golden_model("tiny-a", &small);
+    struct looker l[LOOKERS];
+    for (int failing = 0; failing < 2; failing++) {
+        qvl_model_forget(m);
+        passes = most_together = 0;
+        encode_ms = 50;
+        failures_left = failing ? 2 : 0; /* the first picture's pass, then the first that holds several: those are tried one by one */
+        for (int i = 0; i < LOOKERS; i++) {
+            bool other = i % 4 == 3; /* of another size: never in one pass with the rest */
+            l[i] = (struct looker){.m = m, .visual = picture(m, other ? 64 : 96, other ? 96 : 64, 20 + i)};
+            assert_int_equal(pthread_create(&l[i].thread, NULL, encode_one, &l[i]), 0);
+            if (!i) usleep(10000);
+        }
+        for (int i = 0; i < LOOKERS; i++) pthread_join(l[i].thread, NULL);
+        int failed = 0;
+        for (int i = 0; i < LOOKERS; i++) {
+            const struct vision_features *want, *got = l[i].features;
+            struct visual *same = picture(alone, i % 4 == 3 ? 64 : 96, i % 4 == 3 ? 96 : 64, 20 + i);
+            struct err err;
+            double seconds = 0;
+            if (features_get(alone, same, &want, &seconds, &err)) fail_msg("%s", err.message);
+            failed += l[i].code != 0;
+            if (!l[i].code) {
+                assert_true(got->grid_t == 1 && got->grid_h == want->grid_h && got->grid_w == want->grid_w);
+                assert_true(got->tokens == want->tokens && got->levels == want->levels);
+                assert_memory_equal(got->values, want->values, (size_t)got->levels * (size_t)got->tokens * (size_t)m->config->text.hidden * sizeof(float));
+                features_put(m, got);
+            }
+            features_put(alone, want);
+            visual_drop(same);
+            visual_drop(l[i].visual);
+        }
+        assert_int_equal(failed, failing); /* only the one that was alone when the device failed */
+        assert_true(most_together > 2);
+        if (!failing) assert_in_range(passes, 3, 8);
     }
-    qvl_unload(plain);
-    /* More pictures than the queue holds, sessions gone before their turn, and the model closed in the middle of it. */
-    encode_ms = 20;
-    for (int i = 0; i < 2 * ENCODE_AHEAD; i++) qvl_session_free(look(m, 10 + i));
-    qvl_unload(m);
     encode_ms = 0;
+    qvl_unload(alone);
+    qvl_unload(m);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(at_the_same_time), cmocka_unit_test(failure_is_not_kept),
-                                       cmocka_unit_test(ahead_of_need)};
+                                       cmocka_unit_test(together_as_alone)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

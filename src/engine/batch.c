@@ -14,20 +14,6 @@ struct batch_request {
     bool done;
 };
 
-void device_take(struct qvl_model *m) {
-    pthread_mutex_lock(&m->lock);
-    while (m->computing) pthread_cond_wait(&m->idle, &m->lock);
-    m->computing = true;
-    pthread_mutex_unlock(&m->lock);
-}
-
-void device_release(struct qvl_model *m) {
-    pthread_mutex_lock(&m->lock);
-    m->computing = false;
-    pthread_cond_broadcast(&m->idle);
-    pthread_mutex_unlock(&m->lock);
-}
-
 /* Takes waiting requests in order of arrival, as many as fit: *out are their spans, in `gathered` when there are several. Called
  * with the lock held. */
 static int take_requests(struct qvl_model *m, struct batch_request **taken, struct span *gathered, const struct span **out,
@@ -73,6 +59,7 @@ int batch_forward(struct qvl_model *m, const struct span *spans, int count, stru
             continue;
         }
         m->computing = true;
+        m->features.passed_by += m->features.waiting != NULL;
         const struct span *all;
         int n, requests = take_requests(m, taken, gathered, &all, &n);
         pthread_mutex_unlock(&m->lock);

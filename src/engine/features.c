@@ -117,28 +117,110 @@ static struct feature_entry *find(struct feature_cache *c, struct hash128 key) {
     return NULL;
 }
 
+/* ---- encoding: pictures of one size that wait at the same time are encoded together, like the groups of a video, between which there is
+ * no attention. A small picture keeps a GPU a few percent busy, so that sixteen of them take little longer than one. ---- */
+
+struct encode_request {
+    struct patches patches;
+    struct vision_features *features;
+    struct err err;
+    int code;
+    bool done;
+    struct encode_request *next;
+};
+
+static bool alike(const struct patches *a, const struct patches *b) {
+    return a->grid_t == 1 && b->grid_t == 1 && a->grid_h == b->grid_h && a->grid_w == b->grid_w && a->width == b->width;
+}
+
+/* The first that waits, and those behind it that can go with it. The lock is held. */
+static int take_requests(struct feature_cache *c, struct encode_request *taken[ENCODE_TOGETHER]) {
+    int count = 0;
+    struct encode_request *last = NULL;
+    for (struct encode_request **at = &c->waiting; *at;) {
+        struct encode_request *r = *at;
+        bool fits = !count || (alike(&taken[0]->patches, &r->patches) && (count + 1) * r->patches.count <= ENCODE_PATCHES);
+        if (count < ENCODE_TOGETHER && fits) {
+            taken[count++] = r;
+            *at = r->next;
+        } else {
+            last = r;
+            at = &r->next;
+        }
+    }
+    c->waiting_last = last;
+    return count;
+}
+
+/* One pass for all; negative: it failed, or memory is short. */
+static int encode_together(struct qvl_model *m, struct encode_request **taken, int count) {
+    struct err err;
+    struct patches all = taken[0]->patches;
+    struct vision_features f = {0};
+    size_t values = (size_t)all.count * (size_t)all.width;
+    all.grid_t = count;
+    all.count *= count;
+    if (!(all.values = malloc(values * (size_t)count * sizeof *all.values))) return ERR_MEMORY;
+    for (int i = 0; i < count; i++) memcpy(all.values + (size_t)i * values, taken[i]->patches.values, values * sizeof *all.values);
+    int code = m->backend->encode_image(m->device, &all, &f, &err);
+    free(all.values);
+    size_t rows = code ? 0 : (size_t)f.tokens / (size_t)count * (size_t)m->config->text.hidden; /* floats of a level of one picture */
+    for (int i = 0; i < count && !code; i++) {
+        struct vision_features *to = taken[i]->features;
+        *to = (struct vision_features){1, f.grid_h, f.grid_w, f.tokens / count, f.levels, malloc((size_t)f.levels * rows * sizeof *f.values)};
+        for (int l = 0; l < f.levels && to->values; l++) memcpy(to->values + (size_t)l * rows, f.values + ((size_t)l * (size_t)count + (size_t)i) * rows, rows * sizeof *f.values);
+        if (!to->values) code = ERR_MEMORY;
+    }
+    for (int i = 0; i < count && code; i++) {
+        free(taken[i]->features->values);
+        *taken[i]->features = (struct vision_features){0};
+    }
+    vision_features_free(&f);
+    return code;
+}
+
+static void encode_requests(struct qvl_model *m, struct encode_request **taken, int count) {
+    if (count > 1 && !encode_together(m, taken, count)) return;
+    for (int i = 0; i < count; i++) /* one that fails must not fail its neighbours */
+        taken[i]->code = m->backend->encode_image(m->device, &taken[i]->patches, taken[i]->features, &taken[i]->err);
+}
+
 static int encode(struct qvl_model *m, const struct visual *v, struct vision_features *f, struct err *err) {
-    struct patches p;
-    int r = v->video ? video_patches(v->frames, v->frame_count, m->config, m->resampler, &p, err)
-                     : image_patches(&v->frames[0], m->config, m->resampler, &p, err);
+    struct encode_request mine = {.features = f}, *taken[ENCODE_TOGETHER];
+    struct feature_cache *c = &m->features;
+    *f = (struct vision_features){0};
+    int r = v->video ? video_patches(v->frames, v->frame_count, m->config, m->resampler, &mine.patches, err)
+                     : image_patches(&v->frames[0], m->config, m->resampler, &mine.patches, err);
     if (r) return r;
-    device_take(m);
-    r = m->backend->encode_image(m->device, &p, f, err);
-    device_release(m);
-    patches_free(&p);
+    pthread_mutex_lock(&m->lock);
+    if (c->waiting_last) c->waiting_last->next = &mine;
+    else c->waiting = &mine;
+    c->waiting_last = &mine;
+    while (!mine.done) {
+        /* Passes that wait go first, a few times: those who are answered by them come with their next picture, and more go together. */
+        if (m->computing || (m->first && c->passed_by < ENCODE_PASSED_BY)) {
+            pthread_cond_wait(&m->idle, &m->lock);
+            continue;
+        }
+        m->computing = true;
+        c->passed_by = 0;
+        int count = take_requests(c, taken);
+        pthread_mutex_unlock(&m->lock);
+        encode_requests(m, taken, count);
+        pthread_mutex_lock(&m->lock);
+        for (int i = 0; i < count; i++) taken[i]->done = true;
+        m->computing = false;
+        pthread_cond_broadcast(&m->idle);
+    }
+    pthread_mutex_unlock(&m->lock);
+    patches_free(&mine.patches);
+    if ((r = mine.code) && err) *err = mine.err;
     if (!r && f->tokens != v->tokens) {
         err_set(err, ERR_STATE, "picture: %lld features for %lld tokens", (long long)f->tokens, (long long)v->tokens);
         vision_features_free(f);
         r = ERR_STATE;
     }
     return r;
-}
-
-bool features_known(struct qvl_model *m, const struct visual *v) {
-    pthread_mutex_lock(&m->lock);
-    bool known = find(&m->features, v->hash) != NULL;
-    pthread_mutex_unlock(&m->lock);
-    return known;
 }
 
 /* Gives up one use of an entry that failed; it is in the list no more. The lock is held. */

@@ -3,8 +3,6 @@
 #ifndef ENGINE_FEATURES_H
 #define ENGINE_FEATURES_H
 
-#include <pthread.h>
-
 #include "engine/hash.h"
 #include "vision/image.h"
 
@@ -29,27 +27,18 @@ int visual_new(struct qvl_model *m, struct image *frames, int count, bool video,
 void visual_hold(struct visual *v);
 void visual_drop(struct visual *v);
 
+enum { ENCODE_TOGETHER = 32, ENCODE_PATCHES = 16384, /* pictures, and patches of several, in one pass */
+       ENCODE_PASSED_BY = 4 };                           /* passes of the decoder that go before waiting pictures */
+
 struct feature_entry;
+struct encode_request;
 struct feature_cache {
     struct feature_entry *newest, *oldest;
+    struct encode_request *waiting, *waiting_last; /* for the device, in order */
+    int passed_by;
     size_t bytes, limit;
     int64_t encoded, reused;
 };
-
-/* encode_ahead.c: a thread that encodes pictures as soon as a message holds them, so that the caller's own work up to the first
- * pass goes on meanwhile. Guarded by the model's lock. */
-enum { ENCODE_AHEAD = 16 };
-struct encode_ahead {
-    struct visual *queue[ENCODE_AHEAD]; /* held */
-    int count;
-    bool running, stop;
-    pthread_t thread;
-    pthread_cond_t work;
-};
-int encode_ahead_open(struct qvl_model *m, struct err *err);
-/* Never waits; a full queue leaves the picture to whoever needs it. */
-void encode_ahead_add(struct qvl_model *m, struct visual *v);
-void encode_ahead_close(struct qvl_model *m);
 
 /* The features of v, encoding it when necessary (or waiting for a thread that does); hold until features_put. seconds is increased
  * by the time that takes. */
@@ -58,7 +47,6 @@ int features_get(struct qvl_model *m, const struct visual *v, const struct visio
 void features_put(struct qvl_model *m, const struct vision_features *f);
 /* Drops the oldest that nobody uses until the rest is within the limit. */
 void features_trim(struct feature_cache *c);
-bool features_known(struct qvl_model *m, const struct visual *v); /* encoded, or being encoded */
 void features_free(struct feature_cache *c);
 
 #endif

@@ -133,7 +133,6 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     if (m->backend_info.own_memory && logits > pinned) logits = pinned;
     r = kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, logits, err);
     if (!r) logits_row_drop(&m->kv.rows, logits_row_take(&m->kv.rows)); /* pinned now, not when the first prompt ends */
-    if (!r && o->encode_ahead) r = encode_ahead_open(m, err);
     return r ? r : spill_open(m, o, err);
 }
 
@@ -179,7 +178,6 @@ int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_m
 
 void qvl_unload(struct qvl_model *m) {
     if (!m) return;
-    encode_ahead_close(m);
     spill_close(m);
     grammars_free(m);
     features_free(&m->features);

@@ -62,7 +62,6 @@ struct qvl_model {
     struct kv_store kv;
     struct spill *spill;      /* the cache's levels below the device (spill.h), or NULL */
     struct feature_cache features;
-    struct encode_ahead ahead;
     struct cached_grammar grammars[GRAMMARS_KEPT];
     uint64_t grammar_clock;
     int sessions;
@@ -73,9 +72,6 @@ struct qvl_model {
 
 /* Computes spans of different sequences, together with whatever other threads have asked for by then. */
 int batch_forward(struct qvl_model *m, const struct span *spans, int count, struct err *err);
-/* Exclusive use of the device for an image; the lock is not held in between. */
-void device_take(struct qvl_model *m);
-void device_release(struct qvl_model *m);
 
 static inline void token_from_pick(struct qvl_token *t, const struct picked *p) {
     t->id = p->id;

@@ -141,9 +141,7 @@ static int picture_part(struct qvl_model *m, const struct qvl_part *p, struct vi
 }
 
 static int visual_part(struct qvl_model *m, const struct qvl_part *p, struct visual **out, struct err *err) {
-    int r = p->frames ? video_part(m, p, out, err) : picture_part(m, p, out, err);
-    if (!r) encode_ahead_add(m, *out);
-    return r;
+    return p->frames ? video_part(m, p, out, err) : picture_part(m, p, out, err);
 }
 
 int qvl_session_message(struct qvl_session *s, enum qvl_role role, const struct qvl_part *parts, int count, struct err *err) {
@@ -234,19 +232,16 @@ static size_t answer_begins(const struct qvl_model *m, const struct session_item
     return at < item->reply_count && begins_with_newline(m, item->reply[at]) ? SIZE_MAX : at;
 }
 
-/* The tokens of r for item; none when a control token is among them, which text could not say. */
-static int keep_reply(const struct qvl_model *m, struct session_item *item, const struct qvl_result *r, struct err *err) {
-    size_t count = r->token_count;
-    if (count && ends_answer(m, r->tokens[count - 1].id)) count--;
-    for (size_t i = 0; i < count; i++) {
-        int32_t id = r->tokens[i].id;
-        if (ends_answer(m, id) || (id != m->think_end && tokenizer_is_special(m->tokenizer, id))) return 0;
-    }
+/* The tokens of a reply for item; none when a control token is among them, which text could not say. thought: with a think block. */
+static int keep_reply(const struct qvl_model *m, struct session_item *item, const int32_t *ids, size_t count, bool thought, struct err *err) {
+    if (count && ends_answer(m, ids[count - 1])) count--;
+    for (size_t i = 0; i < count; i++)
+        if (ends_answer(m, ids[i]) || (ids[i] != m->think_end && tokenizer_is_special(m->tokenizer, ids[i]))) return 0;
     item->reply = malloc((count + 1) * sizeof *item->reply);
     if (!item->reply) return err_set(err, ERR_MEMORY, "out of memory for a message");
-    for (size_t i = 0; i < count; i++) item->reply[i] = r->tokens[i].id;
+    if (count) memcpy(item->reply, ids, count * sizeof *ids);
     item->reply_count = count;
-    item->reply_content = r->thinking ? answer_begins(m, item) : 0;
+    item->reply_content = thought ? answer_begins(m, item) : 0;
     return 0;
 }
 
@@ -255,7 +250,24 @@ int session_answer(struct qvl_session *s, const struct qvl_result *r, bool exact
     if (code) return code;
     struct session_item *item = &s->items[s->count - 1];
     if (r->thinking && !(item->reasoning = strdup(r->thinking))) return err_set(err, ERR_MEMORY, "out of memory for a message");
-    return exact ? keep_reply(s->m, item, r, err) : 0;
+    if (!exact) return 0;
+    int32_t *ids = malloc((r->token_count + 1) * sizeof *ids);
+    if (!ids) return err_set(err, ERR_MEMORY, "out of memory for a message");
+    for (size_t i = 0; i < r->token_count; i++) ids[i] = r->tokens[i].id;
+    code = keep_reply(s->m, item, ids, r->token_count, r->thinking, err);
+    free(ids);
+    return code;
+}
+
+int qvl_session_reply(struct qvl_session *s, const char *text, const int32_t *ids, size_t count, struct err *err) {
+    for (size_t i = 0; ids && i < count; i++)
+        if (ids[i] < 0 || ids[i] >= s->m->config->text.vocab)
+            return err_set(err, ERR_ARGUMENT, "token id %d at %zu of a reply: expected 0 to %d (vocab_size of the model)", ids[i], i, s->m->config->text.vocab - 1);
+    int code = qvl_session_message(s, QVL_ASSISTANT, &(struct qvl_part){.text = text}, 1, err);
+    if (code || !ids) return code;
+    bool thought = false;
+    for (size_t i = 0; i < count; i++) thought |= s->m->think_end >= 0 && ids[i] == s->m->think_end;
+    return keep_reply(s->m, &s->items[s->count - 1], ids, count, thought, err);
 }
 
 /* ---- tokens ---- */
