@@ -1,14 +1,17 @@
-/* The prompt cache on disk: what a restore takes beside computing and beside the disk itself, and what a miss costs.
+/* The prompt cache below the device: what a restore takes beside computing and beside the disk itself, and what a miss costs.
  *
  *     bench_prompt_cache restore MODEL FOLDER [TOKENS] [RUNS]
  *     bench_prompt_cache miss    MODEL FOLDER [TOKENS] [ROUNDS]
  *     bench_prompt_cache full    MODEL FOLDER [TOKENS]
+ *     bench_prompt_cache host    MODEL -      [TOKENS] [RUNS]       (a device with memory of its own)
  *
  * restore: writes the pages of TOKENS tokens without computing them (their bytes are random: what they mean does not matter to a
  *   disk), then, in a model loaded afresh, asks for the same prompt. Computing is measured where it is cheap and where it is dear:
  *   the first 512 tokens and the 512 behind TOKENS - 512 restored ones. Attention makes the time of a token grow linearly with its
  *   place, so TOKENS * (first + last) / 2 is the estimate of the whole.
  * full: computes all TOKENS once, then restores them: no estimate.
+ * host: computes all TOKENS, waits until they are in pinned host memory, forgets them on the device and asks again; both times are those
+ *   from the question to its first token, everything included. The answer must begin with the same token.
  * miss: requests that find nothing, with the cache and without, in turn; processor seconds count the writer too.
  *
  * The disk's own rate: the same files, read with O_DIRECT in pieces of 8 MiB by one thread that does nothing else. */
@@ -205,6 +208,46 @@ static void measure_full(const char *model, const char *folder, int64_t tokens) 
     printf("median restore %.3f s: 1/%.1f\n", median(seconds, 3), whole / median(seconds, 3));
 }
 
+static void measure_host(const char *model, int64_t tokens, int runs) {
+    struct err err = {0};
+    struct qvl_plan plan;
+    struct qvl_options o = {.context = tokens + CHUNK};
+    if (qvl_plan_load(model, &o, &plan, &err)) die(&err);
+    o.kv_bytes = plan.kv_bytes_per_token * (size_t)(tokens + 2 * CHUNK);
+    o.host_bytes = o.kv_bytes + o.kv_bytes / 4;
+    struct qvl_model *m;
+    if (qvl_load(model, &o, &m, &err)) die(&err);
+    struct qvl_info info;
+    qvl_model_info(m, &info);
+    if (!m->spill) {
+        err_set(&err, ERR_ARGUMENT, "%s has no memory of its own: there is no level of host memory to measure", info.device);
+        die(&err);
+    }
+    double computing[64], restoring[64];
+    struct qvl_result warm = ask(m, 2 * CHUNK, 0, 1000, 1); /* what happens once: buffers, libraries */
+    qvl_result_free(&warm);
+    for (int i = 0; i < runs; i++) {
+        struct qvl_result cold = ask(m, tokens, 0, (unsigned)i + 1, 1);
+        spill_wait(m->spill);
+        pthread_mutex_lock(&m->lock);
+        kv_forget(&m->kv);
+        pthread_mutex_unlock(&m->lock);
+        int64_t before = __atomic_load_n(&m->spill->host_hit_tokens, __ATOMIC_RELAXED);
+        struct qvl_result back = ask(m, tokens, 0, (unsigned)i + 1, 1);
+        int64_t hits = __atomic_load_n(&m->spill->host_hit_tokens, __ATOMIC_RELAXED) - before;
+        computing[i] = cold.first_token_seconds, restoring[i] = back.first_token_seconds;
+        bool same = cold.token_count == 1 && back.token_count == 1 && cold.tokens[0].id == back.tokens[0].id;
+        printf("%s, %lld tokens, first token after: computed %.4f s, restored from host memory %.4f s (%lld tokens cached, %lld of host pages, %.1f GB/s)%s\n", info.storage,
+               (long long)tokens, computing[i], restoring[i], (long long)back.cached_tokens, (long long)hits,
+               (double)plan.kv_bytes_per_token * (double)hits / restoring[i] / 1e9, same ? "" : "  NOT THE SAME FIRST TOKEN");
+        qvl_result_free(&cold);
+        qvl_result_free(&back);
+    }
+    double c = median(computing, runs), r = median(restoring, runs);
+    printf("%s on %s: median computing %.4f s, restore %.4f s: 1/%.1f\n", model, info.device, c, r, c / r);
+    qvl_unload(m);
+}
+
 static void measure_misses(const char *model, const char *folder, int64_t tokens, int rounds) {
     double wall[2][256], cpu[2][256], ratio[256], cpu_ratio[256];
     struct qvl_model *m = load(model, folder, tokens + CHUNK);
@@ -241,10 +284,11 @@ int main(int argc, char **argv) {
     int runs = argc > 5 ? atoi(argv[5]) : 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc < 4) {
-        fprintf(stderr, "usage: bench_prompt_cache restore|miss|full MODEL FOLDER [TOKENS] [RUNS]\n");
+        fprintf(stderr, "usage: bench_prompt_cache restore|miss|full|host MODEL FOLDER [TOKENS] [RUNS]\n");
         return 2;
     }
     if (!strcmp(argv[1], "restore")) measure_restores(argv[2], argv[3], tokens ? tokens : 20000, runs < 1 ? 5 : runs > 64 ? 64 : runs);
+    else if (!strcmp(argv[1], "host")) measure_host(argv[2], tokens ? tokens : 20000, runs < 1 ? 5 : runs > 64 ? 64 : runs);
     else if (!strcmp(argv[1], "full")) measure_full(argv[2], argv[3], tokens ? tokens : 20000);
     else measure_misses(argv[2], argv[3], tokens ? tokens : 512, runs < 1 ? 15 : runs > 256 ? 256 : runs);
     return 0;

@@ -1,5 +1,5 @@
 .PHONY: bench-prompt-cache
-## make bench-prompt-cache  restore and miss of the prompt cache on disk: BENCH_ARGS="restore MODEL FOLDER" (needs 2.3 GB for 2B)
+## make bench-prompt-cache  restore and miss of the prompt cache: BENCH_ARGS="restore MODEL FOLDER" (needs 2.3 GB for 2B); on a GPU "host MODEL -"
 bench-prompt-cache: $(BUILD)/bench_prompt_cache
 	@$(BUILD)/bench_prompt_cache $(BENCH_ARGS)
 $(BUILD)/bench_prompt_cache: bench/bench_prompt_cache.c $(BUILD)/libqwen3vl.a
