@@ -13,7 +13,7 @@ lib_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(ENGINE_ROOMS),$
 app_objs := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(foreach r,$(GAME_ROOMS) app,$(wildcard src/$(r)/*.c))))
 ifdef ENGINE_ONLY
 app_objs := $(patsubst %,$(BUILD)/obj/src/app/%.o,main cmd_bench cmd_chat cmd_score cmd_tokenize cmd_serve model_options play_frames) \
-            $(patsubst %.c,$(BUILD)/obj/%.o,$(patsubst %,src/agent/%.c,home ask ask_engine ballot prompt prompt_fields prompt_world map_memory explore scene) $(wildcard src/game/*.c) $(wildcard src/bench/*.c) $(filter-out src/serve/dash%,$(wildcard src/serve/*.c)))
+            $(patsubst %.c,$(BUILD)/obj/%.o,$(patsubst %,src/agent/%.c,home ask ask_engine ballot conversation prompt prompt_fields prompt_world map_memory explore scene) $(wildcard src/game/*.c) $(wildcard src/bench/*.c) $(filter-out src/serve/dash%,$(wildcard src/serve/*.c)))
 endif
 # The emulated CUDA threads switch stacks by themselves, which AddressSanitizer takes for overflows: not under SAN.
 tests := $(filter-out $(if $(SAN),$(BUILD)/tests/test_cuda_%),\

@@ -315,6 +315,153 @@ static void torn_lines_and_changes(void **state) {
     run_finish(held, &err);
 }
 
+/* ---- over the watchdog's returns, and in a conversation --------------------------------------------------------------------------- */
+
+/* Only the first `lines` lines of a file stay. */
+static void first_lines(const char *path, int lines) {
+    struct buf text = {0};
+    assert_int_equal(file_read(path, 1 << 26, &text, NULL), 0);
+    size_t at = 0;
+    for (int i = 0; i < lines; i++) at = (size_t)((char *)memchr(text.data + at, '\n', text.len - at) + 1 - text.data);
+    assert_int_equal(truncate(path, (off_t)at), 0);
+    buf_free(&text);
+}
+
+/* A copy of a run as if it had been killed with so many lines in its files. */
+static void killed_at(const char *from, const char *to, int steps, int events) {
+    char path[400];
+    copy_run(from, to);
+    snprintf(path, sizeof path, "%s/summary.json", to);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/trajectory.jsonl", to);
+    first_lines(path, steps);
+    snprintf(path, sizeof path, "%s/episodes.jsonl", to);
+    first_lines(path, events);
+}
+
+static void goes_on_like(const struct trace *whole, char *run) {
+    struct trace now;
+    char *resume[] = {"play", "--resume", run, "--json", NULL}, *replay[] = {"replay", run, NULL}, command[400];
+    if (run_command(cmd_play, resume)) fail_msg("%s", said());
+    trace_of(run, 77, &now);
+    assert_same(whole, &now);
+    trace_free(&now);
+    if (run_command(cmd_replay, replay)) fail_msg("%s", said());
+    snprintf(command, sizeof command, "rm -rf '%s'", run);
+    assert_int_equal(system(command), 0);
+}
+
+/* Against a wall until the watchdog goes back, three times; then the second episode. Killed in each part, at its first step, its last one, and between
+ * the end of a part and the beginning of the next. */
+static void over_the_returns_of_the_watchdog(void **state) {
+    (void)state;
+    char wall[200], good[300], run[300];
+    snprintf(wall, sizeof wall, "%s/wall", folder);
+    snprintf(good, sizeof good, "%s/returns", folder);
+    snprintf(run, sizeof run, "%s/returned", folder);
+    static const char script_text[] = "next\nnext\nwait\nwait\nwalk_north\n";
+    struct buf lines = {0};
+    buf_str(&lines, script_text);
+    for (int i = 0; i < 200; i++) buf_str(&lines, "walk_north\n");
+    assert_int_equal(file_replace(wall, lines.data, lines.len, NULL), 0);
+    buf_free(&lines);
+    char *args[] = {"play", "--mock-script", wall, "--without", "all", "--watchdog", "--episodes", "2", "--max-decisions", "150", "--seed", "77", "--json", "--record", good, NULL};
+    if (run_command(cmd_play, args)) fail_msg("%s", said());
+    assert_non_null(strstr(said(), "\"episodes\":2,"));
+    assert_non_null(strstr(said(), "\"restored\":6"));
+    struct trace whole;
+    trace_of(good, 77, &whole);
+    struct run_reader *r;
+    struct err err;
+    const struct run_episode *episodes;
+    assert_int_equal(run_open(good, &r, &err), 0);
+    int count = run_reader_episodes(r, &episodes), before = 0;
+    assert_int_equal(count, 8); /* records: four parts of two episodes */
+    assert_int_equal(run_reader_reopens(r), 9);
+    for (int part = 0; part < count; part++) {
+        int steps = (int)episodes[part].steps;
+        assert_true(steps > 20);
+        assert_int_equal(episodes[part].returns, part % 4 != 3);
+        if (part == 0 || part == 2 || part == 4) {
+            killed_at(good, run, before + 1, 2 * part + 1);
+            goes_on_like(&whole, run);
+            killed_at(good, run, before + steps, 2 * part + 1);
+            goes_on_like(&whole, run);
+            killed_at(good, run, before + steps, 2 * part + 2); /* the end is on record, what follows is not */
+            goes_on_like(&whole, run);
+        }
+        before += steps;
+    }
+    run_close(r);
+    trace_free(&whole);
+}
+
+/* Prompts too are those of the run that nobody disturbed: what was said, what was told, what was refused. */
+static struct buf prompts_of(const char *run) {
+    struct run_reader *r;
+    struct err err;
+    static struct run_line line;
+    struct buf out = {0};
+    struct token_chain tokens = {0};
+    int got, count;
+    if (run_open(run, &r, &err)) fail_msg("%s", err.message);
+    while ((got = run_next(r, &line, NULL, &err)) == 1) {
+        const int32_t *ids = token_chain_line(&tokens, line.json, &count);
+        char hash[33] = "none";
+        if (ids) hash_hex(ids, (size_t)count * sizeof *ids, NULL, 0, hash);
+        buf_printf(&out, "%d.%u history %d, %d tokens %s\n%s\n> %s\nrefused %s\n", line.episode, line.step, (int)json_as_integer(json_get(line.json, "history"), 0), count, hash,
+                   json_as_string(json_get(line.json, "prompt"), ""), json_as_string(json_get(line.json, "answer"), ""),
+                   json_as_string(json_get(line.json, "refused_answer"), "nothing"));
+    }
+    if (got < 0) fail_msg("%s", err.message);
+    run_close(r);
+    token_chain_free(&tokens);
+    return out;
+}
+
+static void in_a_conversation(void **state) {
+    (void)state;
+    char skills[200], good[300], run[300];
+    snprintf(skills, sizeof skills, "%s/skills", folder);
+    snprintf(run, sizeof run, "%s/talking", folder);
+    static const char text[] = "skill next\nskill next\nskill explore\nskill go_to 0 0\nskill explore\nskill explore\nskill wait\n";
+    assert_int_equal(file_replace(skills, text, sizeof text - 1, NULL), 0);
+    char *mock[] = {"play", "--mock-script", skills, "--act", "skills", "--prompt", "configs/prompts/hub-2.txt", "--history", "4", "--episodes", "2", "--max-decisions", "12", "--seed", "77", "--json",
+                    "--record", good, NULL};
+    char *engine[] = {"play", "--model", "tests/golden/tiny-c", "--threads", "1", "--device", "cpu", "--act", "skills", "--prompt", "configs/prompts/hub-2.txt", "--history", "6", "--episodes", "2",
+                      "--max-decisions", "12", "--seed", "77", "--json", "--record", good, NULL};
+    for (int k = 0; k < 2; k++) {
+        snprintf(good, sizeof good, "%s/talk-%d", folder, k);
+        if (run_command(cmd_play, k ? engine : mock)) fail_msg("%s", said());
+        struct trace whole;
+        assert_int_equal(trace_of(good, 77, &whole), 24);
+        struct buf prompts = prompts_of(good);
+        if (!k) assert_non_null(strstr(prompts.data, "not possible: go_to 0 0"));
+        assert_non_null(strstr(prompts.data, "history 1,"));
+        static const int cuts[][2] = {{1, 1}, {6, 1}, {11, 1}, {18, 3}};
+        for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+            char *resume[] = {"play", "--resume", run, "--json", NULL}, command[400];
+            struct trace now;
+            killed_at(good, run, cuts[i][0], cuts[i][1]);
+            if (run_command(cmd_play, resume)) fail_msg("%s", said());
+            trace_of(run, 77, &now);
+            assert_same(&whole, &now);
+            trace_free(&now);
+            struct buf again = prompts_of(run);
+            if (strcmp(again.data, prompts.data)) {
+                size_t d = 0;
+                while (again.data[d] == prompts.data[d]) d++;
+                fail_msg("killed at step %d: prompts differ at\n%.600s\n--- undisturbed:\n%.600s", cuts[i][0], again.data + (d > 300 ? d - 300 : 0), prompts.data + (d > 300 ? d - 300 : 0));
+            }
+            buf_free(&again);
+            snprintf(command, sizeof command, "rm -rf '%s'", run);
+            assert_int_equal(system(command), 0);
+        }
+        buf_free(&prompts);
+        trace_free(&whole);
+    }
+}
+
 static void refusals(void **state) {
     (void)state;
     char run[300];
@@ -338,6 +485,8 @@ int main(void) {
         cmocka_unit_test(killed_at_any_moment),
         cmocka_unit_test(stopped_by_the_user),
         cmocka_unit_test(torn_lines_and_changes),
+        cmocka_unit_test(over_the_returns_of_the_watchdog),
+        cmocka_unit_test(in_a_conversation),
         cmocka_unit_test(refusals),
     };
     if (!file_exists(ROM)) {

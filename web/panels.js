@@ -97,7 +97,7 @@ export function showDecision(step, about) {
 /* ---- the prompt and memory ---- */
 
 export function showPrompt(step) {
-  const box = $("prompt"), tokens = Array.isArray(step.prompt_tokens) ? step.prompt_tokens.length : step.prompt_tokens;
+  const box = $("prompt"), tokens = Array.isArray(step.prompt_tokens) ? step.prompt_tokens.length + (step.prompt_from || 0) : step.prompt_tokens;
   $("prompt-note").textContent = tokens ? `${tokens} tokens, ${step.cached_tokens || 0} from the cache` : "";
   if (!step.prompt) {
     box.replaceChildren(make("span", { class: "soft" }, step.decided_by === "human" ? "A person played this step." : "No model was asked in this step."));

@@ -54,7 +54,7 @@ export class Timeline {
       this.rows.push({
         episode: step.episode, step: step.step, floor: step.floor || 0, hp: step.hp || 0, max_hp: step.max_hp || 0, belly: step.belly || 0,
         confidence: step.confidence || 0, total_ms: t.total || 0, ask_ms: t.ask || 0, image_ms: t.image || 0, prefill_ms: t.prefill || 0,
-        generate_ms: t.generate || 0, emulator_ms: t.emulator || 0, prompt_tokens: count(step.prompt_tokens), cached_tokens: step.cached_tokens || 0,
+        generate_ms: t.generate || 0, emulator_ms: t.emulator || 0, prompt_tokens: count(step.prompt_tokens) + (step.prompt_from || 0), cached_tokens: step.cached_tokens || 0,
         answer_tokens: count(step.answer_tokens), decided_by: step.decided_by, action: step.action,
       });
     }

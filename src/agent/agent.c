@@ -24,10 +24,12 @@ int agent_new(struct emulator *e, const struct agent_options *options, struct ag
     if (options->policy < 0 || options->policy >= POLICY_COUNT) return err_set(err, ERR_ARGUMENT, "no such policy: %d", options->policy);
     if (options->policy == POLICY_MODEL && !options->model && !options->answerer) return err_set(err, ERR_ARGUMENT, "the policy \"model\" needs a model");
     if (options->policy == POLICY_EXTERNAL && !options->external) return err_set(err, ERR_ARGUMENT, "the policy \"external\" needs somebody to ask");
+    if (options->history < 0 || options->history > HISTORY_MAX) return err_set(err, ERR_ARGUMENT, "a history of %d exchanges: expected 0 to %d", options->history, HISTORY_MAX);
     struct agent *a = calloc(1, sizeof *a);
     if (!a) return err_set(err, ERR_MEMORY, "out of memory for an agent");
     int code = 0;
     a->options = *options;
+    for (int i = 0; i < options->rate_count; i++) count_skill(a->rates, &a->rate_count, options->rates[i].name, options->rates[i].used, options->rates[i].succeeded);
     hands_open(&a->hands, e, options);
     a->hands.seen = &a->seen;
     if (options->policy == POLICY_MODEL || options->ask_oracle) {
@@ -38,6 +40,7 @@ int agent_new(struct emulator *e, const struct agent_options *options, struct ag
         char path[4096];
         code = skill_set_load(options->skill_folder ? options->skill_folder : home_file(HOME_SKILLS, path, sizeof path), a->prompt.skills, &a->skills, err);
     }
+    if (!code && a->prompt.always) code = prompt_template_catalogue(&a->prompt, options->acting == ACT_BY_SKILLS ? &a->skills : NULL, err);
     if (!code && options->policy == POLICY_MODEL) {
         struct ask_options ask = {a->prompt.system[SCENE_NONE], options->greedy || options->temperature <= 0, options->temperature, options->events,
                                   options->answerer};
@@ -65,6 +68,8 @@ void agent_free(struct agent *a) {
     agent_free(a->donor);
     asker_free(a->asker);
     answer_free(&a->answer);
+    refusal_free(a);
+    conversation_forget(&a->conversation);
     oracle_free(a->oracle);
     oracle_free(a->omniscient);
     prompt_template_free(&a->prompt);
@@ -83,6 +88,8 @@ int episode_begin(struct agent *a, uint32_t seed, struct err *err) {
     hands_begin(h);
     world_seen_reset(&a->seen);
     prompt_forget(&a->memory);
+    conversation_begin(&a->conversation, a->options.policy == POLICY_MODEL ? a->options.history : 0);
+    *a->instead = 0;
     map_memory_reset(&a->map);
     stuck_reset(&a->stuck);
     a->escalated = false;
@@ -207,7 +214,7 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
     path_seconds(); /* from here on */
     observe(a, s);
     bool human = control_human(a->options.control);
-    if (human) s->action = HUMAN_ACTION, s->decided_by = BY_HUMAN;
+    if (human) s->action = HUMAN_ACTION, s->decided_by = BY_HUMAN, note_instead(a, "a person at the keys");
     int code = human ? 0 : agent_decide(a, s, err);
     if (code) return code;
     double acting = clock_seconds();
@@ -233,6 +240,7 @@ int episode_step(struct agent *a, enum outcome *outcome, struct err *err) {
         if (v->step_done) v->step_done(v->user, s);
     }
     answer_free(&a->answer);
+    refusal_free(a);
     return 0;
 }
 
@@ -260,24 +268,12 @@ static void finish_result(struct agent *a, enum outcome outcome, double start) {
     }
 }
 
-/* What was done before a return belongs to the episode, too. */
-static void join_result(struct episode_result *to, const struct episode_result *before) {
-    to->turns += before->turns;
-    to->decisions += before->decisions;
-    to->tokens += before->tokens;
-    to->model_seconds += before->model_seconds;
-    for (int i = 0; i < DECIDED_BY_COUNT; i++) to->decided[i] += before->decided[i], to->turns_by[i] += before->turns_by[i];
-    for (int i = 0; i < before->skill_count; i++) {
-        count_skill(to->skills, &to->skill_count, before->skills[i].name, before->skills[i].used, before->skills[i].succeeded);
-    }
-    parts_join(&to->parts, &before->parts);
-}
-
 /* Out of a soft-lock to the state that was kept. For those who watch the episode ends here as stuck and another begins, with a start state of
  * its own: so a run stays a row of presses that can be played again. 1: it went back, 0: it may not, negative: err. */
 static int go_back(struct agent *a, enum outcome outcome, int returns, double start, struct err *err) {
     struct hands *h = &a->hands;
     if (!a->options.watchdog || outcome != OUTCOME_STUCK || !a->saved.len || returns >= WATCHDOG_RETURNS) return 0;
+    a->result.returns = true;
     finish_result(a, outcome, start);
     int code = emulator_state_load(h->e, a->saved.data, a->saved.len, err);
     if (code) return code;
@@ -285,6 +281,8 @@ static int go_back(struct agent *a, enum outcome outcome, int returns, double st
     a->step.number = a->saved_at = 0;
     a->idle = 0;
     stuck_reset(&a->stuck);
+    conversation_forget(&a->conversation); /* what it tells has not happened */
+    *a->instead = 0;
     memset(&a->result, 0, sizeof a->result);
     a->result.seed = a->seed;
     for (const struct agent_events *v = a->options.events; subscriber(v); v++) {
@@ -309,7 +307,7 @@ int agent_play_episode(struct agent *a, uint32_t seed, struct episode_result *ou
         part.turns = a->hands.turns - a->turns_before;
         if ((code = go_back(a, outcome, returns, start, err)) < 0) return code;
         if (code) {
-            join_result(&before, &part);
+            episode_result_join(&before, &part);
             continue;
         }
         a->result.parts.restored = returns;
@@ -317,6 +315,6 @@ int agent_play_episode(struct agent *a, uint32_t seed, struct episode_result *ou
         break;
     }
     *out = a->result;
-    join_result(out, &before);
+    episode_result_join(out, &before);
     return 0;
 }

@@ -69,6 +69,7 @@ struct agent_options {
     /* Memory: fills the lines that the prompt's {memory} shows (zeroed before). s is the observation: scene, seen, picture. */
     void (*recall)(void *user, const struct step *s, struct memory_lines *out);
     void *recall_user;
+    int history;               /* POLICY_MODEL: so many exchanges stay in the prompt (agent/conversation.h); 0: each question stands alone */
     bool scratchpad;           /* answers may carry a note, which goes into step.note (agent/recall.h shows the notes again) */
     /* The first rung when the agent is stuck: may a stronger model be asked? s->stuck says how, s->stuck_level since how many rungs; called
      * once more with level 0 when the game goes on. False: nobody stronger is there, and the next rung is tried. why: for the record. */
@@ -82,6 +83,8 @@ struct agent_options {
     unsigned parts;            /* enum part; 0: the model alone */
     bool watchdog;             /* out of a soft-lock the agent may go back to an earlier state (agent.c, go_back) */
     int perception_every;      /* at every so-manieth decision the model is also asked what it sees; 0: never (agent/perceive.h) */
+    const struct skill_count *rates; /* how skills did before, for the prompt; copied */
+    int rate_count;
     const char *skill_folder;  /* NULL = configs/skills of the project */
     int max_decisions;         /* per episode; 0 = default 2000 */
     bool greedy;               /* default sampling: greedy unless temperature is set */

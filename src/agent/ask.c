@@ -52,13 +52,17 @@ void answer_free(struct answer *a) {
     a->prompt_tokens = a->answer_tokens = NULL;
 }
 
-void action_schema(const bool offered[ACTION_COUNT], struct buf *out) {
+void action_note_schema(const bool offered[ACTION_COUNT], int note, struct buf *out) {
     buf_str(out, "{\"type\":\"object\",\"properties\":{\"action\":{\"type\":\"string\",\"enum\":[");
     for (int i = 0, first = 1; i < ACTION_COUNT; i++) {
         if (offered[i]) buf_printf(out, "%s\"%s\"", first ? "" : ",", action_name[i]), first = 0;
     }
-    buf_str(out, "]}},\"required\":[\"action\"],\"additionalProperties\":false}");
+    buf_str(out, "]}");
+    if (note) buf_printf(out, ",\"note\":{\"type\":\"string\",\"maxLength\":%d}", note);
+    buf_str(out, "},\"required\":[\"action\"],\"additionalProperties\":false}");
 }
+
+void action_schema(const bool offered[ACTION_COUNT], struct buf *out) { action_note_schema(offered, 0, out); }
 
 void question_token(const struct question *q, const char *text, size_t n) {
     for (const struct agent_events *v = q->events; subscriber(v); v++) {

@@ -4,6 +4,7 @@
 #define AGENT_ASK_H
 
 #include "agent/ballot.h"
+#include "agent/conversation.h"
 #include "agent/scene.h"
 
 struct asker;
@@ -37,6 +38,8 @@ struct question {
     float temperature;
     uint64_t seed;               /* of the sampler */
     uint32_t decision;           /* its number in the episode, from 1 */
+    bool again;                  /* asked once more in this decision, after a refusal */
+    struct conversation *past;   /* what goes between system and prompt; NULL: nothing. Only `wire` of its exchanges may be changed */
     double deadline;             /* clock_seconds() by which thinking must end and the answer begin; 0: none */
     double (*now)(void);         /* the clock of the deadline; NULL: clock_seconds */
     const struct step *step;     /* what is decided on: scene, what is seen, whether the agent is stuck; for a router; may be NULL */
@@ -70,6 +73,9 @@ void asker_free(struct asker *a);
 void asker_question(struct asker *a, const struct question *q, struct answer *out);
 /* {"action": one of the offered names}: the schema, and the action that such an answer names, -1 with a reason. */
 void action_schema(const bool offered[ACTION_COUNT], struct buf *out);
+enum { NOTE_BYTES = 120, NOTE_CHARACTERS = NOTE_BYTES / 2 }; /* of a note to itself */
+/* The same with an optional "note" of at most so many characters; 0: without. */
+void action_note_schema(const bool offered[ACTION_COUNT], int note, struct buf *out);
 int action_of_answer(const char *text, const bool offered[ACTION_COUNT], char *reason, size_t cap);
 /* All three together: out->action is the action, -1 with out->reason. */
 void asker_ask(struct asker *a, const uint8_t *rgb, const char *prompt, const bool offered[ACTION_COUNT], uint32_t seed, uint32_t decision,

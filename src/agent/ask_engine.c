@@ -9,7 +9,11 @@
 
 struct engine_answerer {
     struct qvl_model *model;
-    struct qvl_session *session;
+    struct qvl_session *session; /* the question's */
+    struct qvl_session *past;    /* system text and exchanges of a conversation, which questions go on from; NULL: none yet */
+    const struct conversation *of; /* what past is of ... */
+    char *system;
+    int64_t first, end;          /* ... and the numbers of its first exchange and of the one behind its last */
     struct engine_answerer_options options;
     bool thinking;
 };
@@ -44,6 +48,8 @@ int engine_answerer_new(struct qvl_model *model, const struct engine_answerer_op
 void engine_answerer_free(struct engine_answerer *a) {
     if (!a) return;
     qvl_session_free(a->session);
+    qvl_session_free(a->past);
+    free(a->system);
     free(a);
 }
 
@@ -64,13 +70,52 @@ static void on_token(void *user, const struct qvl_token *token, bool thinking) {
     if (thinking && t->q->deadline > 0 && question_now(t->q) >= t->q->deadline) t->g->think_tokens = 1;
 }
 
+static int add_turn(struct qvl_session *s, const uint8_t *rgb, int width, int height, const char *text, struct err *err) {
+    struct qvl_part parts[2] = {{.rgb = rgb, .width = width ? width : FRAME_WIDTH, .height = height ? height : FRAME_HEIGHT}, {.text = text}};
+    return qvl_session_message(s, QVL_USER, parts + !rgb, rgb ? 2 : 1, err);
+}
+
+/* Brings a->past up to the conversation: usually by the one exchange that was added since. Another rung of a ladder may have answered
+ * it: tokens are the same for all models of a family. */
+static int follow(struct engine_answerer *a, const struct question *q, struct err *err) {
+    const struct conversation *c = q->past;
+    bool goes_on = a->past && a->of == c && a->first == c->first && a->end <= c->first + c->count && !strcmp(a->system, q->system);
+    int code = 0;
+    if (!a->past) code = qvl_session_new(a->model, &a->past, err);
+    if (!code && !goes_on) {
+        struct qvl_part system = {.text = q->system};
+        char *copy = strdup(q->system);
+        free(a->system);
+        a->system = copy;
+        a->of = NULL; /* until it is whole */
+        qvl_session_clear(a->past);
+        code = copy ? qvl_session_message(a->past, QVL_SYSTEM, &system, 1, err) : err_set(err, ERR_MEMORY, "out of memory for a session");
+        a->first = a->end = c->first;
+    }
+    for (; !code && a->end < c->first + c->count; a->end++) {
+        const struct exchange *e = &c->list[a->end - c->first];
+        code = add_turn(a->past, e->rgb, e->width, e->height, e->text, err);
+        if (!code) code = qvl_session_reply(a->past, e->reply, e->reply_tokens, (size_t)e->reply_token_count, err);
+    }
+    a->of = code ? NULL : c;
+    return code;
+}
+
 static int build_session(struct engine_answerer *a, const struct question *q, struct answer *out, struct err *err) {
     struct qvl_part system = {.text = q->system};
-    struct qvl_part user[2] = {{.rgb = q->rgb, .width = q->width ? q->width : FRAME_WIDTH, .height = q->height ? q->height : FRAME_HEIGHT},
-                               {.text = q->prompt}};
-    qvl_session_clear(a->session);
-    int code = qvl_session_message(a->session, QVL_SYSTEM, &system, 1, err);
-    if (!code) code = qvl_session_message(a->session, QVL_USER, user + !q->rgb, q->rgb ? 2 : 1, err);
+    int code = 0;
+    if (q->past && q->past->count) {
+        struct qvl_session *fork;
+        code = follow(a, q, err);
+        if (!code) code = qvl_session_fork(a->past, &fork, err);
+        if (code) return code;
+        qvl_session_free(a->session);
+        a->session = fork;
+    } else {
+        qvl_session_clear(a->session);
+        code = qvl_session_message(a->session, QVL_SYSTEM, &system, 1, err);
+    }
+    if (!code) code = add_turn(a->session, q->rgb, q->width, q->height, q->prompt, err);
     size_t count = 0;
     if (!code) code = qvl_session_ids(a->session, &out->prompt_tokens, &count, err);
     out->prompt_token_count = (int)count;

@@ -33,7 +33,7 @@ void offer_make(const struct sight *s, enum answers answers, struct offer *out) 
 
 static void put_object(const struct offer *o, const char *first, const char *more, const char *required, struct buf *out) {
     buf_printf(out, "{\"type\":\"object\",\"properties\":{%s%s", first, more);
-    if (o->note) buf_printf(out, ",\"note\":{\"type\":\"string\",\"maxLength\":%d}", NOTE_BYTES / 2);
+    if (o->note) buf_printf(out, ",\"note\":{\"type\":\"string\",\"maxLength\":%d}", NOTE_CHARACTERS);
     buf_printf(out, "},\"required\":[%s],\"additionalProperties\":false}", required);
 }
 
@@ -69,21 +69,9 @@ static void put_skills(const struct offer *o, const struct sight *s, struct buf 
     buf_free(&one);
 }
 
-static void put_actions_with_note(const struct offer *o, struct buf *out) {
-    struct buf actions = {0};
-    for (int i = 0; i < ACTION_COUNT; i++) {
-        if (o->actions[i]) buf_printf(&actions, "%s\"%s\"", actions.len ? "," : "\"action\":{\"type\":\"string\",\"enum\":[", action_name[i]);
-    }
-    buf_str(&actions, "]}");
-    put_object(o, actions.data ? actions.data : "", "", "\"action\"", out);
-    out->failed |= actions.failed;
-    buf_free(&actions);
-}
-
 void offer_schema(const struct offer *o, const struct sight *s, struct buf *out) {
     if (o->answers == ANSWER_SKILLS) put_skills(o, s, out);
-    else if (o->note) put_actions_with_note(o, out);
-    else action_schema(o->actions, out);
+    else action_note_schema(o->actions, o->note ? NOTE_CHARACTERS : 0, out);
 }
 
 bool offer_withdraw(struct offer *o, const struct choice *c) {

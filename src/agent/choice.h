@@ -24,7 +24,6 @@ struct offer {
     int count;
     bool note;                    /* the answer may carry a note for the scratchpad */
 };
-enum { NOTE_BYTES = 120 };
 
 /* Sight is what the conditions of skills are judged on. skills and map may be NULL with ANSWER_ACTIONS. */
 struct sight {

@@ -2,6 +2,7 @@
 #include "agent/room.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/control.h"
@@ -23,6 +24,21 @@ static bool dice(struct agent *a, float probability) {
 void reason_add(struct agent *a, const char *text) {
     size_t n = strlen(a->reason);
     if (*text) snprintf(a->reason + n, sizeof a->reason - n, "%s%s", n ? "; " : "", text);
+}
+
+void note_instead(struct agent *a, const char *what) {
+    size_t n = strlen(a->instead);
+    if (!a->conversation.limit) return;
+    if (n + strlen(what) + 2 >= sizeof a->instead) n = 0; /* the newest count */
+    snprintf(a->instead + n, sizeof a->instead - n, "%s%s", n ? ", " : "", what);
+}
+
+void refusal_free(struct agent *a) {
+    free(a->refused_answer);
+    free(a->refused_tokens);
+    a->refused_answer = NULL;
+    a->refused_tokens = NULL;
+    a->refused_token_count = 0;
 }
 
 struct choice action_choice(int action) { return (struct choice){.action = action, .skill = -1}; }
@@ -84,6 +100,9 @@ static int epsilon_step(struct agent *a, enum scene scene) {
 
 int prompt_make(struct agent *a, struct step *s, const struct sight *sight, const struct offer *offer, struct err *err) {
     const struct agent_options *o = &a->options;
+    struct conversation *c = &a->conversation;
+    if (!s->refused) conversation_make_room(c);
+    a->after_refusal = s->refused && c->count && a->prompt.refused;
     if (o->recall && !s->recalled) {
         memset(&a->recalled, 0, sizeof a->recalled);
         double start = clock_seconds();
@@ -96,10 +115,11 @@ int prompt_make(struct agent *a, struct step *s, const struct sight *sight, cons
         .without = o->policy == POLICY_MODEL && o->parts ? ~o->parts : 0, .unstick = s->stuck_level >= RUNG_PROMPT,
         .map = sight->map, .offer = offer, .skills = &a->skills, .rates = a->rates, .rate_count = a->rate_count,
         .refused = s->refused, .stuck = s->stuck, .skill_end = a->skill_end,
+        .instead = a->instead, .conversation = c->limit ? c : NULL, .after_refusal = a->after_refusal,
     };
     if (prompt_template_fill(&a->prompt, &view, a->prompt_text, err) < 0) return err->code ? err->code : ERR_LIMIT;
     control_add_note(o->control, a->prompt_text, sizeof a->prompt_text);
-    s->system = a->prompt.system[sight->scene];
+    s->system = c->limit ? a->prompt.always : a->prompt.system[sight->scene];
     s->prompt = a->prompt_text;
     return 0;
 }
@@ -150,5 +170,6 @@ int agent_decide(struct agent *a, struct step *s, struct err *err) {
     }
     choice_print(&a->choice, &a->skills, a->action_text, sizeof a->action_text);
     s->action = a->action_text;
+    if (s->decided_by != BY_MODEL) note_instead(a, a->action_text);
     return code;
 }

@@ -10,7 +10,7 @@
 const char *home_file(const char *name, char *out, size_t cap);
 
 #define HOME_PROMPT "configs/prompts/tinywoods.txt"
-#define HOME_HUB_PROMPT "configs/prompts/hub.txt"
+#define HOME_HUB_PROMPT "configs/prompts/hub-2.txt"
 #define HOME_PERCEIVE_PROMPT "configs/prompts/perceive.txt"
 #define HOME_SKILLS "configs/skills"
 #define HOME_ROM "rom/tinywoods/tinywoods.gba"

@@ -92,6 +92,14 @@ static const uint8_t *picture_for_model(struct agent *a, enum scene scene) {
     }
 }
 
+/* What was said becomes a part of what the next prompt repeats. */
+static void remember_exchange(struct agent *a, const struct question *q) {
+    const struct answer *r = &a->answer;
+    conversation_add(&a->conversation, &(struct exchange){.text = a->prompt_text, .rgb = (uint8_t *)q->rgb, .width = q->width, .height = q->height, .reply = r->text,
+                                                          .reply_tokens = r->answer_tokens, .reply_token_count = r->answer_token_count, .again = q->again});
+    *a->instead = 0;
+}
+
 /* One question; its answer is in a->answer and, tokens and times of earlier tries added, in *s. */
 static void ask(struct agent *a, struct step *s, const struct sight *sight, const struct offer *offer, const uint8_t *picture) {
     struct buf schema = {0};
@@ -100,10 +108,12 @@ static void ask(struct agent *a, struct step *s, const struct sight *sight, cons
     offer_schema(offer, sight, &schema);
     int scale = a->large ? a->options.upscale : 1;
     struct question q = {.system = s->system, .prompt = a->prompt_text, .rgb = picture, .width = FRAME_WIDTH * scale, .height = FRAME_HEIGHT * scale, .schema = schema.data, .seed = (uint64_t)a->seed << 32 | s->number,
-                         .decision = s->number, .step = s};
+                         .decision = s->number, .step = s, .again = s->refused != NULL, .past = a->conversation.limit ? &a->conversation : NULL};
+    s->history = a->conversation.count;
     if (schema.failed) *r = (struct answer){.action = -1, .reason = "out of memory for a schema"};
     else asker_question(a->asker, &q, r);
     buf_free(&schema);
+    if (r->text) remember_exchange(a, &q);
     s->answer = r->text;
     s->pieces = r->pieces;
     s->prompt_tokens = r->prompt_tokens;
@@ -126,6 +136,16 @@ static void ask(struct agent *a, struct step *s, const struct sight *sight, cons
     reason_add(a, r->reason);
 }
 
+/* A question that fails behind a conversation (it may have outgrown the context, or the memory) is asked once more without it. */
+static int ask_on(struct agent *a, struct step *s, const struct sight *sight, const struct offer *offer, const uint8_t *picture, struct err *err) {
+    ask(a, s, sight, offer, a->after_refusal ? NULL : picture);
+    if (a->answer.text || a->answer.give_up || !a->conversation.count) return 0;
+    conversation_forget(&a->conversation);
+    int code = prompt_make(a, s, sight, offer, err);
+    if (!code) ask(a, s, sight, offer, picture);
+    return code;
+}
+
 /* NULL: the answer is a possible choice; else why it is none. */
 static const char *read_answer(struct agent *a, const struct sight *sight, const struct offer *offer, char *problem, size_t cap) {
     a->choice = action_choice(-1);
@@ -139,6 +159,15 @@ static void note_refusal(struct agent *a, struct step *s, const char *why) {
     snprintf(a->refused, sizeof a->refused, "%s: %s", what, why);
     s->refused = a->refused;
     a->result.parts.refused++;
+    refusal_free(a);
+    a->refused_answer = a->answer.text;
+    a->refused_tokens = a->answer.answer_tokens;
+    a->refused_token_count = a->answer.answer_token_count;
+    a->answer.text = NULL;
+    a->answer.answer_tokens = NULL;
+    s->refused_answer = a->refused_answer;
+    s->refused_tokens = a->refused_tokens;
+    s->refused_token_count = a->refused_token_count;
 }
 
 /* A rule that keeps the leader alive where the model does not. */
@@ -183,16 +212,17 @@ int model_choose(struct agent *a, struct step *s, const struct sight *sight, con
     s->decided_by = BY_MODEL;
     *a->note = 0;
     perceive(a, s, picture);
-    ask(a, s, sight, &offer, picture);
+    int code = ask_on(a, s, sight, &offer, picture, err);
+    if (code) return code;
     if (a->answer.give_up) return err_set(err, ERR_NETWORK, "%s", a->answer.reason);
     const char *why = a->answer.text ? read_answer(a, sight, &offer, problem, sizeof problem) : NULL;
     if (a->answer.text && why && part(a, PART_GATEKEEPER)) {
         note_refusal(a, s, why);
         reason_add(a, a->refused);
         offer_withdraw(&offer, &a->choice);
-        int code = prompt_make(a, s, sight, &offer, err);
+        code = prompt_make(a, s, sight, &offer, err);
+        if (!code) code = ask_on(a, s, sight, &offer, picture, err);
         if (code) return code;
-        ask(a, s, sight, &offer, picture);
         if (a->answer.give_up) return err_set(err, ERR_NETWORK, "%s", a->answer.reason);
         why = a->answer.text ? read_answer(a, sight, &offer, problem, sizeof problem) : NULL;
         if (a->answer.text && !why) a->result.parts.corrected++;

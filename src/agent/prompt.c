@@ -28,8 +28,8 @@ static int check_line(const char *line, size_t n, const char *name, int number, 
     return inside ? err_set(err, ERR_FORMAT, "%s line %d: '[' without ']'", name, number) : 0;
 }
 
-/* The parts of a file: [system], [system SCENE], [user], [stuck]. */
-enum { PART_SYSTEM, PART_USER, PART_STUCK_LINES, PART_SCENE, PARTS = PART_SCENE + SCENE_COUNT };
+/* The parts of a file: [system], [system SCENE], [user], [stuck], [refused]. */
+enum { PART_SYSTEM, PART_USER, PART_STUCK_LINES, PART_REFUSED, PART_SCENE, PARTS = PART_SCENE + SCENE_COUNT };
 
 static bool is(const char *line, size_t n, const char *text) { return n == strlen(text) && !memcmp(line, text, n); }
 
@@ -38,6 +38,7 @@ static int part_of(const char *line, size_t n) {
     if (is(line, n, "[system]")) return PART_SYSTEM;
     if (is(line, n, "[user]")) return PART_USER;
     if (is(line, n, "[stuck]")) return PART_STUCK_LINES;
+    if (is(line, n, "[refused]")) return PART_REFUSED;
     for (int i = 0; i < SCENE_COUNT; i++) {
         char head[40];
         snprintf(head, sizeof head, "[system %s]", scene_name[i]);
@@ -68,9 +69,9 @@ static int read_parts(const char *text, size_t n, const char *name, struct promp
         if (head >= 0) part = head;
         else if (part < 0 && !read_head(out, line, length)) {
             code = err_set(err, ERR_FORMAT, "%s line %d: expected 'version NAME', 'answers steps', 'skills NAME ...', 'scratchpad', or one of the parts "
-                           "[system], [system SCENE], [user], [stuck]", name, number);
+                           "[system], [system SCENE], [user], [stuck], [refused]", name, number);
         } else if (part >= 0) {
-            if (part == PART_USER || part == PART_STUCK_LINES) code = check_line(line, length, name, number, err);
+            if (part >= PART_USER && part <= PART_REFUSED) code = check_line(line, length, name, number, err);
             if (parts[part].len) buf_char(&parts[part], '\n');
             buf_append(&parts[part], line, length);
         }
@@ -103,10 +104,11 @@ int prompt_template_parse(const char *text, size_t n, const char *name, struct p
         if (!(out->system[i] = join_system(&parts[PART_SYSTEM], &parts[PART_SCENE + i]))) code = err_set(err, ERR_MEMORY, "%s: out of memory", name);
     }
     out->unstick = parts[PART_STUCK_LINES].len > 0;
+    char **kept[PARTS] = {&out->always, &out->user, &out->stuck, &out->refused};
+    for (int i = 0; i < SCENE_COUNT; i++) kept[PART_SCENE + i] = &out->scene[i];
     for (int i = 0; i < PARTS; i++) {
-        if (!code && i == PART_USER) out->user = parts[i].data;
-        else if (!code && i == PART_STUCK_LINES) out->stuck = parts[i].data;
-        else buf_free(&parts[i]);
+        if (code || !parts[i].len) buf_free(&parts[i]);
+        else *kept[i] = parts[i].data;
     }
     if (code) prompt_template_free(out);
     return code;
@@ -121,9 +123,11 @@ int prompt_template_load(const char *path, struct prompt_template *out, struct e
 }
 
 void prompt_template_free(struct prompt_template *t) {
-    for (int i = 0; i < SCENE_COUNT; i++) free(t->system[i]);
+    for (int i = 0; i < SCENE_COUNT; i++) free(t->system[i]), free(t->scene[i]);
+    free(t->always);
     free(t->user);
     free(t->stuck);
+    free(t->refused);
     *t = (struct prompt_template){0};
 }
 
@@ -149,20 +153,85 @@ static bool fill_line(const struct prompt_view *v, const char *line, size_t n, s
     return ok;
 }
 
+/* ---- what a conversation leaves out ------------------------------------------------------------------------------------------ */
+
+static uint64_t line_key(const char *template_line, const char *word, size_t n) {
+    uint64_t h = 0xCBF29CE484222325u ^ (uintptr_t)template_line; /* FNV-1a; the template stays where it is */
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)word[i]) * 0x100000001B3u;
+    return h;
+}
+
+static size_t first_word(const char *line, size_t n) {
+    size_t k = 0;
+    while (k < n && line[k] != ' ' && line[k] != ':') k++;
+    return k;
+}
+
+/* Takes the lines out of text (from `from` on) that the conversation holds; a heading goes with the last of its lines. */
+static void leave_out_told(struct conversation *c, const char *template_line, bool whole, struct buf *text, size_t from) {
+    size_t to = from, heading = 0;
+    bool first = true, several = memchr(text->data + from, '\n', text->len - from);
+    for (size_t at = from; at < text->len; first = false) {
+        const char *line = text->data + at, *end = memchr(line, '\n', text->len - at);
+        size_t n = end ? (size_t)(end - line) : text->len - at;
+        bool keep = (first && several) || conversation_tells(c, line_key(template_line, line, whole ? n : first_word(line, n)), line, n);
+        at += n + 1;
+        if (!keep) continue;
+        if (to > from) text->data[to++] = '\n';
+        memmove(text->data + to, line, n);
+        to += n;
+        if (first && several) heading = to;
+    }
+    text->len = several && to == heading ? from : to;
+    text->data[text->len] = 0;
+}
+
+/* A line whose value is gone: what was told of it does not hold any more. */
+static bool tell_none(struct conversation *c, const char *line, size_t n, struct buf *out) {
+    size_t head = 0, from = out->len;
+    while (head < n && line[head] != '{' && line[head] != '[') head++;
+    uint64_t key = line_key(line, line, first_word(line, head));
+    if (!head || !conversation_knows(c, key)) return false;
+    buf_append(out, line, head);
+    if (line[head - 1] != ' ') buf_char(out, ' ');
+    buf_str(out, "none");
+    if (!out->failed && conversation_tells(c, key, out->data + from, out->len - from)) return true;
+    out->len = from;
+    return false;
+}
+
+/* A line with its sign, if it has one; false: it is left out. */
+static bool put_line(const struct prompt_view *v, const char *line, size_t n, struct buf *out) {
+    struct conversation *c = v->conversation && v->conversation->limit ? v->conversation : NULL;
+    char sign = n && (*line == '~' || *line == '+' || *line == '-') ? *line : 0;
+    if (!sign) return fill_line(v, line, n, out);
+    if (c && sign == '-') return false;
+    line++, n--;
+    size_t from = out->len;
+    if (!fill_line(v, line, n, out)) return c && sign == '~' && tell_none(c, line, n, out);
+    if (!c || out->failed) return true;
+    leave_out_told(c, line, sign == '+', out, from);
+    return out->len > from;
+}
+
 static void fill_lines(const struct prompt_view *v, const char *lines, struct buf *text) {
     for (const char *line = lines; line;) {
         const char *end = strchr(line, '\n');
         size_t before = text->len;
         if (before) buf_char(text, '\n');
-        if (!fill_line(v, line, end ? (size_t)(end - line) : strlen(line), text)) text->len = before;
+        if (!put_line(v, line, end ? (size_t)(end - line) : strlen(line), text)) text->len = before;
         line = end ? end + 1 : NULL;
     }
 }
 
 int prompt_template_fill(const struct prompt_template *t, const struct prompt_view *v, char out[PROMPT_BYTES], struct err *err) {
     struct buf text = {0};
-    fill_lines(v, t->user, &text);
-    if (v->unstick && t->stuck) fill_lines(v, t->stuck, &text);
+    struct conversation *c = v->conversation && v->conversation->limit ? v->conversation : NULL;
+    if (c && v->seen) conversation_place(c, v->seen->floor_serial);
+    const char *rules = c && !v->after_refusal ? t->scene[v->scene] : NULL;
+    if (rules && conversation_tells(c, line_key(rules, "", 0), rules, strlen(rules))) buf_str(&text, rules);
+    fill_lines(v, v->after_refusal && t->refused ? t->refused : t->user, &text);
+    if (v->unstick && t->stuck && !v->after_refusal) fill_lines(v, t->stuck, &text);
     int length = -1;
     if (text.failed) err_set(err, ERR_MEMORY, "out of memory for a prompt");
     else if (text.len >= PROMPT_BYTES) err_set(err, ERR_LIMIT, "the prompt has %zu bytes, at most %d fit", text.len, PROMPT_BYTES - 1);
@@ -173,6 +242,30 @@ int prompt_template_fill(const struct prompt_template *t, const struct prompt_vi
     }
     buf_free(&text);
     return length;
+}
+
+static int replace_catalogue(char **text, const char *catalogue, struct err *err) {
+    static const char mark[] = "{catalogue}";
+    char *at = *text ? strstr(*text, mark) : NULL;
+    if (!at) return 0;
+    struct buf b = {0};
+    buf_append(&b, *text, (size_t)(at - *text));
+    buf_str(&b, catalogue);
+    buf_str(&b, at + sizeof mark - 1);
+    if (b.failed) return buf_free(&b), err_set(err, ERR_MEMORY, "out of memory for a prompt");
+    free(*text);
+    *text = b.data;
+    return 0;
+}
+
+int prompt_template_catalogue(struct prompt_template *t, const struct skill_set *skills, struct err *err) {
+    struct buf b = {0};
+    tell_catalogue(skills, &b);
+    int code = b.failed ? err_set(err, ERR_MEMORY, "out of memory for a prompt") : 0;
+    if (!code) code = replace_catalogue(&t->always, b.data ? b.data : "", err);
+    for (int i = 0; i < SCENE_COUNT && !code; i++) code = replace_catalogue(&t->system[i], b.data ? b.data : "", err);
+    buf_free(&b);
+    return code;
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------------ */

@@ -28,12 +28,12 @@ static int visits_far(const struct prompt_view *v, struct point at, int d) {
 
 enum field {
     /* what is not read from the game: known in every mode */
-    FIELD_SCENE, FIELD_LAST, FIELD_MEMORY, FIELD_SKILLS, FIELD_REFUSED, FIELD_STUCK, FIELD_RESULT,
+    FIELD_SCENE, FIELD_LAST, FIELD_MEMORY, FIELD_SKILLS, FIELD_REFUSED, FIELD_STUCK, FIELD_OFFERS, FIELD_RATES, FIELD_INSTEAD, FIELD_RESULT,
     /* read from the game's memory, not from the picture */
     FIELD_MESSAGE, FIELD_LOG, FIELD_DIALOGUE, FIELD_SPEAKER, FIELD_CHOICES, FIELD_BAG, FIELD_MONEY, FIELD_MENU,
     /* these need a leader */
     FIELD_FLOOR, FIELD_HP, FIELD_MAX_HP, FIELD_BELLY, FIELD_LEVEL, FIELD_FOOD, FIELD_HEAL, FIELD_THROW, FIELD_PP, FIELD_POSITION, FIELD_FACING,
-    FIELD_MAP, FIELD_TEAM, FIELD_FOES, FIELD_ITEMS, FIELD_STAIRS, FIELD_MOVES, FIELD_DUNGEON,
+    FIELD_MAP, FIELD_ROWS, FIELD_TEAM, FIELD_FOES, FIELD_ITEMS, FIELD_STAIRS, FIELD_MOVES, FIELD_DUNGEON,
     /* map memory, too */
     FIELD_WAYS, FIELD_HERE, FIELD_BEEN, FIELD_FAR = FIELD_BEEN + 8, FIELD_COUNT = FIELD_FAR + 8,
 };
@@ -44,6 +44,9 @@ static const char *const fields[FIELD_COUNT] = {
     "skills",                                           /* or actions that are offered; skills a line each, with how often they worked */
     "refused",                                          /* what the gatekeeper refused in this decision, and why */
     "stuck",                                            /* how the agent is stuck */
+    "offers",                                           /* names of the skills (with their arguments) or actions that are offered */
+    "rates",                                            /* how often skills worked, a line each */
+    "instead",                                          /* what was done since the last answer in its place (a rule, a person) */
     "result",                                           /* how the last skill ended */
     "message",                                          /* the newest message since the step before, short */
     "log",                                              /* all messages since then */
@@ -54,6 +57,7 @@ static const char *const fields[FIELD_COUNT] = {
     "pp",                                               /* of the move that is set */
     "position", "facing",
     "map",                                              /* around the leader, several lines */
+    "rows",                                             /* of the whole floor as far as it is known, each on a new line */
     "team", "foes", "items", "stairs", "moves", "dungeon",
     "ways",                                             /* where the map ends and where the leader has not been */
     "here",                                             /* how often the leader stood on this tile */
@@ -86,6 +90,9 @@ static bool own_value(const struct prompt_view *v, int f, struct buf *out) {
     case FIELD_SKILLS: return tell_skills(v, out);
     case FIELD_REFUSED: return put_text(out, v->refused);
     case FIELD_STUCK: return put_text(out, v->stuck);
+    case FIELD_OFFERS: return tell_offers(v, out);
+    case FIELD_RATES: return tell_rates(v, out);
+    case FIELD_INSTEAD: return put_text(out, v->instead);
     default: return put_text(out, v->skill_end);
     }
 }
@@ -144,6 +151,7 @@ static bool leader_value(const struct prompt_view *v, const struct monster *l, i
     case FIELD_POSITION: return buf_printf(out, "%d,%d", l->at.x, l->at.y), true;
     case FIELD_FACING: return put_text(out, direction_name[l->facing & 7]);
     case FIELD_MAP: return tell_map(w, out);
+    case FIELD_ROWS: return tell_rows(w, out);
     case FIELD_TEAM: return tell_team(w, out);
     case FIELD_FOES: return tell_foes(w, out);
     case FIELD_ITEMS: return tell_items(w, out);

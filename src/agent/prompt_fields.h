@@ -18,5 +18,9 @@ bool tell_moves(const struct world *w, struct buf *out);
 bool tell_stairs(const struct world *w, struct buf *out);
 bool tell_choices(const struct world *w, struct buf *out);
 bool tell_skills(const struct prompt_view *v, struct buf *out);
+bool tell_rows(const struct world *w, struct buf *out);   /* all that is known of the floor, a line each row, with the x of its first sign */
+bool tell_offers(const struct prompt_view *v, struct buf *out); /* names only */
+bool tell_rates(const struct prompt_view *v, struct buf *out);  /* how the skills did so far, a line each */
+void tell_catalogue(const struct skill_set *skills, struct buf *out); /* all that can be chosen; NULL: actions */
 
 #endif

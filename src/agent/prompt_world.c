@@ -32,11 +32,8 @@ static void mark(char map[MAP_HEIGHT][MAP_WIDTH + 1], struct point p, char sign)
     if (p.x >= 0 && p.y >= 0 && p.x < MAP_WIDTH && p.y < MAP_HEIGHT) map[p.y][p.x] = sign;
 }
 
-bool tell_map(const struct world *w, struct buf *out) {
-    const struct monster *l = world_leader(w);
-    char map[MAP_HEIGHT][MAP_WIDTH + 1];
-    int x0 = l->at.x - VIEW_X, x1 = l->at.x + VIEW_X, y0 = l->at.y - VIEW_Y, y1 = l->at.y + VIEW_Y;
-    x0 = x0 < 0 ? 0 : x0, y0 = y0 < 0 ? 0 : y0, x1 = x1 >= MAP_WIDTH ? MAP_WIDTH - 1 : x1, y1 = y1 >= MAP_HEIGHT ? MAP_HEIGHT - 1 : y1;
+/* Everything known, with what stands on it; blank: not seen yet. */
+static void draw_map(const struct world *w, char map[MAP_HEIGHT][MAP_WIDTH + 1]) {
     for (int y = 0; y < MAP_HEIGHT; y++) {
         for (int x = 0; x < MAP_WIDTH; x++) map[y][x] = tile_sign(&w->tiles[y][x]);
     }
@@ -44,6 +41,27 @@ bool tell_map(const struct world *w, struct buf *out) {
     for (int i = 0; i < w->item_count; i++) mark(map, w->items[i].at, w->items[i].id == ITEM_MONEY ? '$' : '!');
     for (int i = 0; i < w->foe_count; i++) mark(map, w->foes[i].at, 'F');
     for (int i = 0; i < w->team_count; i++) mark(map, w->team[i].at, i == w->leader ? '@' : 'P');
+}
+
+bool tell_rows(const struct world *w, struct buf *out) {
+    char map[MAP_HEIGHT][MAP_WIDTH + 1];
+    int n = 0;
+    draw_map(w, map);
+    for (int y = 0; y < MAP_HEIGHT; y++) {
+        int first = 0, end = MAP_WIDTH - 1;
+        while (first < MAP_WIDTH && map[y][first] == ' ') first++;
+        while (end >= first && map[y][end] == ' ') end--;
+        if (end >= first) buf_printf(out, "\ny%d x%d %.*s", y, first, end - first + 1, map[y] + first), n++;
+    }
+    return n > 0;
+}
+
+bool tell_map(const struct world *w, struct buf *out) {
+    const struct monster *l = world_leader(w);
+    char map[MAP_HEIGHT][MAP_WIDTH + 1];
+    int x0 = l->at.x - VIEW_X, x1 = l->at.x + VIEW_X, y0 = l->at.y - VIEW_Y, y1 = l->at.y + VIEW_Y;
+    x0 = x0 < 0 ? 0 : x0, y0 = y0 < 0 ? 0 : y0, x1 = x1 >= MAP_WIDTH ? MAP_WIDTH - 1 : x1, y1 = y1 >= MAP_HEIGHT ? MAP_HEIGHT - 1 : y1;
+    draw_map(w, map);
     buf_printf(out, "x %d to %d", x0, x1);
     for (int y = y0; y <= y1; y++) {
         int end = x1;
@@ -125,4 +143,39 @@ bool tell_skills(const struct prompt_view *v, struct buf *out) {
         }
     }
     return n > 0;
+}
+
+static void put_arguments(const struct skill *k, struct buf *out) {
+    if (k->arguments == ARGUMENTS_TILE) buf_str(out, " x y");
+    if (k->arguments == ARGUMENTS_ITEM) buf_str(out, " item");
+}
+
+bool tell_offers(const struct prompt_view *v, struct buf *out) {
+    int n = 0;
+    if (!v->offer) return false;
+    bool skills = v->offer->answers == ANSWER_SKILLS;
+    for (int i = 0; i < ACTION_COUNT && !skills; i++) {
+        if (v->offer->actions[i]) buf_printf(out, "%s%s", n++ ? ", " : "", action_name[i]);
+    }
+    for (int i = 0; skills && i < v->skills->offered; i++) {
+        if (!v->offer->skills[i]) continue;
+        buf_printf(out, "%s%s", n++ ? ", " : "", v->skills->skills[i].name);
+        put_arguments(&v->skills->skills[i], out);
+    }
+    return n > 0;
+}
+
+bool tell_rates(const struct prompt_view *v, struct buf *out) {
+    for (int r = 0; r < v->rate_count; r++) buf_printf(out, "\n%s worked %d of %d times", v->rates[r].name, v->rates[r].succeeded, v->rates[r].used);
+    return v->rate_count > 0;
+}
+
+void tell_catalogue(const struct skill_set *skills, struct buf *out) {
+    for (int i = 0; skills && i < skills->offered; i++) {
+        const struct skill *k = &skills->skills[i];
+        buf_printf(out, "%s%s", i ? "\n" : "", k->name);
+        put_arguments(k, out);
+        buf_printf(out, ": %s", k->description);
+    }
+    for (int i = 0; !skills && i < ACTION_COUNT; i++) buf_printf(out, "%s%s", i ? ", " : "", action_name[i]);
 }

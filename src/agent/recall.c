@@ -172,7 +172,7 @@ static void on_step(void *user, const struct step *s) {
     if (r->o.scratchpad && s->note && *s->note) scratchpad_write(&r->pad, s->note, r->now.floor, s->number);
     r->steps++;
     if (r->o.memory && remember_thought(r, s)) return fail(r);
-    if (!r->o.memory || !r->o.record) return;
+    if (!r->o.memory || !r->o.record || r->again) return; /* again: it is in the store */
     double start = clock_seconds();
     if (store(r, s)) fail(r);
     r->totals.store_ms += (clock_seconds() - start) * 1e3;

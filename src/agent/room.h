@@ -40,6 +40,12 @@ struct agent {
     struct choice choice;
     struct plan plan;
     char action_text[48], refused[200], note[NOTE_BYTES + 1], skill_end[160];
+    struct conversation conversation;
+    char *refused_answer;       /* of this decision */
+    int32_t *refused_tokens;
+    int refused_token_count;
+    bool after_refusal;         /* the turn being written follows a refusal */
+    char instead[160];          /* actions since the last answer that were not the model's */
     struct prompt_memory memory;
     struct memory_lines recalled;
     uint8_t picture[FRAME_PIXELS * 3], shown[FRAME_PIXELS * 3];
@@ -62,6 +68,9 @@ int prompt_make(struct agent *a, struct step *s, const struct sight *sight, cons
 struct choice action_choice(int action);
 struct choice safe_choice(enum scene scene);
 void reason_add(struct agent *a, const char *text);
+/* What was done in place of an answer: the next turn of a conversation says so. */
+void note_instead(struct agent *a, const char *what);
+void refusal_free(struct agent *a);
 
 /* model_choice.c */
 /* Looks whether the agent is stuck; true: the ladder has decided. */

@@ -97,6 +97,7 @@ static int play_all(struct play *p, struct err *err) {
     if (p->o.policy == POLICY_MODEL && (code = play_model_open(&p->o, &stop, &p->model, err))) return code;
     bool ours = p->o.policy != POLICY_MODEL || play_model_is_ours(&p->model);
     if (!p->o.act_given) p->o.acting = ours ? ACT_BY_STEPS : ACT_BY_SKILLS;
+    if (p->o.history < 0) p->o.history = ours ? 0 : HISTORY_HUB;
     if (p->o.prompt) snprintf(p->prompt_path, sizeof p->prompt_path, "%s", p->o.prompt);
     else home_file(ours ? HOME_PROMPT : HOME_HUB_PROMPT, p->prompt_path, sizeof p->prompt_path);
     if (!(p->games = calloc((size_t)p->o.jobs, sizeof *p->games))) return err_set(err, ERR_MEMORY, "out of memory for %d games", p->o.jobs);

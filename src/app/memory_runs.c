@@ -35,10 +35,13 @@ struct taking {
     int64_t run;
     struct keyframe_track track;
     const struct run_episode *episodes;
-    int episode_count, episode; /* episode: the one whose steps are being taken */
+    int episode_count, episode, reopens; /* episode: the one whose steps are being taken; reopens: run_reader_reopens */
     uint32_t steps;
     bool embeds;
     float *vector;
+    struct token_chain tokens;
+    const int32_t *prompt;  /* of this line; NULL: none */
+    int prompt_count;
 };
 
 static int read_picture(const struct taking *t, const char *name, uint8_t *rgb, struct err *err) {
@@ -70,11 +73,10 @@ static int embed_line(struct taking *t, const struct run_line *line, const struc
         code = embed_picture(t->o->embedder, rgb, t->vector, err);
         return code ? code : 1;
     }
-    struct embed_answer a = {.rgb = rgb};
-    int32_t *prompt = read_tokens(json_get(line->json, "prompt_tokens"), &a.prompt_count), *answer = read_tokens(json_get(line->json, "answer_tokens"), &a.answer_count);
-    a.prompt = prompt, a.answer = answer;
-    code = prompt && answer ? embed_thought(t->o->embedder, &a, t->vector, err) : ERR_ARGUMENT;
-    free(prompt);
+    struct embed_answer a = {.rgb = rgb, .prompt = t->prompt, .prompt_count = t->prompt_count};
+    int32_t *answer = read_tokens(json_get(line->json, "answer_tokens"), &a.answer_count);
+    a.answer = answer;
+    code = a.prompt && answer ? embed_thought(t->o->embedder, &a, t->vector, err) : ERR_ARGUMENT;
     free(answer);
     return code == ERR_ARGUMENT ? 0 : code ? code : 1;
 }
@@ -125,8 +127,9 @@ static int take_line(struct taking *t, const struct run_line *line, struct err *
         t->episode = line->episode;
     }
     t->steps = line->step;
+    t->prompt = token_chain_line(&t->tokens, line->json, &t->prompt_count);
     if (store_step_of_line(line, &s, err)) return err_context(err, "%s", t->folder);
-    bool over = e->ended && strcmp(e->outcome, "stopped"); /* else it is lived again, and recall sees it then */
+    bool over = line->episode < t->reopens; /* else it is lived again, and recall sees it then */
     if (t->o->recall && over && recall_resume(t->o->recall, line, err)) return err->code;
     s.run = t->run;
     s.seed = e->seed;
@@ -165,6 +168,7 @@ int memory_take_run(struct memory *m, const char *folder, const struct take_opti
     const struct run_info *i = run_reader_info(reader);
     struct store_run row = {name, full, i->started_at, i->rom_code, i->rom_hash, i->policy, i->model};
     t.episode_count = run_reader_episodes(reader, &t.episodes);
+    t.reopens = run_reader_reopens(reader);
     code = memory_run_add(m, &row, &t.run, err);
     t.embeds = o->embedder && !strcmp(i->rom_code, o->game);
     if (!code && t.embeds && !(t.vector = malloc((size_t)embedder_dims(o->embedder) * sizeof *t.vector))) {
@@ -173,6 +177,7 @@ int memory_take_run(struct memory *m, const char *folder, const struct take_opti
     if (!code) code = take_lines(&t, reader, err);
     if (!code) c->runs++, *run = t.run;
     free(t.vector);
+    token_chain_free(&t.tokens);
     run_close(reader);
     return code;
 }

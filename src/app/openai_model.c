@@ -37,7 +37,7 @@ struct openai_model {
 };
 
 /* One request and what comes back. */
-struct exchange {
+struct transfer {
     struct openai_model *model;
     CURL *curl;
     struct buf body;              /* of everything that is no event stream */
@@ -50,7 +50,7 @@ struct exchange {
 static bool stopped(const struct openai_model *m) { return m->stop && *m->stop; }
 
 static size_t on_body(char *data, size_t size, size_t count, void *user) {
-    struct exchange *x = user;
+    struct transfer *x = user;
     size_t n = size * count;
     long status = 0;
     char *type = NULL;
@@ -91,7 +91,7 @@ static void handle_give(struct openai_model *m, CURL *c) {
 /* ---- one request --------------------------------------------------------------------------------------------------------------- */
 
 /* What a status other than 200 means. */
-static int refusal(const struct exchange *x, long status, struct err *err) {
+static int refusal(const struct transfer *x, long status, struct err *err) {
     char words[300], *to = NULL;
     openai_error_text(x->body.data, x->body.len, words, sizeof words);
     const char *advice = "";
@@ -110,7 +110,7 @@ static bool wait_for(const struct openai_model *m, double seconds) {
 }
 
 /* POST of body, or GET when it is NULL. 0 after status 200 with the whole answer taken. *taken: the server accepted the request. */
-static int request(struct exchange *x, const char *path, const char *body, size_t n, bool *taken, struct err *err) {
+static int request(struct transfer *x, const char *path, const char *body, size_t n, bool *taken, struct err *err) {
     struct openai_model *m = x->model;
     char url[1200];
     snprintf(url, sizeof url, "%s%s", m->url, path);
@@ -178,21 +178,46 @@ static void put_base64(struct buf *b, const uint8_t *data, size_t n) { /* RFC 46
     }
 }
 
-static int put_question(struct buf *b, const struct openai_model *m, const struct question *q, bool logprobs, struct err *err) {
-    buf_str(b, "{\"model\":"), put_string(b, m->name);
-    buf_str(b, ",\"messages\":[{\"role\":\"system\",\"content\":"), put_string(b, q->system);
-    buf_str(b, "},{\"role\":\"user\",\"content\":[");
+/* One of our turns as a message. */
+static int put_turn(struct buf *b, const uint8_t *rgb, int width, int height, const char *text, struct err *err) {
     int code = 0;
-    if (q->rgb) {
+    buf_str(b, "{\"role\":\"user\",\"content\":[");
+    if (rgb) {
         struct buf png = {0};
-        code = png_encode(q->rgb, q->width ? q->width : FRAME_WIDTH, q->height ? q->height : FRAME_HEIGHT, 1, &png, err);
+        code = png_encode(rgb, width ? width : FRAME_WIDTH, height ? height : FRAME_HEIGHT, 1, &png, err);
         buf_str(b, "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,");
         put_base64(b, (const uint8_t *)png.data, png.len);
         buf_str(b, "\"}},");
         buf_free(&png);
     }
-    buf_str(b, "{\"type\":\"text\",\"text\":"), put_string(b, q->prompt);
-    buf_printf(b, "}]}],\"max_tokens\":%d,\"temperature\":%g,\"seed\":%u", ANSWER_TOKENS, q->greedy ? 0 : (double)q->temperature,
+    buf_str(b, "{\"type\":\"text\",\"text\":"), put_string(b, text);
+    buf_str(b, "}]}");
+    return code;
+}
+
+/* An exchange of the past as two messages; encoded once and kept with it. */
+static int put_exchange(struct buf *b, struct exchange *e, struct err *err) {
+    if (!e->wire) {
+        struct buf m = {0};
+        int code = put_turn(&m, e->rgb, e->width, e->height, e->text, err);
+        buf_str(&m, ",{\"role\":\"assistant\",\"content\":"), put_string(&m, e->reply);
+        buf_str(&m, "},");
+        if (!code && m.failed) code = err_set(err, ERR_MEMORY, "out of memory for a question");
+        if (code) return buf_free(&m), code;
+        e->wire = m.data;
+    }
+    buf_str(b, e->wire);
+    return 0;
+}
+
+static int put_question(struct buf *b, const struct openai_model *m, const struct question *q, bool logprobs, struct err *err) {
+    buf_str(b, "{\"model\":"), put_string(b, m->name);
+    buf_str(b, ",\"messages\":[{\"role\":\"system\",\"content\":"), put_string(b, q->system);
+    buf_str(b, "},");
+    int code = 0;
+    for (int i = 0; q->past && i < q->past->count && !code; i++) code = put_exchange(b, &q->past->list[i], err);
+    if (!code) code = put_turn(b, q->rgb, q->width, q->height, q->prompt, err);
+    buf_printf(b, "],\"max_tokens\":%d,\"temperature\":%g,\"seed\":%u", ANSWER_TOKENS, q->greedy ? 0 : (double)q->temperature,
                (uint32_t)(q->seed ^ q->seed >> 32) & INT32_MAX);
     buf_printf(b, ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"decision\",\"strict\":true,\"schema\":%s}}", q->schema);
     if (m->stream) buf_str(b, ",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
@@ -201,8 +226,8 @@ static int put_question(struct buf *b, const struct openai_model *m, const struc
     return code ? code : b->failed ? err_set(err, ERR_MEMORY, "out of memory for a question") : 0;
 }
 
-/* One exchange; what came of it is in *a. */
-static int ask(struct exchange *x, const struct question *q, struct openai_answer *a, bool logprobs, bool *taken, struct err *err) {
+/* One transfer; what came of it is in *a. */
+static int ask(struct transfer *x, const struct question *q, struct openai_answer *a, bool logprobs, bool *taken, struct err *err) {
     struct buf body = {0};
     int code = put_question(&body, x->model, q, logprobs, err);
     if (!code) code = request(x, "/chat/completions", body.data, body.len, taken, err);
@@ -214,7 +239,7 @@ static int ask(struct exchange *x, const struct question *q, struct openai_answe
 static int answer(void *user, const struct question *q, struct answer *out, struct err *err) {
     struct openai_model *m = user;
     struct openai_answer a = {.question = q};
-    struct exchange x = {.model = m, .curl = handle_take(m), .answer = &a};
+    struct transfer x = {.model = m, .curl = handle_take(m), .answer = &a};
     if (!x.curl) return err_set(err, ERR_MEMORY, "out of memory for a request");
     bool taken = false, logprobs = m->logprobs;
     double start = clock_seconds();
@@ -286,7 +311,7 @@ static int make_headers(struct openai_model *m, const char *key, struct err *err
 
 /* The server's list of models: proves that it is there; names one when the user did not. */
 static int greet(struct openai_model *m, const char *name, struct err *err) {
-    struct exchange x = {.model = m, .curl = handle_take(m)};
+    struct transfer x = {.model = m, .curl = handle_take(m)};
     struct arena arena = {0};
     bool taken = false;
     if (!x.curl) return err_set(err, ERR_MEMORY, "out of memory for a request");

@@ -5,9 +5,11 @@
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "agent/ask_engine.h"
 #include "agent/home.h"
@@ -18,7 +20,7 @@
 #include "base/json.h"
 #include "vision/image.h"
 
-enum { MANIFEST_LIMIT = 256 << 20, PICTURE_LIMIT = 1 << 20, MOST_GAMES = 256, MOST_FRAMES = 100000 };
+enum { MANIFEST_LIMIT = 256 << 20, PICTURE_LIMIT = 1 << 20, MOST_GAMES = 256, MOST_FRAMES = 100000, WARM_QUESTIONS = 3 };
 
 struct frame {
     uint8_t *rgb; /* FRAME_PIXELS * 3 */
@@ -28,20 +30,24 @@ struct frame {
 
 struct frames_play {
     const char *folder, *model_folder, *device, *prompt_file;
-    int games, decisions, threads, best_of, think_tokens; /* decisions: of each game */
+    int games, decisions, threads, best_of, think_tokens, history; /* decisions: of each game */
     bool json;
     struct frame *frames;
     int frame_count;
     struct prompt_template prompt;
     struct qvl_model *model;
+    atomic_int warm;         /* games that have asked what is not measured; all wait for the last */
 };
 
 struct frames_game {
     struct frames_play *p;
     int number;
     struct engine_answerer *engine;
+    struct conversation conversation;
     float *ms;            /* (decisions) of each question */
-    double asked, whole;  /* seconds */
+    double asked, whole, began; /* seconds */
+    double image_ms, prefill_ms, generate_ms; /* sums */
+    long long answer_tokens;
     long long prompt_tokens, computed_tokens; /* of all questions but the first */
     int done, useless;    /* useless: no offered action came */
     struct err err;
@@ -59,6 +65,7 @@ static int usage(FILE *to, int status) {
           "  --model DIR      a checkpoint folder (default: the bundled models/tinywoods-vl)\n"
           "  --prompt FILE    whose system text comes first (default configs/prompts/tinywoods.txt); the words of the user's part are the recorded ones\n"
           "  --device D       auto (default), cpu, cuda          --threads N   for the model\n"
+          "  --history N      a conversation, as in play: up to N earlier turns stay in the prompt (default 0: every question stands alone)\n"
           "  --best-of N      N answers to each question         --think-tokens N  of a Thinking model (default 256)\n"
           "  --json           one JSON object instead of words\n",
           to);
@@ -140,15 +147,37 @@ static void offers(enum scene scene, bool offered[ACTION_COUNT]) {
     else offered[ACTION_NEXT] = true;
 }
 
+static const struct frame *frame_of(const struct frames_game *g, int k) {
+    return &g->p->frames[((long)g->number * g->p->frame_count / g->p->games + k) % g->p->frame_count];
+}
+
+/* What happens once (buffers, libraries, kernels that are loaded when they are first used) is no part of a speed: the same questions about
+ * pictures that do not come again. Failures show when it counts. */
+static void warm_up(struct frames_game *g) {
+    uint8_t *negative = malloc(FRAME_PIXELS * 3);
+    struct answerer door = engine_answerer_door(g->engine);
+    for (int k = 0; k < WARM_QUESTIONS && negative; k++) {
+        const struct frame *f = frame_of(g, k);
+        struct answer a = {.action = -1};
+        struct err err;
+        for (int i = 0; i < FRAME_PIXELS * 3; i++) negative[i] = (uint8_t)~f->rgb[i];
+        struct question q = {.system = g->p->prompt.always, .prompt = f->prompt, .rgb = negative, .schema = "{\"enum\":[\"walk_north\",\"walk_east\",\"wait\"]}", .greedy = true};
+        door.answer(door.user, &q, &a, &err);
+        answer_free(&a);
+    }
+    free(negative);
+}
+
 static int decide(struct frames_game *g, int k, struct err *err) {
     struct frames_play *p = g->p;
-    const struct frame *f = &p->frames[((long)g->number * p->frame_count / p->games + k) % p->frame_count];
+    const struct frame *f = frame_of(g, k);
     struct buf schema = {0};
     bool offered[ACTION_COUNT];
     char reason[200];
     offers(f->scene, offered);
-    action_schema(offered, &schema);
-    struct question q = {.system = p->prompt.system[f->scene], .prompt = f->prompt, .rgb = f->rgb, .schema = schema.data, .greedy = true, .seed = (uint64_t)k,
+    action_note_schema(offered, p->prompt.scratchpad ? NOTE_CHARACTERS : 0, &schema); /* as in play */
+    conversation_make_room(&g->conversation);
+    struct question q = {.system = p->history ? p->prompt.always : p->prompt.system[f->scene], .past = p->history ? &g->conversation : NULL, .prompt = f->prompt, .rgb = f->rgb, .schema = schema.data, .width = FRAME_WIDTH, .height = FRAME_HEIGHT, .greedy = true, .seed = (uint64_t)k,
                          .decision = (uint32_t)k + 1};
     struct answer a = {.action = -1};
     struct answerer door = engine_answerer_door(g->engine);
@@ -159,7 +188,12 @@ static int decide(struct frames_game *g, int k, struct err *err) {
     if (!code) {
         g->ms[k] = (float)(seconds * 1e3);
         g->asked += seconds;
+        g->image_ms += a.image_ms, g->prefill_ms += a.prefill_ms, g->generate_ms += a.generate_ms, g->answer_tokens += a.answer_token_count;
         g->useless += !a.text || action_of_answer(a.text, offered, reason, sizeof reason) < 0;
+        if (a.text) {
+            conversation_add(&g->conversation, &(struct exchange){.text = f->prompt, .rgb = f->rgb, .width = q.width, .height = q.height, .reply = a.text,
+                                                                  .reply_tokens = a.answer_tokens, .reply_token_count = a.answer_token_count});
+        }
         if (k) g->prompt_tokens += a.prompt_token_count, g->computed_tokens += a.prompt_token_count - a.cached_tokens;
     }
     answer_free(&a);
@@ -168,7 +202,9 @@ static int decide(struct frames_game *g, int k, struct err *err) {
 
 static void *play_one(void *user) {
     struct frames_game *g = user;
-    double start = clock_seconds();
+    warm_up(g);
+    for (atomic_fetch_add(&g->p->warm, 1); atomic_load(&g->p->warm) < g->p->games;) nanosleep(&(struct timespec){0, 100000}, NULL);
+    double start = g->began = clock_seconds();
     while (g->done < g->p->decisions && !decide(g, g->done, &g->err)) g->done++;
     g->whole = clock_seconds() - start;
     return NULL;
@@ -184,8 +220,9 @@ static void report(struct frames_play *p, const struct frames_game *games, doubl
     qvl_model_info(p->model, &info);
     long long prompt = 0, computed = 0;
     int n = 0, useless = 0;
-    double outside = 0;
+    double outside = 0, image = 0, prefill = 0, generate = 0, answer = 0;
     for (int i = 0; i < p->games; i++) {
+        image += games[i].image_ms, prefill += games[i].prefill_ms, generate += games[i].generate_ms, answer += (double)games[i].answer_tokens;
         prompt += games[i].prompt_tokens, computed += games[i].computed_tokens, useless += games[i].useless, n += games[i].done;
         outside += games[i].whole - games[i].asked;
     }
@@ -198,7 +235,8 @@ static void report(struct frames_play *p, const struct frames_game *games, doubl
                    seconds, n / seconds, (double)ms[n / 2], (double)ms[n * 95 / 100]);
         buf_str(&b, ",\"prompt_tokens_mean\":"), buf_json_number(&b, mean);
         buf_str(&b, ",\"prefilled_share\":"), buf_json_number(&b, share);
-        buf_printf(&b, ",\"outside_model_ms\":%.4f,\"useless\":%d,\"best_of\":%d,\"device\":\"%s\",\"kernels\":\"%s\",\"model\":", outside * 1e3 / n, useless, p->best_of,
+        buf_printf(&b, ",\"image_ms\":%.3f,\"prefill_ms\":%.3f,\"generate_ms\":%.3f,\"answer_tokens_mean\":%.2f", image / n, prefill / n, generate / n, answer / n);
+        buf_printf(&b, ",\"outside_model_ms\":%.4f,\"useless\":%d,\"best_of\":%d,\"history\":%d,\"device\":\"%s\",\"kernels\":\"%s\",\"model\":", outside * 1e3 / n, useless, p->best_of, p->history,
                    info.device, info.kernels);
         buf_json_string(&b, p->model_folder, strlen(p->model_folder));
         buf_str(&b, "}\n");
@@ -210,6 +248,8 @@ static void report(struct frames_play *p, const struct frames_game *games, doubl
     printf("%d games at the same time: %d decisions in %.1f s = %.2f decisions/s; one takes %.1f ms in the median, p95 %.1f ms\n", p->games, n, seconds, n / seconds,
            (double)ms[n / 2], (double)ms[n * 95 / 100]);
     if (prompt) printf("%.0f prompt tokens a question, %.1f %% of them computed (the first question of each game left out)\n", mean, share * 100);
+    printf("in the mean %.1f ms for the picture, %.1f ms for the prompt, %.1f ms for %.1f tokens of an answer, waiting for the others included\n", image / n, prefill / n, generate / n,
+           answer / n);
     printf("%.3f ms a decision outside the model; %d answers named no offered action\n", outside * 1e3 / n, useless);
 }
 
@@ -219,21 +259,25 @@ static int play_all(struct frames_play *p, struct frames_game *games, struct err
     for (int i = 0; i < p->games && !code; i++) {
         struct engine_answerer_options o = {.think_tokens = p->think_tokens, .best_of = p->best_of};
         games[i] = (struct frames_game){.p = p, .number = i, .ms = malloc((size_t)p->decisions * sizeof(float))};
+        conversation_begin(&games[i].conversation, p->history);
         code = games[i].ms ? engine_answerer_new(p->model, &o, &games[i].engine, err) : err_set(err, ERR_MEMORY, "out of memory for %d games", p->games);
     }
-    double start = clock_seconds();
     for (; started < p->games && !code; started++) {
         if (pthread_create(&threads[started], NULL, play_one, &games[started])) code = err_set(err, ERR_STATE, "thread %d could not be started", started + 1);
         if (code) break;
     }
+    atomic_fetch_add(&p->warm, p->games - started); /* those that could not be started are not waited for */
     for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
-    double seconds = clock_seconds() - start;
+    double start = clock_seconds(), seconds = 0;
+    for (int i = 0; i < started; i++) start = games[i].began < start ? games[i].began : start;
+    seconds = clock_seconds() - start;
     float *ms = code ? NULL : malloc((size_t)p->games * (size_t)p->decisions * sizeof *ms);
     if (!code && !ms) code = err_set(err, ERR_MEMORY, "out of memory for the times");
     for (int i = 0, n = 0; i < p->games; i++) {
         if (!code && games[i].err.code) code = games[i].err.code, *err = games[i].err;
         if (ms) memcpy(ms + n, games[i].ms, (size_t)games[i].done * sizeof *ms), n += games[i].done;
         engine_answerer_free(games[i].engine);
+        conversation_forget(&games[i].conversation);
         free(games[i].ms);
     }
     if (!code) report(p, games, seconds, ms);
@@ -244,6 +288,7 @@ static int play_all(struct frames_play *p, struct frames_game *games, struct err
 static int run(struct frames_play *p, struct err *err) {
     char prompt[PATH_MAX], bundled[PATH_MAX];
     int code = prompt_template_load(p->prompt_file ? p->prompt_file : home_file(HOME_PROMPT, prompt, sizeof prompt), &p->prompt, err);
+    if (!code) code = prompt_template_catalogue(&p->prompt, NULL, err);
     if (!code) code = read_frames(p, err);
     if (!p->model_folder) p->model_folder = home_file(HOME_MODEL, bundled, sizeof bundled);
     struct qvl_options o = {.device = p->device, .threads = p->threads};
@@ -266,10 +311,10 @@ static bool count(const char *text, int max, int *out) {
 }
 
 int cmd_play_frames(int argc, char **argv) {
-    enum { FRAMES = 1, GAMES, DECISIONS, MODEL, PROMPT, DEVICE, THREADS, BEST_OF, THINK, JSON, HELP };
+    enum { FRAMES = 1, GAMES, DECISIONS, MODEL, PROMPT, DEVICE, THREADS, BEST_OF, THINK, HISTORY, JSON, HELP };
     static const struct option options[] = {{"frames", 1, NULL, FRAMES}, {"games", 1, NULL, GAMES}, {"decisions", 1, NULL, DECISIONS}, {"model", 1, NULL, MODEL},
                                             {"prompt", 1, NULL, PROMPT}, {"device", 1, NULL, DEVICE}, {"threads", 1, NULL, THREADS}, {"best-of", 1, NULL, BEST_OF},
-                                            {"think-tokens", 1, NULL, THINK}, {"json", 0, NULL, JSON}, {"help", 0, NULL, HELP}, {0}};
+                                            {"think-tokens", 1, NULL, THINK}, {"history", 1, NULL, HISTORY}, {"json", 0, NULL, JSON}, {"help", 0, NULL, HELP}, {0}};
     struct frames_play p = {.games = 1, .decisions = 50, .best_of = 1};
     struct err err = {0};
     bool good = true;
@@ -286,6 +331,10 @@ int cmd_play_frames(int argc, char **argv) {
         case THREADS: good = count(optarg, 1024, &p.threads); break;
         case BEST_OF: good = count(optarg, VOTE_MAX, &p.best_of); break;
         case THINK: good = count(optarg, 1000000, &p.think_tokens); break;
+        case HISTORY:
+            p.history = atoi(optarg);
+            good = !strcmp(optarg, "0") || count(optarg, HISTORY_MAX, &p.history);
+            break;
         case JSON: p.json = true; break;
         case 'h':
         case HELP: return usage(stdout, 0);

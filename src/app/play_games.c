@@ -65,10 +65,16 @@ static int answer_on_record(void *user, const struct question *q, struct answer 
     struct game *g = user;
     const struct run_past_step *s = lives_again(g) ? run_past_step(g->run.run, q->decision) : NULL;
     if (!s) return g->model.by.answer(g->model.by.user, q, out, err);
-    if (!s->answer) return err_set(err, ERR_STATE, "no answer on record");
-    out->text = strdup(s->answer);
-    out->prompt_tokens = copy_tokens(s->prompt_tokens, out->prompt_token_count = s->prompt_token_count);
-    out->answer_tokens = copy_tokens(s->answer_tokens, out->answer_token_count = s->answer_token_count);
+    bool refused = s->refused_answer && !q->again; /* the first of two answers */
+    const char *text = refused ? s->refused_answer : s->answer;
+    if (!text) return err_set(err, ERR_STATE, "no answer on record");
+    /* A question that failed behind a conversation was asked again without it. */
+    if (!refused && q->past && q->past->count != s->history) return err_set(err, ERR_STATE, "no answer behind %d exchanges on record", q->past->count);
+    out->text = strdup(text);
+    out->prompt_tokens = refused ? NULL : copy_tokens(s->prompt_tokens, out->prompt_token_count = s->prompt_token_count);
+    out->answer_tokens = refused ? copy_tokens(s->refused_tokens, out->answer_token_count = s->refused_token_count)
+                                 : copy_tokens(s->answer_tokens, out->answer_token_count = s->answer_token_count);
+    if (refused) return out->text ? 0 : err_set(err, ERR_MEMORY, "out of memory for an answer on record");
     out->confidence = s->confidence;
     if (g->model.router) router_lived(g->model.router, s->model, s->confidence);
     if (s->model) snprintf(out->model, sizeof out->model, "%s", s->model);
@@ -104,9 +110,10 @@ static int game_open(struct game *g, const struct agent_events *events, struct e
     if (code) return code;
     g->by = (struct answerer){answer_on_record, g};
     struct agent_options options = {.policy = p->o.policy, .answerer = p->o.policy == POLICY_MODEL ? &g->by : NULL, .prompt_file = p->prompt_path,
-                                    .picture = p->o.picture, .see = p->o.see, .upscale = p->o.upscale, .perception_every = p->o.perception_every, .watchdog = p->o.watchdog, .acting = p->o.acting, .parts = p->o.parts, .skill_folder = p->o.skills, .max_decisions = p->o.max_decisions, .greedy = p->o.temperature <= 0,
+                                    .picture = p->o.picture, .see = p->o.see, .upscale = p->o.upscale, .history = p->o.history, .perception_every = p->o.perception_every, .watchdog = p->o.watchdog, .acting = p->o.acting, .parts = p->o.parts, .skill_folder = p->o.skills, .max_decisions = p->o.max_decisions, .greedy = p->o.temperature <= 0,
                                     .temperature = p->o.temperature, .draw_all = p->watched, .stop = p->stop, .control = g->control,
                                     .events = events, .ask_oracle = p->o.ask_oracle};
+    if (g->run.run) options.rates = run_skills_before(g->run.run, &options.rate_count); /* of a run that goes on */
     if (g->model.router) options.escalate = router_escalate, options.escalate_user = g->model.router;
     if (g->recall) options.recall = recall_tell, options.recall_user = g->recall, options.scratchpad = p->o.scratchpad;
     return agent_new(*e, &options, a, err);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/conversation.h"
 #include "agent/router.h"
 
 const char *const backend_name[] = {"hf", "local", "openai", "mock"};
@@ -33,7 +34,10 @@ static const char help[] =
     "  --mock-script FILE  mock: one action a line (walk_north, hit_ne, eat ...; with --act skills: skill explore, skill go_to 12 7 ...),\n"
     "                      from the top again after the last\n"
     "  --prompt FILE       words that go with the picture (default: configs/prompts/tinywoods.txt for the bundled model and others with so\n"
-    "                      small a vocabulary, else configs/prompts/hub.txt; how to write one: src/agent/prompt.h)\n"
+    "                      small a vocabulary, else configs/prompts/hub-2.txt; how to write one: src/agent/prompt.h)\n"
+    "  --history N         the prompt is a conversation: up to N earlier turns (pictures, words, answers) stay in it, then all but the newest\n"
+    "                      quarter of them go at once. What stood there at the last question is not computed again, and lines that would repeat\n"
+    "                      it are left out. 0 (default for the bundled model): every question stands alone; 16: default for others\n"
     "  --see WHAT          both (default), picture (no words read from the game's memory), ram (no picture)\n"
     "  --upscale N         the picture N times as large, 1 to 4 (default 1): more tokens, pixels that a model can tell apart\n"
     "  --ladder A,B,C      several checkpoints, the quickest first; which one is asked is decided anew for every decision, by confidence, scene,\n"
@@ -139,7 +143,7 @@ enum { MEMORY = 1000, EMBED, SCRATCHPAD };
 enum { POLICY = 1, MODEL, PROMPT, TEMPERATURE, NO_PICTURE, DEVICE, KV_CACHE, THREADS, ROM, SEED, EPISODES, DECISIONS, JOBS, BEST_OF, VOTE, LADDER, REMOTE, ROUTER,
        MAX_LOADED, DECISION_MS, FIXED, ASK_ORACLE, THINK_TOKENS, RESUME, JSON, RECORD, NO_RECORD, VIDEO, SPEED, BACKEND, SERVER, NO_STREAM,
        SERVER_TIMEOUT, MOCK_SCRIPT, DASHBOARD, NO_DASHBOARD, DASHBOARD_AT, SERVE, ACT, SKILLS, WITHOUT,
-       SEE, UPSCALE, PERCEPTION, WATCHDOG, HELP };
+       SEE, UPSCALE, PERCEPTION, WATCHDOG, HISTORY, HELP };
 static const struct option options[] = {
     {"memory", 1, NULL, MEMORY}, {"embed", 1, NULL, EMBED}, {"scratchpad", 0, NULL, SCRATCHPAD},
     {"policy", 1, NULL, POLICY}, {"model", 1, NULL, MODEL}, {"prompt", 1, NULL, PROMPT}, {"temperature", 1, NULL, TEMPERATURE},
@@ -153,7 +157,7 @@ static const struct option options[] = {
     {"no-stream", 0, NULL, NO_STREAM}, {"server-timeout", 1, NULL, SERVER_TIMEOUT}, {"mock-script", 1, NULL, MOCK_SCRIPT},
     {"dashboard", 0, NULL, DASHBOARD}, {"no-dashboard", 0, NULL, NO_DASHBOARD}, {"dashboard-port", 1, NULL, DASHBOARD_AT}, {"serve", 0, NULL, SERVE},
     {"act", 1, NULL, ACT}, {"skills", 1, NULL, SKILLS}, {"without", 1, NULL, WITHOUT}, {"see", 1, NULL, SEE}, {"upscale", 1, NULL, UPSCALE},
-    {"perception-every", 1, NULL, PERCEPTION}, {"watchdog", 0, NULL, WATCHDOG}, {"help", 0, NULL, HELP}, {0}};
+    {"perception-every", 1, NULL, PERCEPTION}, {"watchdog", 0, NULL, WATCHDOG}, {"history", 1, NULL, HISTORY}, {"help", 0, NULL, HELP}, {0}};
 
 /* What may be different when a run goes on: how it is shown and where it is computed. */
 static bool may_change(int c) {
@@ -181,7 +185,7 @@ static bool leave_out(const char *list, unsigned *parts) {
 
 /* changes_only: to go on with a run. */
 static int parse(int argc, char **argv, bool changes_only, struct play_options *o) {
-    *o = (struct play_options){.policy = POLICY_MODEL, .parts = PART_ALL, .episodes = 1, .jobs = 1, .seed = AGENT_TEST_SEED_FIRST, .speed = 2};
+    *o = (struct play_options){.policy = POLICY_MODEL, .parts = PART_ALL, .episodes = 1, .jobs = 1, .seed = AGENT_TEST_SEED_FIRST, .speed = 2, .history = -1};
     long long n = 0;
     double x = 0;
     const char *backend = NULL;
@@ -286,6 +290,10 @@ static int parse(int argc, char **argv, bool changes_only, struct play_options *
             if (o->see == SEE_COUNT) return wrong("--see", optarg, "both, ram or picture");
             break;
         case WATCHDOG: o->watchdog = true; break;
+        case HISTORY:
+            if (!whole(optarg, 0, HISTORY_MAX, &n)) return wrong("--history", optarg, "a number from 0 to 64");
+            o->history = (int)n;
+            break;
         case PERCEPTION:
             if (!whole(optarg, 1, 1000000, &n)) return wrong("--perception-every", optarg, "a number from 1 to 1000000");
             o->perception_every = (int)n;

@@ -19,6 +19,7 @@ struct play_options {
     bool act_given, watchdog;
     enum see see;
     int upscale, perception_every;
+    int history;         /* exchanges; -1: cmd_play.c chooses what fits the model */
     unsigned parts; /* enum part */
     int episodes, jobs, threads, max_decisions;
     uint32_t seed;

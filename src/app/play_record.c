@@ -17,8 +17,8 @@ static int create_run(struct play *p, struct game *g, const char *folder, struct
     struct buf detail = {0}, settings = {0};
     play_model_detail(&p->model, &detail);
     buf_printf(&settings, "{\"max_decisions\":%d,\"temperature\":%g,\"picture\":\"%s\",\"games\":%d,\"best_of\":%d,\"see\":\"%s\",\"upscale\":%d,"
-               "\"act\":\"%s\",\"without\":[", p->o.max_decisions, (double)p->o.temperature, picture_name[p->o.picture], p->o.jobs, p->o.best_of,
-               see_name[p->o.see], p->o.upscale > 1 ? p->o.upscale : 1, p->o.acting == ACT_BY_SKILLS ? "skills" : "steps");
+               "\"act\":\"%s\",\"history\":%d,\"without\":[", p->o.max_decisions, (double)p->o.temperature, picture_name[p->o.picture], p->o.jobs, p->o.best_of,
+               see_name[p->o.see], p->o.upscale > 1 ? p->o.upscale : 1, p->o.acting == ACT_BY_SKILLS ? "skills" : "steps", p->o.history);
     for (int i = 0, n = 0; i < PART_COUNT; i++) {
         if (!(p->o.parts >> i & 1)) buf_printf(&settings, "%s\"%s\"", n++ ? "," : "", part_name[i]);
     }
@@ -88,16 +88,24 @@ static int take_stock(struct play *p, const char *folder, int *ended, bool *fini
     int count = run_reader_episodes(reader, &episodes);
     *finished = run_reader_info(reader)->finished;
     code = check_same(p, folder, run_reader_info(reader), err);
+    struct episode_result before = {0}; /* parts that ended in a return of the watchdog */
+    int reopens = run_reader_reopens(reader);
     for (int i = 0; i < count && !code; i++) {
         int64_t at = (int64_t)episodes[i].seed - p->o.seed;
         if (at < 0 || at >= p->o.episodes) code = err_set(err, ERR_FORMAT, "%s: seed %u is none of this run's", folder, episodes[i].seed);
         else p->begun[at] = true;
-        if (code || !episodes[i].ended || !strcmp(episodes[i].outcome, outcome_name[OUTCOME_STOPPED])) {
+        if (code || i + 1 >= reopens) { /* lived again, all parts of it */
             *finished = false;
             continue;
         }
         struct episode_result result;
         run_episode_result(&episodes[i], &result);
+        if (episodes[i].returns) {
+            episode_result_join(&before, &result);
+            continue;
+        }
+        episode_result_join(&result, &before);
+        before = (struct episode_result){0};
         totals_add(&p->totals, &result);
         ++*ended;
     }

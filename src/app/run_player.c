@@ -67,7 +67,7 @@ static void take_row(const struct run_line *line, struct dash_row *row) {
                              .max_hp = small_of(j, "max_hp"), .belly = small_of(j, "belly"), .confidence = number_of(j, "confidence"),
                              .total_ms = number_of(ms, "total"), .ask_ms = number_of(ms, "ask"), .image_ms = number_of(ms, "image"),
                              .prefill_ms = number_of(ms, "prefill"), .generate_ms = number_of(ms, "generate"), .emulator_ms = number_of(ms, "emulator"),
-                             .prompt_tokens = count_of(j, "prompt_tokens"), .cached_tokens = (int32_t)json_as_integer(json_get(j, "cached_tokens"), 0),
+                             .prompt_tokens = count_of(j, "prompt_tokens") + (int32_t)json_as_integer(json_get(j, "prompt_from"), 0), .cached_tokens = (int32_t)json_as_integer(json_get(j, "cached_tokens"), 0),
                              .answer_tokens = count_of(j, "answer_tokens")};
     snprintf(row->decided_by, sizeof row->decided_by, "%s", line->decided_by);
     snprintf(row->action, sizeof row->action, "%s", line->action);

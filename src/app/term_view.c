@@ -241,7 +241,7 @@ static void say(struct term_view *v, const char *format, ...) {
 }
 
 static void bar(struct term_view *v) {
-    int of = v->o.episodes > 0 ? v->o.episodes : v->done, percent = of ? (int)(100LL * v->done / of) : 0;
+    int of = v->o.episodes > v->done ? v->o.episodes : v->done, percent = of ? (int)(100LL * v->done / of) : 0;
     if (!v->terminal && v->done < of && percent / 5 == v->line_percent / 5) return;
     v->line_percent = percent;
     double elapsed = clock_seconds() - v->started;
@@ -323,13 +323,13 @@ void term_view_step(struct term_view *v, const struct step *s) {
 }
 
 void term_view_episode_done(struct term_view *v, const struct episode_result *r) {
-    v->done++;
+    v->done += !r->returns; /* the watchdog goes back: the same episode goes on */
     v->cleared += r->outcome == OUTCOME_CLEARED;
     const char *outcome = (unsigned)r->outcome <= OUTCOME_STUCK ? outcome_name[r->outcome] : "?";
     if (v->o.kind == VIEW_BAR) bar(v);
     if (v->o.kind == VIEW_LINES) {
-        say(v, "episode %d: %s%s%s, floor %d, %d turns, %d decisions, %.1f s\n", v->episode, outcome, r->cause[0] ? ": " : "", r->cause, r->floor_reached,
-            r->turns, r->decisions, r->seconds);
+        say(v, "episode %d: %s%s%s, floor %d, %d turns, %d decisions, %.1f s%s\n", v->episode, outcome, r->cause[0] ? ": " : "", r->cause, r->floor_reached,
+            r->turns, r->decisions, r->seconds, r->returns ? "; back to an earlier state" : "");
     }
     if (v->o.kind == VIEW_SCREEN) {
         snprintf(v->status, sizeof v->status, " %s%s%s  %d turns, %d decisions", outcome, r->cause[0] ? ": " : "", r->cause, r->turns, r->decisions);

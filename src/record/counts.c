@@ -34,6 +34,18 @@ void parts_join(struct part_counts *to, const struct part_counts *more) {
     for (int i = 0; i < STUCK_KINDS; i++) to->stuck[i] += parts.stuck[i];
 }
 
+void episode_result_join(struct episode_result *to, const struct episode_result *before) {
+    to->turns += before->turns;
+    to->decisions += before->decisions;
+    to->tokens += before->tokens;
+    to->model_seconds += before->model_seconds;
+    for (int i = 0; i < DECIDED_BY_COUNT; i++) to->decided[i] += before->decided[i], to->turns_by[i] += before->turns_by[i];
+    for (int i = 0; i < before->skill_count; i++) {
+        count_skill(to->skills, &to->skill_count, before->skills[i].name, before->skills[i].used, before->skills[i].succeeded);
+    }
+    parts_join(&to->parts, &before->parts);
+}
+
 void counts_add(struct run_counts *c, const struct episode_result *r) {
     parts_join(&c->parts, &r->parts);
     for (int i = 0; i < DECIDED_BY_COUNT; i++) c->turns_by[i] += r->turns_by[i];

@@ -14,6 +14,8 @@ struct run_counts {
     int skill_count;
 };
 void counts_add(struct run_counts *c, const struct episode_result *r);
+/* The parts of an episode that ended in soft-locks belong to its last one. */
+void episode_result_join(struct episode_result *to, const struct episode_result *before);
 void parts_join(struct part_counts *to, const struct part_counts *more);
 /* One more try of a skill; past SKILL_COUNTS names nothing is counted. */
 void count_skill(struct skill_count *skills, int *count, const char *name, int used, int succeeded);

@@ -8,7 +8,8 @@
  *                    "steps", "last_chain" (of its last step line), "end_frame", "end_state_hash", "outcome", "cause",
  *                    "floor_reached", "turns", "decisions", "decided_by" {..}, "seconds", "model_seconds",
  *                    "emulator_seconds", "tokens", "chain"}; also "turns_by", "parts" and "skills" (counts.h).
- *                    The times are those of the process that ended it.
+ *                    The times are those of the process that ended it. "returns":true: the watchdog went back from there; the next
+ *                    episode in the file has the same seed and is the same one, from an earlier state on (play counts them as one).
  *                    One more where a later process went on with the run: {"episode" (the last begun, 0: none), "event":"resume",
  *                    "reopens" (true: the end record before it, with the outcome "stopped", does not hold any more), "steps" (of the
  *                    open episode on record), "last_chain", "resumed_at", "chain"}.
@@ -25,6 +26,10 @@
  *                             similarity, silos}, ...]: the memories that were told from here on
  *       note                  what the model wrote to its scratchpad; absent when nothing
  *       prompt, answer        text, null when no model was asked; prompt_tokens, answer_tokens: ids
+ *       history               exchanges of a conversation that stood before the prompt (agent/conversation.h); absent: none
+ *       prompt_from           only with history: prompt_tokens begins behind so many ids, which are the first ids of the line before: its
+ *                             prompt (told in the same way), then its answer. 0 at the first line that a process writes
+ *       refused_answer, refused_tokens   with refused: the answer that was refused (absent in runs of older programs)
  *       answer_pieces         [[text, probability, true where nothing else was allowed], ...] of the answer's tokens; only where known
  *       actions               those offered, null when unknown
  *       action, decided_by, reason, confidence, oracle_action
@@ -255,11 +260,9 @@ int run_episode_begin(struct run *r, uint32_t seed, struct emulator *e, struct e
     struct err local;
     if (!err) err = &local;
     char name[64], path[PATH_MAX], hash[33], now[32];
-    bool again = r->past.open;
-    if (!again) {
-        run_past_free(&r->past);
-        r->episode++;
-    }
+    bool again = past_goes_on(r);
+    if (!again) run_past_free(&r->past);
+    r->episode++;
     r->in_episode = true;
     r->emulator = e;
     r->seed = seed;
@@ -338,14 +341,15 @@ static int checkpoint(struct run *r, const struct step *s, int floor, struct err
     return code;
 }
 
-static void put_tokens(struct buf *b, const char *key, const int32_t *ids, int n) {
+/* From `from` on. */
+static void put_tokens(struct buf *b, const char *key, const int32_t *ids, int from, int n) {
     buf_printf(b, ",\"%s\":", key);
     if (!ids) {
         buf_str(b, "null");
         return;
     }
     buf_char(b, '[');
-    for (int i = 0; i < n; i++) buf_printf(b, i ? ",%d" : "%d", ids[i]);
+    for (int i = from; i < n; i++) buf_printf(b, i > from ? ",%d" : "%d", ids[i]);
     buf_char(b, ']');
 }
 
@@ -400,6 +404,7 @@ static void put_agent_parts(struct buf *b, const struct step *s) {
     if (s->plan && s->plan->goal.x >= 0) buf_printf(b, ",\"goal\":[%d,%d]", s->plan->goal.x, s->plan->goal.y);
     if (s->stuck) buf_printf(b, ",\"stuck\":\"%s\",\"stuck_level\":%d", s->stuck, s->stuck_level);
     if (s->refused) buf_str(b, ",\"refused\":"), put_string(b, s->refused);
+    if (s->refused_answer) buf_str(b, ",\"refused_answer\":"), put_string(b, s->refused_answer), put_tokens(b, "refused_tokens", s->refused_tokens, 0, s->refused_token_count);
     for (int i = 0; s->perception && i < PERCEPTION_FIELDS; i++) {
         buf_printf(b, "%s\"%s\":[%d,%d]", i ? "," : ",\"perception\":{", perception_name[i], s->perception->said[i], s->perception->truth[i]);
     }
@@ -407,7 +412,8 @@ static void put_agent_parts(struct buf *b, const struct step *s) {
     if (s->note) buf_str(b, ",\"note\":"), put_string(b, s->note);
 }
 
-static void put_step(struct buf *b, int episode, const struct step *s, const char *picture) {
+/* from: so many ids of the prompt stand on record already. */
+static void put_step(struct buf *b, int episode, const struct step *s, int from, const char *picture) {
     char now[32];
     run_now(now);
     buf_printf(b, "{\"episode\":%d,\"step\":%u,\"at\":\"%s\",\"first_frame\":%llu,\"frame_hash\":\"%.32s\",\"state_hash\":\"%.32s\"", episode,
@@ -418,8 +424,9 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
     buf_str(b, ",\"prompt\":"), put_string(b, s->prompt);
     buf_str(b, ",\"answer\":"), put_string(b, s->answer);
     if (s->pieces) buf_str(b, ",\"answer_pieces\":"), buf_str(b, s->pieces);
-    put_tokens(b, "prompt_tokens", s->prompt_tokens, s->prompt_token_count);
-    put_tokens(b, "answer_tokens", s->answer_tokens, s->answer_token_count);
+    if (s->history) buf_printf(b, ",\"history\":%d,\"prompt_from\":%d", s->history, from);
+    put_tokens(b, "prompt_tokens", s->prompt_tokens, from, s->prompt_token_count);
+    put_tokens(b, "answer_tokens", s->answer_tokens, 0, s->answer_token_count);
     buf_str(b, ",\"actions\":");
     for (int i = 0; s->actions && i < s->action_count; i++) buf_char(b, i ? ',' : '['), put_string(b, s->actions[i]);
     buf_str(b, s->actions ? s->action_count ? "]" : "[]" : "null");
@@ -447,7 +454,7 @@ static void put_step(struct buf *b, int episode, const struct step *s, const cha
 }
 
 void run_step_json(struct buf *b, int episode, const struct step *s) {
-    put_step(b, episode, s, "");
+    put_step(b, episode, s, s->history ? s->prompt_token_count : 0, ""); /* a conversation is long, and who looks wants its length */
     buf_char(b, '}');
 }
 
@@ -464,7 +471,8 @@ int run_step(struct run *r, const struct step *s, struct err *err) {
     if (key_frame(r, s, floor, err)) return run_fail(r, err);
     if (checkpoint(r, s, floor, err)) return run_fail(r, err);
     buf_clear(&r->line);
-    put_step(&r->line, r->episode, s, r->picture);
+    put_step(&r->line, r->episode, s, s->history ? token_chain_common(&r->chain_tokens, s->prompt_tokens, s->prompt_token_count) : 0, r->picture);
+    token_chain_set(&r->chain_tokens, s->prompt_tokens, s->prompt_token_count, s->answer_tokens, s->answer_token_count);
     buf_printf(&r->line, ",\"record_ms\":%.3f", r->record_ms);
     snprintf(what, sizeof what, "step %u of episode %d", s->number, r->episode);
     if (run_append(r, r->trajectory, r->trajectory_path, r->chain, what, err)) return run_fail(r, err);
@@ -502,10 +510,11 @@ int run_episode_end(struct run *r, const struct episode_result *result, struct e
     if (!err) err = &local;
     if (r->failed) return run_refuse(r, err);
     if (!r->in_episode) return err_set(err, ERR_STATE, "%s: end of an episode that was not begun", r->folder);
+    if (past_part_ended(r, result)) return r->in_episode = false, 0; /* on record already */
     if (run_lives_again(r)) { /* stopped before the seam: what is on record stays as it is */
         if (result->outcome == OUTCOME_STOPPED) return r->failed = true, 0;
         err_set(err, ERR_STATE, "%s: lived again, episode %d ends (%s) after step %d, the record has %d", r->folder, r->episode,
-                outcome_name[result->outcome], r->past.at, r->past.count);
+                outcome_name[result->outcome], (int)r->steps, past_steps(r));
         return run_fail(r, err);
     }
     if (run_sync(r, r->trajectory, r->trajectory_path, err)) return err->code;
@@ -520,6 +529,7 @@ int run_episode_end(struct run *r, const struct episode_result *result, struct e
     }
     buf_printf(b, ",\"outcome\":\"%s\",\"cause\":", outcome_name[outcome]);
     put_string(b, result->cause);
+    if (result->returns) buf_str(b, ",\"returns\":true");
     buf_printf(b, ",\"floor_reached\":%d,\"turns\":%d,\"decisions\":%d", result->floor_reached, result->turns, result->decisions);
     put_decided(b, result->decided);
     struct run_counts counts = {0};
@@ -571,6 +581,7 @@ int run_finish(struct run *r, struct err *err) {
     }
     if (r->episodes >= 0) close(r->episodes);
     run_past_free(&r->past);
+    token_chain_free(&r->chain_tokens);
     buf_free(&r->line);
     free(r->folder);
     free(r->model);

@@ -58,15 +58,34 @@ struct run_past_step { /* strings live as long as the run */
     uint64_t first_frame;
     char frame_hash[33], state_hash[33], presses_hash[33];
     const char *action, *decided_by, *answer, *model, *route_reason; /* the last three may be NULL */
-    int32_t *prompt_tokens, *answer_tokens;
-    int prompt_token_count, answer_token_count;
+    int32_t *prompt_tokens, *answer_tokens, *refused_tokens; /* of a conversation's prompt only what its line adds */
+    int prompt_token_count, answer_token_count, refused_token_count;
+    const char *refused_answer;  /* or NULL */
+    int history;
     float confidence;
     double ask_ms;
     bool has_picture;
     const struct key_press *presses; int press_count; /* of a person */
 };
-/* A step of the open episode that is on record, NULL behind the last. */
+/* How skills did in the episodes that are over and not lived again. */
+const struct skill_count *run_skills_before(const struct run *r, int *count);
+/* A step on record of the part that is being lived again, NULL behind its last. */
 const struct run_past_step *run_past_step(const struct run *r, uint32_t number);
+
+/* ---- tokens of a conversation: lines tell what they add (run.c, prompt_from) ---- */
+
+struct token_chain { /* ids of a line's prompt, then those of its answer; zeroed: none */
+    int32_t *ids;
+    int count, capacity;
+};
+/* How many ids a prompt begins with are those that the chain begins with. */
+int token_chain_common(const struct token_chain *c, const int32_t *ids, int count);
+/* The next line's. prompt may point into the chain. Out of memory: the chain is empty then, and the next line tells all. */
+void token_chain_set(struct token_chain *c, const int32_t *prompt, int prompt_count, const int32_t *answer, int answer_count);
+/* The prompt of a line that is read, put together behind the lines before it, which must all have come by here; NULL when it has none or does
+ * not fit. Valid until the next call. */
+const int32_t *token_chain_line(struct token_chain *c, const struct json *line, int *count);
+void token_chain_free(struct token_chain *c);
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------- */
 
@@ -94,8 +113,12 @@ struct run_episode {
     const char *end_hash;     /* state_hash after the last presses, or NULL */
     const char *outcome, *cause;
     int resumed;              /* so many times the program was started again in it */
+    bool returns;             /* the watchdog went back: the next one is the same episode */
     const struct json *end;   /* its end record */
 };
+/* From which on (its number) a run that goes on lives its episodes again: the last one and, when that is one after a return of the watchdog,
+ * those before it; the count + 1 when nothing is open. */
+int run_reader_reopens(const struct run_reader *r);
 /* What the end record says, the seed and the totals. */
 void run_episode_result(const struct run_episode *e, struct episode_result *out);
 

@@ -131,6 +131,7 @@ static int take_episode(struct run_reader *r, const struct json *j, const char *
     e->steps = (uint32_t)steps;
     e->end_frame = (uint64_t)end_frame;
     e->ended = true;
+    e->returns = json_as_bool(json_get(j, "returns"), false);
     e->end = j;
     return 0;
 }
@@ -170,6 +171,14 @@ static int read_episodes(struct run_reader *r, struct err *err) {
     line_reader_close(&lines);
     memcpy(r->episode_chain, chain, sizeof chain);
     return code;
+}
+
+int run_reader_reopens(const struct run_reader *r) {
+    int n = r->episode_count;
+    const struct run_episode *last = n ? &r->episodes[n - 1] : NULL;
+    if (!last || (last->ended && !last->returns && strcmp(last->outcome, outcome_name[OUTCOME_STOPPED]))) return n + 1;
+    while (n > 1 && r->episodes[n - 2].returns && r->episodes[n - 2].seed == last->seed) n--;
+    return n;
 }
 
 void run_reader_chain(const struct run_reader *r, char steps[33], char episodes[33]) {

@@ -4,6 +4,7 @@
  * place of a model; so emulator, map, notes, random state and whatever else an agent remembers come to stand where they stood, by the
  * same code that brought them there. Every step lived again is compared with its line (picture, memory, action, presses) and not written; the
  * first one that differs ends the run with an error, since it could not go on bit for bit. Behind the last line new ones are appended.
+ * Where the watchdog went back to an earlier state, the parts before that are lived again as well: the state lies in them.
  * A second of it stands for some thousand frames; an episode of 140 decisions takes about a second. */
 #include <errno.h>
 #include <fcntl.h>
@@ -86,6 +87,9 @@ static int add_past(struct run_past *p, const struct run_line *line, struct err 
     s->action = keep(p, line->action);
     s->decided_by = keep(p, line->decided_by);
     s->answer = keep(p, json_as_string(json_get(j, "answer"), NULL));
+    s->refused_answer = keep(p, json_as_string(json_get(j, "refused_answer"), NULL));
+    s->refused_tokens = keep_tokens(p, json_get(j, "refused_tokens"), &s->refused_token_count);
+    s->history = (int)json_as_integer(json_get(j, "history"), 0);
     s->model = keep(p, json_as_string(json_get(j, "model"), NULL));
     s->route_reason = keep(p, json_as_string(json_get(j, "route_reason"), NULL));
     if (s->decided_by && !strcmp(s->decided_by, decided_by_name[BY_HUMAN])) {
@@ -103,13 +107,16 @@ static int add_past(struct run_past *p, const struct run_line *line, struct err 
     return s->action && s->decided_by ? 0 : err_set(err, ERR_MEMORY, "out of memory for the steps on record");
 }
 
-/* Reads the trajectory to its end (which checks all of it) and keeps the steps of the open episode. */
-static int read_past(struct run *r, struct run_reader *reader, int open_episode, struct err *err) {
+/* Reads the trajectory to its end (which checks all of it) and keeps the steps of the episode that is open, from this number on. */
+static int read_past(struct run *r, struct run_reader *reader, int first, struct err *err) {
     struct run_line *line = malloc(sizeof *line);
     if (!line) return err_set(err, ERR_MEMORY, "%s: out of memory", r->folder);
     int got = 0, code = 0;
     while (!code && (got = run_next(reader, line, NULL, err)) == 1) {
-        if (line->episode == open_episode) code = add_past(&r->past, line, err);
+        if (line->episode >= first && r->past.part_count) {
+            r->past.parts[line->episode - first].count++;
+            code = add_past(&r->past, line, err);
+        }
         memcpy(r->chain, line->chain, sizeof r->chain);
         bool picture = json_get(line->json, "picture") != NULL, memory = json_get(line->json, "keyframe") != NULL;
         r->key_frames_total += picture && !memory;
@@ -130,29 +137,39 @@ static int write_seam(struct run *r, bool reopens, struct err *err) {
     return run_append(r, r->episodes, r->episodes_path, r->episode_chain, "the seam", err);
 }
 
+static int add_parts(struct run_past *p, const struct run_episode *first, int count, struct err *err) {
+    if (!(p->parts = calloc((size_t)count, sizeof *p->parts))) return err_set(err, ERR_MEMORY, "out of memory for the episodes on record");
+    for (int i = 0; i < count; i++) {
+        p->parts[i] = (struct run_past_part){.seed = first[i].seed, .start_frame = first[i].start_frame, .ended = first[i].ended && first[i].returns};
+        memcpy(p->parts[i].start_hash, first[i].start_hash, sizeof p->parts[i].start_hash);
+    }
+    p->part_count = count;
+    p->part = -1;
+    return 0;
+}
+
 static int take_up(struct run *r, struct run_reader *reader, struct err *err) {
     const struct run_episode *episodes;
     const struct run_info *info = run_reader_info(reader);
-    int count = run_reader_episodes(reader, &episodes);
-    const struct run_episode *last = count ? &episodes[count - 1] : NULL;
-    bool stopped = last && last->ended && !strcmp(last->outcome, outcome_name[OUTCOME_STOPPED]), open = last && (!last->ended || stopped);
+    int count = run_reader_episodes(reader, &episodes), first = run_reader_reopens(reader), code = 0;
+    bool stopped = count && episodes[count - 1].ended && !strcmp(episodes[count - 1].outcome, outcome_name[OUTCOME_STOPPED]);
     if (info->model && !(r->model = strdup(info->model))) return err_set(err, ERR_MEMORY, "%s: out of memory", r->folder);
-    for (int i = 0; i < count - open; i++) {
+    for (int i = 0; i < count; i++) {
         struct episode_result result;
+        if (!episodes[i].ended || (stopped && i == count - 1)) continue;
         run_episode_result(&episodes[i], &result);
         run_count(r, &result);
+        if (i + 1 < first) counts_add(&r->before, &result);
     }
     run_reader_chain(reader, r->chain, r->episode_chain);
-    int code = read_past(r, reader, open ? count : 0, err);
+    if (first <= count) code = add_parts(&r->past, &episodes[first - 1], count + 1 - first, err);
+    if (!code) code = read_past(r, reader, first, err);
     if (code) return code;
+    for (int i = 1; i < r->past.part_count; i++) r->past.parts[i].first = r->past.parts[i - 1].first + r->past.parts[i - 1].count;
     r->episode = count;
-    r->past.open = open;
-    if (open) {
-        r->past.seed = last->seed;
-        r->past.start_frame = last->start_frame;
-        memcpy(r->past.start_hash, last->start_hash, sizeof r->past.start_hash);
-    }
-    return write_seam(r, stopped, err);
+    code = write_seam(r, stopped, err);
+    r->episode = first - 1;
+    return code;
 }
 
 int run_resume(const char *folder, struct run **out, struct err *err) {
@@ -184,28 +201,44 @@ int run_resume(const char *folder, struct run **out, struct err *err) {
 void run_past_free(struct run_past *p) {
     arena_free(&p->arena);
     free(p->steps);
+    free(p->parts);
     *p = (struct run_past){0};
 }
 
+static const struct run_past_part *part_of(const struct run *r) { return r->past.part >= 0 && r->past.part < r->past.part_count ? &r->past.parts[r->past.part] : NULL; }
+
+bool past_goes_on(const struct run *r) { return r->past.part + 1 < r->past.part_count; }
+int past_steps(const struct run *r) { return part_of(r) ? part_of(r)->count : 0; }
+
 bool run_open_episode(const struct run *r, uint32_t *seed) {
-    *seed = r->past.seed;
-    return r->past.open;
+    *seed = r->past.part_count ? r->past.parts[0].seed : 0;
+    return r->past.part_count && r->past.part < 0;
+}
+
+const struct skill_count *run_skills_before(const struct run *r, int *count) {
+    *count = r->before.skill_count;
+    return r->before.skills;
 }
 
 const struct run_past_step *run_past_step(const struct run *r, uint32_t number) {
-    return number > 0 && number <= (uint32_t)r->past.count ? &r->past.steps[number - 1] : NULL;
+    const struct run_past_part *p = part_of(r);
+    return p && number > 0 && number <= (uint32_t)p->count ? &r->past.steps[p->first + (int)number - 1] : NULL;
 }
 
-bool run_lives_again(const struct run *r) { return r->past.open || r->past.at < r->past.count; }
+bool run_lives_again(const struct run *r) { return r->past.part_count && (past_goes_on(r) || r->past.at < r->past.count); }
+
+bool past_part_ended(const struct run *r, const struct episode_result *result) {
+    const struct run_past_part *p = part_of(r);
+    return p && p->ended && result->returns && r->past.at == p->first + p->count;
+}
 
 /* ---- in place of writing ------------------------------------------------------------------------------------------------------- */
 
 int past_begin(struct run *r, uint32_t seed, struct emulator *e, struct err *err) {
-    struct run_past *p = &r->past;
+    const struct run_past_part *p = &r->past.parts[++r->past.part];
     char hash[33];
     emulator_state_hash(e, hash);
-    p->open = false;
-    if (seed == p->seed && emulator_frame_number(e) == p->start_frame && !strcmp(hash, p->start_hash)) return 0;
+    if (seed == p->seed && emulator_frame_number(e) == p->start_frame && !strcmp(hash, p->start_hash) && r->past.at == p->first) return 0;
     return err_set(err, ERR_STATE, "%s: episode %d begins with seed %u, frame %llu, memory %s; the record says %u, %llu, %s: the run cannot go on", r->folder,
                    r->episode, seed, (unsigned long long)emulator_frame_number(e), hash, p->seed, (unsigned long long)p->start_frame, p->start_hash);
 }
@@ -215,7 +248,7 @@ int past_step(struct run *r, const struct step *s, int floor, struct err *err) {
     char presses[33];
     const char *what = NULL, *now = s->action ? s->action : "", *then = was->action;
     run_presses_hash(s->presses, s->press_count, presses);
-    if (s->number != (uint32_t)r->past.at + 1 || s->first_frame != was->first_frame) what = "the frame";
+    if (s->number != (uint32_t)(r->past.at - part_of(r)->first) + 1 || s->first_frame != was->first_frame) what = "the frame";
     else if (strcmp(s->state_hash, was->state_hash)) what = "the memory", now = s->state_hash, then = was->state_hash;
     else if (strcmp(s->frame_hash, was->frame_hash)) what = "the picture", now = s->frame_hash, then = was->frame_hash;
     else if (strcmp(now, then)) what = "the action";

@@ -9,15 +9,21 @@
 
 enum { KEY_FRAMES_EPISODE = 32, KEY_FRAMES_RUN = 512, KEY_FRAMES_MEMORY = 20000, SYNC_SECONDS = 2 };
 
-/* The steps that the episode at the seam has on record: they are lived again and must come out the same. */
+/* A beginning on record; several when the watchdog went back. */
+struct run_past_part {
+    uint32_t seed;
+    uint64_t start_frame;
+    char start_hash[33];
+    int first, count; /* of its steps */
+    bool ended;       /* by a return */
+};
+/* What the episode at the seam has on record: it is lived again and must come out the same. */
 struct run_past {
     struct arena arena;
     struct run_past_step *steps;
     int count, at; /* at: how many were lived again */
-    bool open;     /* the episode at the seam is yet to be begun again */
-    uint32_t seed;
-    uint64_t start_frame;
-    char start_hash[33];
+    struct run_past_part *parts;
+    int part_count, part; /* part: the one that is being lived again; -1: the first is yet to be begun */
 };
 
 struct run {
@@ -36,12 +42,13 @@ struct run {
     double last_sync, record_ms; /* record_ms: of the last step */
     struct emulator *emulator;   /* valid during an episode */
     struct buf line;
+    struct token_chain chain_tokens; /* of the line before */
     char *model;                 /* as in run.json; NULL: none */
     struct run_past past;        /* of a run that goes on */
     /* totals for summary.json */
     double started;
     int done, outcomes[OUTCOME_STUCK + 1], decided[DECIDED_BY_COUNT];
-    struct run_counts counts;
+    struct run_counts counts, before; /* before: of the episodes that had ended when the run was taken up */
     int64_t decisions, tokens, turns_cleared;
     double model_seconds, emulator_seconds;
 };
@@ -67,6 +74,10 @@ int run_lock(int fd, const char *folder, struct err *err);
 void run_past_free(struct run_past *p);
 /* While the past is lived again these take the place of writing. */
 int past_begin(struct run *r, uint32_t seed, struct emulator *e, struct err *err);
+bool past_goes_on(const struct run *r); /* a part on record is still to be begun again */
+int past_steps(const struct run *r);    /* on record, of the part that is lived again */
+/* The part ends as it did on record. */
+bool past_part_ended(const struct run *r, const struct episode_result *result);
 int past_step(struct run *r, const struct step *s, int floor, struct err *err);
 
 #endif

@@ -56,6 +56,9 @@ struct step {
     const char *const *actions; int action_count;  /* the actions offered in this scene, by name; NULL like prompt */
     const char *pieces;       /* its tokens: a JSON array of [text, probability, forced], or NULL */
     const char *answer;       /* the model's answer text, or NULL */
+    int history;              /* exchanges that stood before this prompt (agent/conversation.h) */
+    const char *refused_answer;  /* the answer that the gatekeeper refused, or NULL: then answer is the one given after that */
+    const int32_t *refused_tokens; int refused_token_count;
     const int32_t *prompt_tokens; int prompt_token_count; /* NULL when no model was asked */
     const int32_t *answer_tokens; int answer_token_count;
     const char *action;       /* "walk_north", "hit_ne", "eat", ... */
@@ -109,6 +112,7 @@ struct part_counts {
 struct episode_result {
     uint32_t seed;
     enum outcome outcome;
+    bool returns;            /* the watchdog goes back from here: another part of the episode follows */
     char cause[96];          /* of a failure: "fainted to Thornling on floor 2", "wind on floor 3", ... */
     int floor_reached, turns, decisions;
     int decided[DECIDED_BY_COUNT];
