@@ -193,6 +193,50 @@ static void a_run_that_goes_on_remembers(void **state) {
     buf_free(&out);
 }
 
+/* Games that are played at the same time remember each other, so no order of runs has all that was recalled before it. */
+static void games_that_remember_each_other(void **state) {
+    (void)state;
+    if (!there()) skip_because("no ROM or bundled model");
+    struct buf out = {0};
+    char both[200], made[200], runs[200];
+    snprintf(both, sizeof both, "%s/both", folder);
+    snprintf(made, sizeof made, "%s/made", folder);
+    snprintf(runs, sizeof runs, "%s/side-by-side", folder);
+    char run_d[300];
+    snprintf(run_d, sizeof run_d, "%s/d", runs);
+    if (PLAY(&out, "--memory", both, "--record", run_d, "--games", "2", "--episodes", "2", "--max-decisions", "40", "--seed", "21", "--threads", "1")) fail_msg("%s", out.data);
+    struct store_counts played = counts(both);
+    assert_int_equal(played.runs, 2);
+    char path[300];
+    int crossed[2];
+    static const char *const ways[2] = {"<", ">"};
+    sqlite3 *db;
+    snprintf(path, sizeof path, "%s/memory.sqlite", both);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    for (int i = 0; i < 2; i++) {
+        char query[300];
+        sqlite3_stmt *q;
+        snprintf(query, sizeof query, "SELECT count(*) FROM recall JOIN step s ON s.id=recall.step JOIN keyframe k ON k.id=recall.keyframe JOIN step t ON t.id=k.step WHERE s.run %s t.run", ways[i]);
+        assert_int_equal(sqlite3_prepare_v2(db, query, -1, &q, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_step(q), SQLITE_ROW);
+        crossed[i] = sqlite3_column_int(q, 0);
+        sqlite3_finalize(q);
+    }
+    sqlite3_close(db);
+    assert_true(crossed[0] > 0 && crossed[1] > 0);
+    if (MEMORY(&out, "rebuild", "--memory", made, "--runs", runs, "--model", "bundled")) fail_msg("%s", out.data);
+    assert_null(strstr(out.data, "are of runs that are gone"));
+    struct store_counts again = counts(made);
+    assert_int_equal(again.steps, played.steps);
+    assert_int_equal(again.keyframes, played.keyframes);
+    assert_int_equal(again.embeddings, played.embeddings);
+    assert_int_equal(again.recalls, played.recalls);
+    assert_int_equal(again.judged, played.judged);
+    assert_int_equal(again.followed_good, played.followed_good);
+    assert_int_equal(again.other_good, played.other_good);
+    buf_free(&out);
+}
+
 static void tampered_runs_are_named_and_left_out(void **state) {
     (void)state;
     if (!there()) skip_because("no ROM or bundled model");
@@ -313,6 +357,7 @@ int main(void) {
         cmocka_unit_test(questions_are_answered),
         cmocka_unit_test(a_model_that_does_not_think_has_no_thoughts),
         cmocka_unit_test(a_run_that_goes_on_remembers),
+        cmocka_unit_test(games_that_remember_each_other),
         cmocka_unit_test(tampered_runs_are_named_and_left_out),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

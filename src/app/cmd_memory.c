@@ -159,16 +159,18 @@ static int memory_for(const struct options *o, const struct eye *e, const char *
 
 /* ---- rebuild ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* A run that breaks off in the middle must not stay in half. */
-static int take_or_leave_out(struct memory *m, const char *folder, const struct take_options *take, struct take_counts *counts, int *left_out, struct err *err) {
+/* A run that breaks off in the middle must not stay in half. *run: 0 before the first pass; 0 again when it was left out. */
+static int take_or_leave_out(struct memory *m, const char *folder, const struct take_options *take, int64_t *run, struct take_counts *counts, int *left_out, struct err *err) {
     struct err why;
     struct take_counts before = *counts;
-    int64_t run = 0;
     struct store *s = memory_store(m);
     if (store_savepoint(s, err)) return err->code;
-    int code = memory_take_run(m, folder, take, &run, counts, &why);
+    int64_t second = *run;
+    int code = second ? memory_take_recalled(m, folder, take, second, counts, &why) : memory_take_steps(m, folder, take, run, counts, &why);
     if (!code) return store_savepoint_keep(s, err);
     if (store_savepoint_undo(s, err)) return err->code;
+    *run = 0;
+    if (second && store_run_remove(s, second, err)) return err->code;
     *counts = before;
     if (code == ERR_CANCELLED || code == ERR_MEMORY || code == ERR_IO) return *err = why, code;
     ++*left_out;
@@ -191,16 +193,21 @@ static int rebuild_from(const struct options *o, const struct run_list *list, co
                         int64_t *kept, int64_t *lost, struct err *err) {
     struct take_options take = {.embedder = e->embedder, .game = game, .stop = &stop};
     struct store *s = memory_store(m);
-    int code = store_begin(s, err);
+    int64_t *runs = calloc((size_t)list->count + 1, sizeof *runs); /* numbers; 0: left out */
+    int code = runs ? store_begin(s, err) : err_set(err, ERR_MEMORY, "out of memory for a list of runs");
     if (!code) code = store_forget_runs(s, !o->fresh, err);
     for (int i = 0; i < list->count && !code; i++) {
         fprintf(stderr, "\r%d of %d runs", i + 1, list->count);
-        code = take_or_leave_out(m, list->folders[i], &take, counts, left_out, err);
+        code = take_or_leave_out(m, list->folders[i], &take, &runs[i], counts, left_out, err);
+    }
+    for (int i = 0; i < list->count && !code; i++) {
+        if (runs[i]) code = take_or_leave_out(m, list->folders[i], &take, &runs[i], counts, left_out, err);
     }
     if (list->count) fputc('\n', stderr);
     if (!code) code = store_restore_vectors(s, kept, lost, err);
     if (!code) code = store_commit(s, err);
     if (code) store_rollback(s);
+    free(runs);
     return code;
 }
 

@@ -111,73 +111,105 @@ static int take_recalled(struct taking *t, const struct run_line *line, struct m
     return 0;
 }
 
-static int end_episode(struct taking *t, struct err *err) {
-    const struct run_episode *e = t->episode ? &t->episodes[t->episode - 1] : NULL;
-    return e && e->ended ? memory_episode_end(t->m, t->run, t->episode, t->steps, e->outcome, err) : 0;
-}
-
-static int take_line(struct taking *t, const struct run_line *line, struct err *err) {
-    const struct run_episode *e = &t->episodes[line->episode - 1];
+/* First pass: what a line says of its step. */
+static int take_step(struct taking *t, const struct run_line *line, struct err *err) {
     struct store_step s;
-    struct memory_told told[MEMORY_TOLD];
-    int told_count = 0, embedded = 0;
+    int embedded = 0;
     int64_t known = 0; /* keyframe that the store has already */
-    if (line->episode != t->episode) {
-        if (end_episode(t, err)) return err->code;
-        t->episode = line->episode;
-    }
-    t->steps = line->step;
     t->prompt = token_chain_line(&t->tokens, line->json, &t->prompt_count);
     if (store_step_of_line(line, &s, err)) return err_context(err, "%s", t->folder);
     bool over = line->episode < t->reopens; /* else it is lived again, and recall sees it then */
     if (t->o->recall && over && recall_resume(t->o->recall, line, err)) return err->code;
     s.run = t->run;
-    s.seed = e->seed;
+    s.seed = t->episodes[line->episode - 1].seed;
     keyframe_track_step(&t->track, &s);
     if (s.causes && t->o->recall && store_keyframe_at(memory_store(t->m), t->name, s.episode, s.number, &known, err)) return err->code;
     if (s.causes && t->embeds && !known && (embedded = embed_line(t, line, &s, err)) < 0) return embedded;
-    if (take_recalled(t, line, told, &told_count, err)) return err->code;
     t->c->steps++;
     t->c->keyframes += s.causes != 0;
     t->c->embedded += embedded;
     t->c->without_picture += s.causes && t->embeds && !known && !embedded;
-    return memory_step(t->m, &s, embedded ? t->vector : NULL, told, told_count, err);
+    return memory_step(t->m, &s, embedded ? t->vector : NULL, NULL, 0, err);
 }
 
-static int take_lines(struct taking *t, struct run_reader *reader, struct err *err) {
+static int end_episode(struct taking *t, struct err *err) {
+    const struct run_episode *e = t->episode ? &t->episodes[t->episode - 1] : NULL;
+    return e && e->ended ? memory_episode_end(t->m, t->run, t->episode, t->steps, e->outcome, err) : 0;
+}
+
+/* Second pass: what was recalled at it. What the store has already stays. */
+static int take_told(struct taking *t, const struct run_line *line, struct err *err) {
+    struct store *s = memory_store(t->m);
+    struct memory_told told[MEMORY_TOLD];
+    struct store_recall r;
+    int count = 0;
+    if (line->episode != t->episode) {
+        if (end_episode(t, err)) return err->code;
+        t->episode = line->episode;
+    }
+    t->steps = line->step;
+    if (take_recalled(t, line, told, &count, err)) return err->code;
+    int known = count ? store_recalled(s, t->run, line->episode, line->step, &r, 1, err) : 0;
+    if (known < 0) return known;
+    for (int i = 0; i < count && !known; i++) {
+        r = (struct store_recall){t->run, line->episode, line->step, i + 1, told[i].memory.keyframe, told[i].score, told[i].similarity, told[i].silos};
+        if (store_recall(s, &r, err)) return err->code;
+    }
+    return store_judge(s, t->run, line->episode, line->step, false, err);
+}
+
+static int take_lines(struct taking *t, struct run_reader *reader, int (*take)(struct taking *t, const struct run_line *line, struct err *err), struct err *err) {
     struct run_line *line = malloc(sizeof *line);
     if (!line) return err_set(err, ERR_MEMORY, "%s: out of memory", t->folder);
     int got = 0, code = 0;
     bool torn = false;
     while (!code && (got = run_next(reader, line, &torn, err)) == 1) {
-        code = t->o->stop && *t->o->stop ? err_set(err, ERR_CANCELLED, "stopped") : take_line(t, line, err);
+        code = t->o->stop && *t->o->stop ? err_set(err, ERR_CANCELLED, "stopped") : take(t, line, err);
     }
     if (torn) t->c->torn = true;
     free(line);
-    if (!code && got < 0) code = got;
-    return code ? code : end_episode(t, err);
+    return code ? code : got < 0 ? got : 0;
 }
 
-int memory_take_run(struct memory *m, const char *folder, const struct take_options *o, int64_t *run, struct take_counts *c, struct err *err) {
+static int taking_open(struct taking *t, const char *folder, char name[256], char full[4096], struct run_reader **reader, struct err *err) {
+    int code = run_memory_name(folder, name, full, err);
+    if (!code) code = run_open(folder, reader, err);
+    if (code) return code;
+    t->folder = folder;
+    t->name = name;
+    t->episode_count = run_reader_episodes(*reader, &t->episodes);
+    t->reopens = run_reader_reopens(*reader);
+    return 0;
+}
+
+int memory_take_steps(struct memory *m, const char *folder, const struct take_options *o, int64_t *run, struct take_counts *c, struct err *err) {
     char name[256], full[4096];
     struct run_reader *reader = NULL;
-    struct taking t = {.m = m, .o = o, .c = c, .folder = folder, .name = name};
-    int code = run_memory_name(folder, name, full, err);
-    if (!code) code = run_open(folder, &reader, err);
+    struct taking t = {.m = m, .o = o, .c = c};
+    int code = taking_open(&t, folder, name, full, &reader, err);
     if (code) return code;
     const struct run_info *i = run_reader_info(reader);
     struct store_run row = {name, full, i->started_at, i->rom_code, i->rom_hash, i->policy, i->model};
-    t.episode_count = run_reader_episodes(reader, &t.episodes);
-    t.reopens = run_reader_reopens(reader);
     code = memory_run_add(m, &row, &t.run, err);
     t.embeds = o->embedder && !strcmp(i->rom_code, o->game);
     if (!code && t.embeds && !(t.vector = malloc((size_t)embedder_dims(o->embedder) * sizeof *t.vector))) {
         code = err_set(err, ERR_MEMORY, "%s: out of memory", folder);
     }
-    if (!code) code = take_lines(&t, reader, err);
+    if (!code) code = take_lines(&t, reader, take_step, err);
     if (!code) c->runs++, *run = t.run;
     free(t.vector);
     token_chain_free(&t.tokens);
+    run_close(reader);
+    return code;
+}
+
+int memory_take_recalled(struct memory *m, const char *folder, const struct take_options *o, int64_t run, struct take_counts *c, struct err *err) {
+    char name[256], full[4096];
+    struct run_reader *reader = NULL;
+    struct taking t = {.m = m, .o = o, .c = c, .run = run};
+    int code = taking_open(&t, folder, name, full, &reader, err);
+    if (!code) code = take_lines(&t, reader, take_told, err);
+    if (!code) code = end_episode(&t, err);
     run_close(reader);
     return code;
 }
@@ -224,7 +256,7 @@ static int compare(const void *x, const void *y) {
     return c ? c : strcmp(a->folder, b->folder);
 }
 
-/* What was recalled must be in the store before who recalled it: oldest first. One that cannot be read is refused later, by name. */
+/* Oldest first, as they came into the store: of equal pictures the first has the embedding. One that cannot be read is refused later, by name. */
 static int sort_by_start(struct run_list *l, struct err *err) {
     struct dated *list = calloc((size_t)l->count + 1, sizeof *list);
     if (!list) return err_set(err, ERR_MEMORY, "out of memory for a list of runs");

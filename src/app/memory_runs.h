@@ -19,7 +19,10 @@ struct take_counts { /* added to */
     int64_t forgotten;         /* recalled keyframes that are in no run any more */
     bool torn;
 };
-int memory_take_run(struct memory *m, const char *folder, const struct take_options *o, int64_t *run, struct take_counts *c, struct err *err);
+/* Two passes, since games that are played at the same time remember each other: first the steps, keyframes and embeddings of every run that is
+ * taken, then of every one what was recalled, how its episodes ended and whether what was recalled helped. */
+int memory_take_steps(struct memory *m, const char *folder, const struct take_options *o, int64_t *run, struct take_counts *c, struct err *err);
+int memory_take_recalled(struct memory *m, const char *folder, const struct take_options *o, int64_t run, struct take_counts *c, struct err *err);
 
 /* Every run below a folder (or the folder itself), oldest first: paths, malloc'ed. Folders without run.json are looked into two levels deep. */
 struct run_list {

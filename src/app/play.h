@@ -22,6 +22,7 @@ struct game {
     struct video_subscriber film;
     struct play_model_game model;
     struct recall *recall;         /* NULL: nothing is remembered */
+    int64_t memory_run;            /* its number there */
     struct answerer by;            /* the model, or while the past of a resumed run is lived again the answers on record */
     struct samples decision_ms, overhead_ms;
     double last;                   /* time of the last decision's end */

@@ -38,18 +38,25 @@ static int open_game(struct play *p, struct game *g, struct err *err) {
     if (code || !p->memory || !o.record) return code;
     /* A new run is only entered. Of one that goes on the store may lack the last steps. */
     struct take_options take = {.recall = g->recall, .game = p->game, .stop = p->stop};
-    int64_t run = 0;
     if (o.model) code = embedder_new(o.model, o.kind, &take.embedder, err);
-    if (!code) code = memory_take_run(p->memory, run_folder(o.record), &take, &run, &counts, err);
-    if (!code) recall_set_run(g->recall, run);
+    if (!code) code = memory_take_steps(p->memory, run_folder(o.record), &take, &g->memory_run, &counts, err);
+    if (!code) recall_set_run(g->recall, g->memory_run);
     embedder_free(take.embedder);
     return code;
+}
+
+/* Once all games have their steps: one may have recalled another's. */
+static int take_recalled(struct play *p, struct game *g, struct err *err) {
+    struct take_options take = {.game = p->game, .stop = p->stop};
+    struct take_counts counts = {0};
+    return p->memory && g->run.run ? memory_take_recalled(p->memory, run_folder(g->run.run), &take, g->memory_run, &counts, err) : 0;
 }
 
 int play_memory_open(struct play *p, struct err *err) {
     if (!p->o.memory && !p->o.scratchpad) return 0;
     int code = p->o.memory ? open_memory(p, err) : 0;
     for (int i = 0; i < p->o.jobs && !code; i++) code = open_game(p, &p->games[i], err);
+    for (int i = 0; i < p->o.jobs && !code; i++) code = take_recalled(p, &p->games[i], err);
     return code;
 }
 
