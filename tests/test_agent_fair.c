@@ -14,7 +14,7 @@ static struct skill_set set;
 
 /* Everything that the agent makes of what it sees. */
 struct made {
-    char hub[PROMPT_BYTES], own[PROMPT_BYTES];
+    char hub[PROMPT_BYTES], talk[PROMPT_BYTES], own[PROMPT_BYTES];
     bool skills[MAX_SKILLS];
     int first[MAX_SKILLS];
     struct plan plans[MAX_SKILLS];
@@ -23,7 +23,7 @@ struct made {
     struct stuck stuck;
 };
 
-static struct prompt_template hub, own;
+static struct prompt_template hub, talk, own;
 
 static void make(const struct image *m, struct world_seen *seen, struct map_memory *map, struct stuck *stuck, struct made *out) {
     struct prompt_memory memory;
@@ -40,7 +40,7 @@ static void make(const struct image *m, struct world_seen *seen, struct map_memo
     offer_make(&sight, ANSWER_SKILLS, &offer);
     offer_make(&sight, ANSWER_ACTIONS, &steps);
     struct prompt_view v = {.seen = seen, .scene = scene, .memory = &memory, .map = map, .offer = &offer, .skills = &set};
-    if (prompt_template_fill(&hub, &v, out->hub, &err) < 0 || prompt_template_fill(&own, &v, out->own, &err) < 0) fail_msg("%s", err.message);
+    if (prompt_template_fill(&hub, &v, out->hub, &err) < 0 || prompt_template_fill(&talk, &v, out->talk, &err) < 0 || prompt_template_fill(&own, &v, out->own, &err) < 0) fail_msg("%s", err.message);
     memcpy(out->skills, offer.skills, sizeof out->skills);
     int argument[2] = {11, 6};
     for (int i = 0; i < set.count; i++) out->first[i] = skill_first_act(&set.skills[i], seen, map, scene, argument, &out->plans[i]);
@@ -101,6 +101,7 @@ static void what_is_not_seen_changes_nothing(void **state) {
             make(&plain, &a, &map_a, &stuck_a, &made_a);
             make(&changed, &b, &map_b, &stuck_b, &made_b);
             assert_string_equal(made_a.hub, made_b.hub);
+            assert_string_equal(made_a.talk, made_b.talk);
             assert_string_equal(made_a.own, made_b.own);
             if (memcmp(&made_a, &made_b, sizeof made_a)) fail_msg("kind %d, step %d: choices or ways differ", kind, step);
         }
@@ -127,19 +128,22 @@ static void what_is_seen_does_change_it(void **state) {
         map_memory_reset(&map), stuck_reset(&stuck);
         make(&changed, &b, &map, &stuck, &made_b);
         assert_string_not_equal(made_a.hub, made_b.hub);
+        assert_string_not_equal(made_a.talk, made_b.talk);
     }
 }
 
 static int read_files(void **state) {
     (void)state;
     struct err err = {0};
-    if (prompt_template_load("configs/prompts/hub.txt", &hub, &err) || prompt_template_load("configs/prompts/tinywoods.txt", &own, &err) ||
+    if (prompt_template_load("configs/prompts/hub.txt", &hub, &err) || prompt_template_load("configs/prompts/hub-2.txt", &talk, &err) ||
+         prompt_template_load("configs/prompts/tinywoods.txt", &own, &err) ||
         skill_set_load("configs/skills", NULL, &set, &err)) return fprintf(stderr, "%s\n", err.message), -1;
     return 0;
 }
 static int free_files(void **state) {
     (void)state;
     prompt_template_free(&hub);
+    prompt_template_free(&talk);
     prompt_template_free(&own);
     return 0;
 }

@@ -14,7 +14,7 @@ struct embedder {
     enum embed_kind kind;
     struct qvl_session *session;
     int dims;
-    int32_t image_token;
+    int32_t image_token, turn_token; /* turn_token: <|im_start|>; -1: the vocabulary has none */
 };
 
 int embedder_new(struct qvl_model *model, enum embed_kind kind, struct embedder **out, struct err *err) {
@@ -33,6 +33,10 @@ int embedder_new(struct qvl_model *model, enum embed_kind kind, struct embedder 
     if (!code) code = qvl_tokenize(model, "<|image_pad|>", 13, true, &ids, &count, err);
     if (!code && count != 1) code = err_set(err, ERR_FORMAT, "%s: the tokenizer has no single <|image_pad|> token", info.folder);
     if (!code) e->image_token = ids[0];
+    free(ids);
+    ids = NULL;
+    if (!code) code = qvl_tokenize(model, "<|im_start|>", 12, true, &ids, &count, err);
+    if (!code) e->turn_token = count == 1 ? ids[0] : -1;
     free(ids);
     if (code) {
         embedder_free(e);
@@ -82,12 +86,31 @@ static int add_ids(struct embedder *e, const int32_t *ids, int count, struct err
     return code;
 }
 
+/* A prompt is its system text, earlier exchanges of a conversation, the newest turn and the opened answer. *head: where the exchanges begin,
+ * *turn: where the newest turn does; both the same when there are none. */
+static void newest_turn(const struct embedder *e, const struct embed_answer *a, int *head, int *turn) {
+    int turns = 0, before_last = 0, last = 0;
+    *head = *turn = 0;
+    for (int i = 0; i < a->prompt_count; i++) {
+        if (a->prompt[i] != e->turn_token) continue;
+        if (turns++ == 1) *head = i;
+        before_last = last, last = i;
+    }
+    *turn = turns > 2 ? before_last : *head;
+}
+
+/* Earlier exchanges are left out: their pictures are not at hand when memory is made again of a run, and what is embedded is this thought. */
 int embed_thought(struct embedder *e, const struct embed_answer *a, float *out, struct err *err) {
     if (!a->prompt_count || !a->answer_count) return err_set(err, ERR_ARGUMENT, "no tokens of prompt and answer are known: no embedding of a thought");
     struct qvl_part picture = {.rgb = a->rgb, .width = FRAME_WIDTH, .height = FRAME_HEIGHT};
+    int head, turn, code = 0;
+    bool shown = false;
+    newest_turn(e, a, &head, &turn);
+    for (int i = turn; i < a->prompt_count; i++) shown |= a->prompt[i] == e->image_token;
     qvl_session_clear(e->session);
-    int code = qvl_session_raw_picture(e->session, &picture, err);
-    if (!code) code = add_ids(e, a->prompt, a->prompt_count, err);
+    if (shown) code = qvl_session_raw_picture(e->session, &picture, err);
+    if (!code && head) code = add_ids(e, a->prompt, head, err);
+    if (!code) code = add_ids(e, a->prompt + turn, a->prompt_count - turn, err);
     if (!code) code = add_ids(e, a->answer, a->answer_count, err);
     return code ? code : embed(e, QVL_EMBED_THOUGHT, out, err);
 }

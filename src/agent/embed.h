@@ -1,7 +1,8 @@
 /* Embeddings of what was seen: hidden states of the model, scaled to length 1.
  *   image    mean over the picture's tokens; the prompt has no part in it
  *   last     of the last token after the picture and a fixed question about it
- *   thought  of the last token before </think> of an answer (thinking models)
+ *   thought  of the last token before </think> of an answer (thinking models), behind the system text and its own turn: what a conversation
+ *            holds between the two is left out
  * The first two are made from the picture alone. */
 #ifndef AGENT_EMBED_H
 #define AGENT_EMBED_H
