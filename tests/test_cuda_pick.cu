@@ -35,6 +35,7 @@ static void check_vocab(int vocab) {
         if (turn == 2) logits[7] = INFINITY * 0, logits[n + 3] = -INFINITY;
         for (size_t i = 0; i < words; i++) mask[i] = turn % 4 == 3 ? 0 : random_bits() & random_bits();
         if (turn % 4 == 3) mask[words / 2] = 1 << 5;
+        for (size_t i = 0; turn % 4 == 2 && i < words; i++) mask[i] = i >= words / 3 && i <= words / 3 + words / 40 ? ~0u : 0; /* few pieces hold all */
         for (int r = 0; r < ROWS; r++) {
             struct pick k = {};
             k.top_p = 1, k.temperature = 0.7f;
@@ -71,6 +72,27 @@ static void check_vocab(int vocab) {
                 assert_true(fabsf(got[r].top_logprob[i] - want.top_logprob[i]) < 1e-4f);
             }
         }
+    }
+    /* More than one launch takes, on two rows. */
+    enum { MANY = 70 };
+    static struct pick many[MANY];
+    static struct picked got[MANY];
+    static struct pick_place place[MANY];
+    for (size_t i = 0; i < 2 * n; i++) logits[i] = random_float() * 12;
+    OK(cudaMemcpy(device, logits, 2 * n * 4, cudaMemcpyHostToDevice));
+    OK(cudaDeviceSynchronize());
+    for (int i = 0; i < MANY; i++) {
+        many[i] = {};
+        many[i].sampled = i % 5 != 0, many[i].temperature = 0.9f, many[i].top_k = 1 + i * 2, many[i].top_p = 0.95f, many[i].draw = (double)random_bits() / 4294967296.0, many[i].top = i % 21;
+        assert_true(cuda_can_pick(m, &many[i]));
+        place[i] = {&many[i], &got[i], i % 2};
+    }
+    struct err err = {};
+    if (picks_run(m, place, MANY, device, &err)) fail_msg("%s", err.message);
+    for (int i = 0; i < MANY; i++) {
+        struct picked want;
+        pick_from_logits(logits + (size_t)(i % 2) * n, vocab, &many[i], work, &want);
+        if (got[i].id != want.id || got[i].top_count != want.top_count) fail_msg("pick %d: %d, expected %d", i, got[i].id, want.id);
     }
     struct pick k = {};
     k.sampled = true, k.temperature = 1, k.top_p = 1;

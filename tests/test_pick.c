@@ -131,7 +131,7 @@ static void ranked_is_the_beginning(void **state) {
             if (row[i] > -INFINITY) sorted[n++] = (struct scored){i, row[i], 0}, sum += exp((double)row[i]);
         }
         qsort(sorted, (size_t)n, sizeof *sorted, by_score);
-        pick_rank(row, vocab, &r);
+        pick_rank(row, vocab, round % 2 ? NAN : log(sum), &r);
         assert_int_equal(r.count, n < PICK_RANKED ? n : PICK_RANKED);
         for (int i = 0; i < r.count; i++)
             if (r.id[i] != sorted[i].id || r.logit[i] != sorted[i].score) fail_msg("round %d: place %d holds %d, expected %d", round, i, r.id[i], sorted[i].id);
@@ -154,7 +154,7 @@ static void ranked_is_the_beginning(void **state) {
     }
     assert_true(answered > 200);
     for (int i = 0; i < REAL; i++) row[i] = 1; /* equals behind what is ranked: only the row can tell */
-    pick_rank(row, REAL, &r);
+    pick_rank(row, REAL, NAN, &r);
     struct pick p = {.sampled = true, .temperature = 1, .top_k = 20, .top_p = 1, .draw = 0.999};
     struct picked got;
     assert_false(pick_from_ranked(&r, &p, &got));

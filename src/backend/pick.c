@@ -112,7 +112,7 @@ static float nth_largest(float *v, int count, int number) {
     return v[number - 1];
 }
 
-void pick_rank(const float *logits, int vocab, struct pick_ranked *out) {
+void pick_rank(const float *logits, int vocab, double norm, struct pick_ranked *out) {
     float (*most_of_block)(const float *, int) = most_plain;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f")) most_of_block = most_avx512;
@@ -144,7 +144,7 @@ void pick_rank(const float *logits, int vocab, struct pick_ranked *out) {
             out->logit[k] = v, out->id[k] = i;
         }
     }
-    out->norm = out->count ? (double)out->logit[0] + log(exp_sum(logits, vocab, out->logit[0])) : -INFINITY;
+    out->norm = !isnan(norm) ? norm : out->count ? (double)out->logit[0] + log(exp_sum(logits, vocab, out->logit[0])) : -INFINITY;
 }
 
 /* ---- log-probabilities ---- */
@@ -367,7 +367,7 @@ void pick_from_logits(const float *logits, int vocab, const struct pick *p, void
     int32_t best;
     if (!p->mask && !p->adjust_count && (!p->sampled || (p->top_k >= 1 && p->top_k < PICK_RANKED))) { /* the row as it is, read twice */
         struct pick_ranked first;
-        pick_rank(logits, vocab, &first);
+        pick_rank(logits, vocab, NAN, &first);
         if (pick_from_ranked(&first, p, out)) return;
     }
     allowed_row(logits, vocab, p->mask, row);

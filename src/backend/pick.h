@@ -23,7 +23,8 @@ struct pick_ranked {
     int32_t id[PICK_RANKED];
     float logit[PICK_RANKED];
 };
-void pick_rank(const float *logits, int vocab, struct pick_ranked *out);
+/* norm: when it is known from somewhere, which saves a pass over the row; else NaN. */
+void pick_rank(const float *logits, int vocab, double norm, struct pick_ranked *out);
 /* What pick_from_logits would give for the row that r is of; false: only the row can tell (masks, biases, penalties, a top-k beyond
  * or too near the end of what is ranked). */
 bool pick_from_ranked(const struct pick_ranked *r, const struct pick *p, struct picked *out);

@@ -303,9 +303,10 @@ static void pick_here(struct generation *x, void *work) {
     struct pick_ranked first;
     pthread_mutex_lock(&x->m->lock);
     bool ranked = row->ranked, shared = row->refs > 1;
+    double norm = row->norm;
     pthread_mutex_unlock(&x->m->lock);
     if (!ranked && shared) {
-        pick_rank(row->values, vocab, &first);
+        pick_rank(row->values, vocab, norm, &first);
         pthread_mutex_lock(&x->m->lock);
         if (!row->ranked) row->first = first, row->ranked = true;
         pthread_mutex_unlock(&x->m->lock);
@@ -322,6 +323,11 @@ int generation_choose(struct generation *x, void *work, struct err *err) {
         x->prefilled = true;
     }
     if (!x->device_picked) pick_here(x, work);
+    else if (s->logits_known && x->picked.id >= 0 && !x->pick.mask && !x->pick.adjust_count) { /* a log-probability tells the norm */
+        pthread_mutex_lock(&x->m->lock);
+        if (isnan(s->logits->norm)) s->logits->norm = (double)s->logits->values[x->picked.id] - (double)x->picked.logprob;
+        pthread_mutex_unlock(&x->m->lock);
+    }
     x->device_picked = false;
     s->logits_known = false; /* of the token before the next one */
     int32_t id = x->picked.id;

@@ -1,5 +1,6 @@
 #include "engine/logits_row.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { SLAB_ROWS = 16, SLAB_BYTES = 4 << 20, ALIGN = 256 }; /* 16 rows of 151,936 are 9.7 MB; less where rows are short */
@@ -59,6 +60,7 @@ struct logits_row *logits_row_take(struct logits_rows *p) {
     r->next = NULL;
     r->refs = 1;
     r->ranked = false;
+    r->norm = NAN;
     return r;
 }
 

@@ -12,6 +12,7 @@
 struct logits_row {
     int refs;
     bool ranked;
+    double norm;              /* logarithm of the sum of exponentials, where a device told it; else NaN */
     struct pick_ranked first; /* valid iff ranked */
     float *values;            /* (vocab) */
     struct logits_row *next;  /* among the free ones */

@@ -1,5 +1,6 @@
 #include "engine/sequence.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -204,6 +205,7 @@ int sequence_own_logits(struct sequence *s, struct err *err) {
     struct logits_rows *rows = &s->m->kv.rows;
     if (s->logits && __atomic_load_n(&s->logits->refs, __ATOMIC_ACQUIRE) == 1) { /* and nobody else can come to it */
         s->logits->ranked = false;
+        s->logits->norm = NAN;
         return 0;
     }
     pthread_mutex_lock(&s->m->lock);
