@@ -633,7 +633,7 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
                         memset(k.bits + ((((int64_t)page[row[r].pages + t / 32] * 2 + half) * kv_heads + v) * 32 + t % 32) * n, 0xFF, (size_t)n * 2);
     struct text_config *t = &m->w.config.text;
     t->heads = heads, t->kv_heads = kv_heads, t->head_dim = n;
-    m->kv = (char *)device(k.bits, k.pages * page_values * 2), m->page_bytes = page_values * 2, m->layer_stride = (int64_t)page_values;
+    m->kv = (char *)device(k.bits, k.pages * page_values * 2), m->page_bytes = page_values * 2, m->layer_stride = (int64_t)page_values, m->capacity = k.pages;
     struct rows_of q = random_rows(rows, heads * n);
     bf16 *out = (bf16 *)device(NULL, (size_t)rows * heads * n * 2);
     if (how == 0) {
@@ -653,7 +653,8 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
         attend_rows(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), rows, (const int32_t *)device(page, (size_t)pages * 4), q.at, out, splits,
                     (float *)device(NULL, (size_t)rows * heads * splits * (n + 2) * 4), (unsigned *)c);
     } else {
-        attend_run(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), 0, rows, (const int32_t *)device(page, (size_t)pages * 4), q.at, out);
+        struct attend_run run = {0, rows, length[rows - 1]};
+        attend_runs(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), &run, 1, (const int32_t *)device(page, (size_t)pages * 4), q.at, out);
     }
     OK(cudaGetLastError());
     uint16_t *bits = host<uint16_t>(out, (size_t)rows * heads * n);
@@ -669,6 +670,89 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
     free(row), free(page), free(k.bits), free(bits), free(want), free(got);
     rows_free(&q);
     release();
+}
+
+/* `n` runs of `count` rows from slot `first` on (each one row more and 20 slots further than the one before), behind `lead` other rows of their
+ * batch; the second of two layers, pages in no order, those of a common beginning shared. Every `step`-th row is compared with the twin. */
+static void check_runs(int heads, int kv_heads, int first, int count, int lead, int step, int n) {
+    enum { N = 128, LAYERS = 2, LAYER = 1, MOST = 8 };
+    int pages = 3, used = 0, all = lead, begin[MOST], common = first / 32;
+    struct attend_run run[MOST];
+    int32_t page[2000], twin_page[2000];
+    for (int i = 0; i < 3; i++) page[i] = 1 << 30;
+    for (int r = 0; r < n; r++) {
+        run[r] = {all, count + r, first + 20 * r + count + r};
+        begin[r] = pages;
+        for (int i = 0; i < (run[r].length + 31) / 32; i++) {
+            bool shared = r > 0 && i < common;
+            page[pages] = shared ? page[begin[0] + i] : used;
+            used += !shared;
+            pages++;
+        }
+        all += run[r].count;
+    }
+    for (int i = 3; i < pages; i++) page[i] = used - 1 - page[i], twin_page[i] = page[i] * LAYERS + LAYER;
+    struct kv k = {heads, kv_heads, N, used * LAYERS}; /* the twin's pages: one for each page and layer */
+    size_t page_values = (size_t)2 * kv_heads * 32 * N;
+    k.bits = (uint16_t *)malloc(k.pages * page_values * 2);
+    for (size_t i = 0; i < k.pages * page_values; i++) k.bits[i] = f32_to_bf16(random_float() * 2);
+    struct drow *row = (struct drow *)calloc((size_t)all, sizeof *row);
+    for (int i = 0; i < lead; i++) row[i].slot = 1 << 30, row[i].block = -1;
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < run[r].count; i++) {
+            struct drow *to = &row[run[r].first + i];
+            to->slot = (int)run[r].length - run[r].count + i, to->pages = begin[r], to->block = run[r].first;
+        }
+    struct text_config *t = &m->w.config.text;
+    t->heads = heads, t->kv_heads = kv_heads, t->head_dim = N;
+    m->kv = (char *)device(k.bits, k.pages * page_values * 2), m->page_bytes = LAYERS * page_values * 2, m->layer_stride = (int64_t)page_values, m->capacity = used;
+    struct rows_of q = random_rows(all, heads * N);
+    bf16 *out = (bf16 *)device(NULL, (size_t)(all + 1) * heads * N * 2);
+    attend_runs(m, LAYER, (const struct drow *)device(row, (size_t)all * sizeof *row), run, n, (const int32_t *)device(page, (size_t)pages * 4), q.at, out);
+    OK(cudaGetLastError());
+    uint16_t *bits = host<uint16_t>(out, (size_t)(all + 1) * heads * N);
+    double *want = (double *)malloc((size_t)heads * N * sizeof *want);
+    float *got = (float *)malloc((size_t)heads * N * 4);
+    for (int r = 0; r <= all; r++) {
+        uint16_t *have = bits + (int64_t)r * heads * N;
+        for (int i = 0; i < heads * N; i++) {
+            got[i] = bf16_to_f32(have[i]);
+            if ((r < lead || r == all) != (have[i] == 0xFFFF)) fail_msg("runs of %d after %d: row %d of %d %s", count, first, r, all, have[i] == 0xFFFF ? "was not written" : "is not theirs");
+        }
+        if (r < lead || r == all || ((r - lead) % step && r != all - 1)) continue;
+        attend_twin(&k, twin_page + row[r].pages, row[r].slot + 1, q.x + (int64_t)r * heads * N, want);
+        char what[160];
+        snprintf(what, sizeof what, "runs of %d after %d, %d/%d heads, row %d", count, first, heads, kv_heads, r - lead);
+        near(what, distance(got, want, (size_t)heads * N), 5e-3);
+    }
+    free(row), free(k.bits), free(bits), free(want), free(got);
+    rows_free(&q);
+    release();
+}
+static void check_run(int heads, int kv_heads, int first, int count, int lead, int step) { check_runs(heads, kv_heads, first, count, lead, step, 1); }
+
+static void runs(void **) {
+    check_run(4, 2, 0, 70, 0, 1);
+    check_run(4, 2, 33, 65, 5, 1);
+    check_run(2, 2, 20, 17, 1, 1);
+    check_runs(4, 2, 40, 33, 2, 3, 3);
+    if (emulated()) return;
+    m->arch = 80; /* the kernel of older devices, here too */
+    check_run(16, 8, 100, 200, 3, 7);
+    cudaDeviceProp p;
+    OK(cudaGetDeviceProperties(&p, 0));
+    m->arch = p.major * 10 + p.minor;
+    static const int shapes[][3] = {{0, 16, 1}, {0, 64, 5}, {0, 127, 9}, {0, 128, 9}, {0, 129, 9}, {63, 65, 9}, {64, 64, 5}, {96, 32, 5}, {100, 200, 13}, {127, 16, 1}, {128, 31, 5},
+                                    {500, 513, 71}, {1700, 70, 13}, {2500, 300, 91}};
+    for (const auto &s : shapes) {
+        check_run(16, 8, s[0], s[1], s[0] % 5, s[2]);
+        check_run(32, 8, s[0], s[1], s[0] % 3, s[2]);
+    }
+    check_runs(16, 8, 0, 100, 2, 7, 8);
+    check_runs(32, 8, 130, 64, 3, 7, 5);
+    check_run(6, 1, 60, 100, 2, 3);
+    check_run(6, 2, 60, 100, 2, 3); /* three heads for a kv head: the older kernel */
+    check_run(16, 1, 1000, 40, 2, 3);
 }
 
 static void attention(void **) {
@@ -704,6 +788,6 @@ static void attention(void **) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(residual), cmocka_unit_test(gated), cmocka_unit_test(quantised), cmocka_unit_test(row_passes), cmocka_unit_test(library), cmocka_unit_test(attention)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(residual), cmocka_unit_test(gated), cmocka_unit_test(quantised), cmocka_unit_test(row_passes), cmocka_unit_test(library), cmocka_unit_test(attention), cmocka_unit_test(runs)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

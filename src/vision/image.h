@@ -42,4 +42,16 @@ int video_patches(const struct image *frames, int n, const struct model_config *
                   struct patches *out, struct err *err);
 void patches_free(struct patches *p);
 
+/* The same before normalisation and the order of patches, for devices that do the rest themselves: frames of the target size as bytes, and the
+ * value that each byte of a channel becomes. Groups of frames are filled up with the last one; a still has one frame for all places. */
+struct prepared_picture {
+    int grid_t, grid_h, grid_w;
+    int frames, width, height;
+    uint8_t *rgb; /* (frames, height, width, 3), owned */
+    float values[3][256];
+};
+int image_picture(const struct image *im, const struct model_config *config, enum resampler kind, struct prepared_picture *out, struct err *err);
+int video_picture(const struct image *frames, int n, const struct model_config *config, enum resampler kind, struct prepared_picture *out, struct err *err);
+void picture_free(struct prepared_picture *p);
+
 #endif

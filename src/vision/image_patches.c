@@ -121,19 +121,42 @@ static int make_patches(const struct image *frames, int n, bool still, int dh, i
     return code;
 }
 
+/* n frames resized to dh x dw -> out. */
+static int make_picture(const struct image *frames, int n, int dh, int dw, const struct model_config *config, const struct image_config *limits,
+                        enum resampler kind, struct prepared_picture *out, struct err *err) {
+    const struct vision_config *v = &config->vision;
+    size_t frame_bytes = (size_t)dh * dw * 3;
+    *out = (struct prepared_picture){.grid_t = (n + v->temporal_patch - 1) / v->temporal_patch, .grid_h = dh / v->patch, .grid_w = dw / v->patch, .frames = n,
+                            .width = dw, .height = dh, .rgb = malloc(frame_bytes * (size_t)n)};
+    if (!out->rgb) return err_set(err, ERR_MEMORY, "image: out of memory for %d frames of %d x %d pixels", n, dw, dh);
+    normalisation(out->values, limits);
+    int code = 0;
+    for (int f = 0; f < n && !code; f++)
+        code = image_resize(frames[f].rgb, frames[f].height, frames[f].width, out->rgb + frame_bytes * (size_t)f, dh, dw, kind, err);
+    if (code) picture_free(out);
+    return code;
+}
+
+static int still_size(const struct image *im, const struct model_config *config, int *dh, int *dw, struct err *err) {
+    int code = check_config(config, err);
+    return code ? code : image_target_size(im->height, im->width, config->vision.patch * config->vision.merge, config->image.min_pixels,
+                                           config->image.max_pixels, dh, dw, err);
+}
+
 int image_patches(const struct image *im, const struct model_config *config, enum resampler kind, struct patches *out, struct err *err) {
     *out = (struct patches){0};
-    int dh, dw, code = check_config(config, err);
-    if (!code)
-        code = image_target_size(im->height, im->width, config->vision.patch * config->vision.merge, config->image.min_pixels,
-                                 config->image.max_pixels, &dh, &dw, err);
+    int dh, dw, code = still_size(im, config, &dh, &dw, err);
     return code ? code : make_patches(im, 1, true, dh, dw, config, &config->image, kind, out, err);
 }
 
-int video_patches(const struct image *frames, int n, const struct model_config *config, enum resampler kind, struct patches *out,
-                  struct err *err) {
-    *out = (struct patches){0};
-    int dh, dw, code = check_config(config, err);
+int image_picture(const struct image *im, const struct model_config *config, enum resampler kind, struct prepared_picture *out, struct err *err) {
+    *out = (struct prepared_picture){0};
+    int dh, dw, code = still_size(im, config, &dh, &dw, err);
+    return code ? code : make_picture(im, 1, dh, dw, config, &config->image, kind, out, err);
+}
+
+static int clip_size(const struct image *frames, int n, const struct model_config *config, int *dh, int *dw, struct err *err) {
+    int code = check_config(config, err);
     if (code) return code;
     int temporal = config->vision.temporal_patch, factor = config->vision.patch * config->vision.merge;
     if (n < temporal) return err_set(err, ERR_ARGUMENT, "video: expected at least %d frames, found %d", temporal, n);
@@ -147,12 +170,29 @@ int video_patches(const struct image *frames, int n, const struct model_config *
         height = trunc(height * scale);
         width = trunc(width * scale);
     }
-    code = target_size(n, round_even((double)n / temporal) * temporal, height, width, factor, (double)config->video.min_pixels,
-                       (double)config->video.max_pixels, &dh, &dw, err);
+    return target_size(n, round_even((double)n / temporal) * temporal, height, width, factor, (double)config->video.min_pixels,
+                       (double)config->video.max_pixels, dh, dw, err);
+}
+
+int video_patches(const struct image *frames, int n, const struct model_config *config, enum resampler kind, struct patches *out,
+                  struct err *err) {
+    *out = (struct patches){0};
+    int dh, dw, code = clip_size(frames, n, config, &dh, &dw, err);
     return code ? code : make_patches(frames, n, false, dh, dw, config, &config->video, kind, out, err);
+}
+
+int video_picture(const struct image *frames, int n, const struct model_config *config, enum resampler kind, struct prepared_picture *out, struct err *err) {
+    *out = (struct prepared_picture){0};
+    int dh, dw, code = clip_size(frames, n, config, &dh, &dw, err);
+    return code ? code : make_picture(frames, n, dh, dw, config, &config->video, kind, out, err);
 }
 
 void patches_free(struct patches *p) {
     free(p->values);
     *p = (struct patches){0};
+}
+
+void picture_free(struct prepared_picture *p) {
+    free(p->rgb);
+    *p = (struct prepared_picture){0};
 }

@@ -2,8 +2,8 @@
  *
  * attend_rows: any row, any head size up to 256. A block takes one row, one kv head and a piece of the sequence; its warps take pages in
  * turn with running maximum and sum. Pieces are put together by the block that finishes last.
- * attend_run: runs of rows of one sequence with heads of 128, on the tensor cores (online softmax, blocks of 64 queries and one page
- * of keys; the algorithm of FlashAttention-2, Dao 2023). */
+ * attend_runs: runs of rows of one sequence with heads of 128, on the tensor cores (online softmax, blocks of 64 queries and one page
+ * of keys; the algorithm of FlashAttention-2, Dao 2023). attend_warpgroup.cu takes its place on Hopper. */
 #include "backend/cuda/room.h"
 
 
@@ -263,7 +263,9 @@ __global__ void __launch_bounds__(128) run_kernel(const struct attend_args a, in
 
 bool attend_run_fit(const struct backend_model *m, int count) { return m->w.config.text.head_dim == HEAD && count >= RUN_LEAST; }
 
-void attend_run(struct backend_model *m, int layer, const struct drow *rows, int first, int count, const int32_t *pages, const bf16 *q, bf16 *out) {
+void attend_runs(struct backend_model *m, int layer, const struct drow *rows, const struct attend_run *runs, int count, const int32_t *pages, const bf16 *q, bf16 *out) {
+    if (attend_warpgroup_fit(m) && attend_warpgroup(m, layer, rows, runs, count, pages, q, out)) return;
     struct attend_args a = attend_args_of(m, layer, rows, pages, q, out);
-    launch(m, run_kernel, dim3((unsigned)(count + RUN_ROWS - 1) / RUN_ROWS, (unsigned)a.heads), dim3(128), 2 * sizeof(struct kv_tile), a, first, count);
+    for (int i = 0; i < count; i++)
+        launch(m, run_kernel, dim3((unsigned)(runs[i].count + RUN_ROWS - 1) / RUN_ROWS, (unsigned)a.heads), dim3(128), 2 * sizeof(struct kv_tile), a, runs[i].first, runs[i].count);
 }

@@ -5,10 +5,11 @@
 enum { QUERIES = 64, KEYS = 32, PAD = 8 };
 
 /* qkv (rows, 3, heads, d) fp32 -> (3, rows, heads, padded) bf16, q and k rotated (facts §4.4). A block takes a row. */
-__global__ void turn_kernel(const float *qkv, const float *rotary, int group, int64_t rows, int heads, int d, int padded, bf16 *out) {
+__global__ void turn_kernel(const float *qkv, const float *rotary, int64_t rows, int heads, int d, int padded, bf16 *out) {
+    let_next_start();
     wait_for_input();
     int64_t row = blockIdx.x;
-    const float *c = rotary + row % group * d, *s = c + d / 2, *from = qkv + row * 3 * heads * d;
+    const float *c = rotary + row * d, *s = c + d / 2, *from = qkv + row * 3 * heads * d;
     for (int e = threadIdx.x; e < 3 * heads * padded; e += blockDim.x) {
         int i = e % padded, head = e / padded % heads, which = e / padded / heads;
         const float *x = from + (which * heads + head) * d;
@@ -22,18 +23,28 @@ template <int D> struct tower_tile {
     bf16 k[KEYS][D + PAD], v[KEYS][D + PAD];
 };
 
+/* Where queries, keys and values lie: strides in values of a row and a head, how far keys and values lie behind the queries. */
+struct layout {
+    int64_t row, keys, values;
+    int head;
+};
+
 /* Block: 64 queries of one head of one group; a warp 16 of them. */
 template <int D>
-__global__ void __launch_bounds__(128) tower_kernel(const bf16 *turned, int64_t rows, int n, int heads, int d, float scale, bf16 *out) {
+__global__ void __launch_bounds__(128) tower_kernel(const bf16 *turned, const struct layout at, const struct pictures p, int heads, int d, float scale, bf16 *out) {
     __shared__ __align__(128) struct tower_tile<D> tile[2]; /* one is filled while the other is read */
+    let_next_start();
+    int head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = blockIdx.x * QUERIES + warp * 16, own = p.count - 1;
+    while (own > 0 && p.at[own].group > (int)blockIdx.z) own--;
+    int n = p.at[own].h * p.at[own].w;
+    if ((int)blockIdx.x * QUERIES >= n) return;
+    int64_t base = p.at[own].row + ((int64_t)blockIdx.z - p.at[own].group) * n, stride = at.row;
+    const bf16 *queries = turned + base * stride + head * at.head, *keys = queries + at.keys, *values = queries + at.values;
     wait_for_input();
-    int head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = blockIdx.x * QUERIES + warp * 16;
-    int64_t base = (int64_t)blockIdx.z * n, stride = (int64_t)heads * D;
-    const bf16 *queries = turned + base * stride + head * D, *keys = queries + rows * stride, *values = keys + rows * stride;
-    auto fill = [&](struct tower_tile<D> *to, int at) {
+    auto fill = [&](struct tower_tile<D> *to, int key) {
         for (int i = threadIdx.x; i < KEYS * D / 8; i += blockDim.x) {
             int row = i / (D / 8), column = i % (D / 8) * 8;
-            int64_t from = (at + row < n ? at + row : n - 1) * stride + column; /* behind the end: anything finite */
+            int64_t from = (key + row < n ? key + row : n - 1) * stride + column; /* behind the end: anything finite */
             copy_async_16(&to->k[row][column], keys + from);
             copy_async_16(&to->v[row][column], values + from);
         }
@@ -122,20 +133,28 @@ __global__ void __launch_bounds__(128) tower_kernel(const bf16 *turned, int64_t 
 }
 
 template <int D>
-static void run(struct backend_model *m, const bf16 *turned, int groups, int n, int heads, int d, bf16 *out) {
+static void run(struct backend_model *m, const bf16 *turned, const struct layout &at, const struct pictures *p, int heads, int d, bf16 *out) {
     float scale = (float)(1.4426950408889634 / sqrt((double)d)); /* exp2 from here on */
-    launch(m, tower_kernel<D>, dim3((unsigned)(n + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)groups), dim3(128), 0, turned, (int64_t)groups * n, n, heads, d, scale, out);
+    int most = 0;
+    for (int i = 0; i < p->count; i++) most = p->at[i].h * p->at[i].w > most ? p->at[i].h * p->at[i].w : most;
+    launch(m, tower_kernel<D>, dim3((unsigned)(most + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)p->groups), dim3(128), 0, turned, at, *p, heads, d, scale, out);
 }
 
 static int padded_head(int d) { return d <= 64 ? 64 : d <= 80 ? 80 : 128; }
 
 size_t attend_groups_bytes(int64_t rows, int heads, int d) { return (size_t)(3 * rows * heads * padded_head(d)) * 2; }
 
-void attend_groups(struct backend_model *m, const float *qkv, const float *rotary, int groups, int n, int heads, int d, void *work, bf16 *out) {
+void attend_groups(struct backend_model *m, const struct pictures *p, const void *qkv, const float *rotary, int heads, int d, void *work, bf16 *out) {
+    if (!work) {
+        run<64>(m, (const bf16 *)qkv, {3LL * heads * d, (int64_t)heads * d, 2LL * heads * d, d}, p, heads, d, out);
+        return;
+    }
     bf16 *turned = (bf16 *)work;
     int padded = padded_head(d);
-    launch(m, turn_kernel, dim3((unsigned)(groups * n)), dim3(256), 0, qkv, rotary, n, (int64_t)groups * n, heads, d, padded, turned);
-    if (padded == 64) run<64>(m, turned, groups, n, heads, d, out);
-    else if (padded == 80) run<80>(m, turned, groups, n, heads, d, out);
-    else run<128>(m, turned, groups, n, heads, d, out);
+    int64_t all = (int64_t)p->rows * heads * padded;
+    struct layout at = {(int64_t)heads * padded, all, 2 * all, padded};
+    launch(m, turn_kernel, dim3((unsigned)p->rows), dim3(256), 0, (const float *)qkv, rotary, (int64_t)p->rows, heads, d, padded, turned);
+    if (padded == 64) run<64>(m, turned, at, p, heads, d, out);
+    else if (padded == 80) run<80>(m, turned, at, p, heads, d, out);
+    else run<128>(m, turned, at, p, heads, d, out);
 }

@@ -243,15 +243,23 @@ static int attend(struct pass *p, int layer, const bf16 *q, bool kept, struct er
         return 0;
     }
     bool alone = false;
+    struct attend_run run[MOST_RUNS];
+    int runs = 0;
     for (int i = 0, at = 0; i < b->count; at += b->spans[i++].count) {
-        if (attend_run_fit(m, b->spans[i].count)) attend_run(m, layer, p->row, at, b->spans[i].count, p->page, q, p->attended);
-        else alone = p->alone == 0;
+        const struct span *s = &b->spans[i];
+        if (!attend_run_fit(m, s->count)) {
+            alone = p->alone == 0;
+            continue;
+        }
+        run[runs++] = (struct attend_run){at, s->count, s->first + s->count};
+        if (runs == MOST_RUNS) attend_runs(m, layer, p->row, run, runs, p->page, q, p->attended), runs = 0;
     }
     for (int g = 0; g < p->groups; g++) {
         int64_t at = (int64_t)g * FEW_ROWS * p->q_size;
         m->step_shared = p->group_shared[g];
         attend_items(m, layer, (const struct step_head *)(p->group_table + p->group_bytes * (size_t)g), q + at, p->attended + at);
     }
+    if (runs) attend_runs(m, layer, p->row, run, runs, p->page, q, p->attended);
     if (alone) attend_rows(m, layer, p->row, b->rows, p->page, q, p->attended, 1, NULL, NULL);
     return 0;
 }

@@ -7,6 +7,7 @@ const struct backend backend_cuda = {
     .load = cuda_load,
     .unload = cuda_unload,
     .encode_image = cuda_encode_image,
+    .encode_pictures = cuda_encode_pictures,
     .forward = cuda_forward,
     .can_pick = cuda_can_pick,
     .page_alloc = cuda_page_alloc,

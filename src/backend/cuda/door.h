@@ -7,6 +7,7 @@
 int cuda_load(struct checkpoint *c, const struct backend_options *o, struct backend_model **out, struct err *err);
 void cuda_unload(struct backend_model *m);
 int cuda_encode_image(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err);
+int cuda_encode_pictures(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err);
 int cuda_forward(struct backend_model *m, const struct span *spans, int count, struct err *err);
 int32_t cuda_page_alloc(struct backend_model *m);
 void cuda_page_free(struct backend_model *m, int32_t page);

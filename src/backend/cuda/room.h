@@ -91,6 +91,22 @@ struct pass_times {
     cudaEvent_t event[PASS_MARKS];
 };
 
+/* What the vision tower works on at once: rows are patches, picture after picture, group after group, in merge-block order. Passed to kernels by value. */
+enum { MOST_PICTURES = 16, MOST_TOWER_GRAPHS = 8 };
+struct pictures {
+    int count, rows, groups, merge, side; /* groups: temporal groups of all pictures; side: of the table of learned positions */
+    struct {
+        int row, group, t, h, w; /* its first row, its first group, its grid of patches */
+    } at[MOST_PICTURES];
+};
+/* The tower's kernels for some pictures, captured: cut after each tap, so that features are read while the rest runs. */
+struct tower_graph {
+    struct pictures pictures;
+    int uses, segments; /* uses 0: empty; captured from the second use on */
+    uint64_t last;
+    cudaGraphExec_t part[1 + CONFIG_MAX_DEEPSTACK];
+};
+
 struct backend_model {
     struct model_weights w;
     cudaStream_t stream, copy_stream;
@@ -124,8 +140,12 @@ struct backend_model {
     unsigned *attend_counters;   /* (FEW_ROWS, kv_heads) zero between kernels */
     bool step_shared;            /* rows of the step at hand have a beginning in common */
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
+    struct tower_graph towers[MOST_TOWER_GRAPHS];
+    uint64_t tower_clock;
+    cudaEvent_t tower_event[2 * (1 + CONFIG_MAX_DEEPSTACK)]; /* of each level: made, and in host memory */
     bool e4m3;                   /* FP8 layers see quantised activations in passes of more than FEW_ROWS rows */
     struct lt *lt;
+    void *encode_map;            /* the driver's cuTensorMapEncodeTiled (warpgroup.h); NULL: not yet asked for */
     struct pass_times *times;    /* the benchmark's, or NULL */
     double load_seconds;
     char kernels[64];
@@ -139,7 +159,8 @@ void *pinned_get(struct backend_model *m, int which, size_t bytes, struct err *e
 
 /* ---- linear.cu ---- */
 
-enum { OUT_F32, OUT_ADD, OUT_SILU, OUT_BF16, OUT_GELU_TANH, OUT_GELU_ERF }; /* the last four write bf16 */
+enum { OUT_F32, OUT_ADD, OUT_SILU, OUT_BF16, OUT_GELU_TANH, OUT_GELU_ERF, /* the last four write bf16 */
+       OUT_PARTS, OUT_HEADS };                                            /* tower_warpgroup.cu */
 enum { MOST_SQUARES = 256 }; /* partial sums of squares of one row */
 /* Products of one input with up to three matrices; y of each begins `at` columns into a row.
  *
@@ -226,14 +247,41 @@ enum { MOST_SPLITS = 64 };
  * counters (rows, kv_heads) zero between calls. */
 void attend_rows(struct backend_model *m, int layer, const struct drow *rows, int count, const int32_t *pages, const bf16 *q, bf16 *out, int splits,
                  float *partial, unsigned *counters);
-/* A run of consecutive rows of one sequence, rows [first, first + count) of the batch; only where it fits. */
+/* Runs of consecutive rows of one sequence each, rows [first, first + count) of the batch; only where they fit. length: tokens of the sequence
+ * with the run (decides how the work is cut, not what is computed). */
+enum { MOST_RUNS = 64 };
+struct attend_run {
+    int32_t first, count;
+    int64_t length;
+};
 bool attend_run_fit(const struct backend_model *m, int count);
-void attend_run(struct backend_model *m, int layer, const struct drow *rows, int first, int count, const int32_t *pages, const bf16 *q, bf16 *out);
-/* ---- attend_tower.cu ---- */
+void attend_runs(struct backend_model *m, int layer, const struct drow *rows, const struct attend_run *runs, int count, const int32_t *pages, const bf16 *q, bf16 *out);
 
-/* Full attention inside groups of n rows, heads of up to 128; qkv (rows, 3V) fp32, rotated here; work: attend_groups_bytes. */
+/* ---- attend_warpgroup.cu: the same on Hopper (sm_90a) ---- */
+
+bool attend_warpgroup_fit(struct backend_model *m);
+/* False when it could not be started. */
+bool attend_warpgroup(struct backend_model *m, int layer, const struct drow *rows, const struct attend_run *runs, int count, const int32_t *pages, const bf16 *q, bf16 *out);
+
+/* ---- the vision tower ---- */
+
+/* tower.cu: graphs that hold addresses of memory about to go; all of it, at the end. */
+void tower_graphs_drop(struct backend_model *m);
+void tower_close(struct backend_model *m);
+
+/* attend_tower.cu: full attention inside each group, heads of up to 128. qkv (rows, 3V) fp32, rotated here by rotary (rows, head_dim: cosines,
+ * sines) with work of attend_groups_bytes; or (work NULL, heads of 64) bf16, rotated. */
 size_t attend_groups_bytes(int64_t rows, int heads, int head_dim);
-void attend_groups(struct backend_model *m, const float *qkv, const float *rotary, int groups, int n, int heads, int head_dim, void *work, bf16 *out);
+void attend_groups(struct backend_model *m, const struct pictures *p, const void *qkv, const float *rotary, int heads, int head_dim, void *work, bf16 *out);
+
+/* tower_warpgroup.cu: Hopper's kernels. Is the model one for them? */
+bool tower_warpgroup_fit(struct backend_model *m);
+int tower_parts_most(const struct backend_model *m);
+/* y = x W^T + bias in the way of `how`: OUT_F32, OUT_GELU_..., OUT_HEADS (bf16; q and k rotated, heads of 64), OUT_PARTS (fp32 (parts, rows, out),
+ * without bias). The number of parts, 1 for the others; 0: could not be started. */
+int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary);
+/* h (rows, n) = [h +] bias + the parts' sum; x its layer norm, or NULL. n <= 4,096, a multiple of 4. */
+void tower_add_norm(struct backend_model *m, float *h, const float *parts, int count, const float *bias, const float *weight, const float *norm_bias, bf16 *x, int rows, int n, bool fresh);
 
 /* The rows of a batch as the kernels want them, in host memory, with what the spans ask for. */
 struct batch {

@@ -87,6 +87,7 @@ bool step_fit(const struct backend_model *m, const struct batch *b) {
 }
 
 void graphs_drop(struct backend_model *m) {
+    tower_graphs_drop(m);
     for (int i = 0; i <= FEW_ROWS; i++)
         for (int s = 0; s < 2; s++) {
             if (m->graphs[i][s]) cudaGraphExecDestroy(m->graphs[i][s]);

@@ -1,20 +1,28 @@
 /* The vision tower (facts §4): patch embedding as a matrix product, learned positions interpolated corner-aligned, blocks with full
  * attention inside each temporal group, DeepStack taps, mergers. Rows are patches in merge-block order, so merge^2 consecutive rows are
- * one token. */
+ * one token. Several pictures of any sizes go through it as one batch.
+ *
+ * 600 patches are a millisecond of work in some two hundred kernels, which takes a slow host longer to start than the device to do: from the
+ * second time on that pictures of the same sizes come, CUDA graphs hold them. A graph ends at each DeepStack tap, so that features
+ * travel to the host and into the caller's memory while the blocks behind still run. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda/room.h"
+#include "backend/cuda/unpack.h"
 
-struct grid {
-    int h, w, merge, side; /* of patches; side: of the table of learned positions */
-};
+/* Which picture has the row, or the first of none. */
+__device__ static inline int picture_of(const struct pictures &p, int row) {
+    int i = p.count - 1;
+    while (i > 0 && p.at[i].row > row) i--;
+    return i;
+}
 
-/* Patch index inside a temporal group -> row and column of the patch grid (facts §4.3). */
-__device__ static inline void patch_place(const struct grid &g, int p, int *row, int *col) {
-    int unit = g.merge * g.merge, blocks = g.w / g.merge, block = p / unit, inside = p % unit;
-    *row = block / blocks * g.merge + inside / g.merge;
-    *col = block % blocks * g.merge + inside % g.merge;
+/* Row of the batch -> row and column of its picture's grid of patches (facts §4.3). */
+__device__ static inline void patch_place(const struct pictures &p, int picture, int index, int *row, int *col) {
+    int w = p.at[picture].w, n = p.at[picture].h * w, at = (index - p.at[picture].row) % n;
+    int unit = p.merge * p.merge, blocks = w / p.merge, block = at / unit, inside = at % unit;
+    *row = block / blocks * p.merge + inside / p.merge;
+    *col = block % blocks * p.merge + inside % p.merge;
 }
 
 /* index * (side - 1) / (size - 1) in fp32, as vision_utils.py (transformers 5.x) does. */
@@ -26,38 +34,63 @@ __device__ static inline void interpolate(int index, int size, int side, int *at
     *at1 = floor0 + 1 > side - 1 ? side - 1 : floor0 + 1;
 }
 
-__global__ void position_kernel(const struct grid g, const float *table, int n, float *h) {
+/* Each row: h (rows, n) = its interpolated position, rotary (rows, head_dim) = cosines then sines; the first half of the angles by the row, the
+ * second by the column. */
+__global__ void place_kernel(const struct pictures p, const float *table, int n, float *h, const float *frequency, int head_dim, float *rotary) {
+    let_next_start();
     wait_for_input();
-    int row, col, y0, y1, x0, x1;
+    int row, col, y0, y1, x0, x1, own = picture_of(p, blockIdx.x), half = head_dim / 2, quarter = head_dim / 4;
     float fy, fx;
-    patch_place(g, blockIdx.x % (g.h * g.w), &row, &col);
-    interpolate(row, g.h, g.side, &y0, &y1, &fy);
-    interpolate(col, g.w, g.side, &x0, &x1, &fx);
-    const float *a = table + ((int64_t)y0 * g.side + x0) * n, *b = table + ((int64_t)y0 * g.side + x1) * n;
-    const float *c = table + ((int64_t)y1 * g.side + x0) * n, *d = table + ((int64_t)y1 * g.side + x1) * n;
+    patch_place(p, own, blockIdx.x, &row, &col);
+    interpolate(row, p.at[own].h, p.side, &y0, &y1, &fy);
+    interpolate(col, p.at[own].w, p.side, &x0, &x1, &fx);
+    const float *a = table + ((int64_t)y0 * p.side + x0) * n, *b = table + ((int64_t)y0 * p.side + x1) * n;
+    const float *c = table + ((int64_t)y1 * p.side + x0) * n, *d = table + ((int64_t)y1 * p.side + x1) * n;
     float wa = (1 - fy) * (1 - fx), wb = (1 - fy) * fx, wc = fy * (1 - fx), wd = fy * fx;
-    for (int k = threadIdx.x; k < n; k += blockDim.x) h[(int64_t)blockIdx.x * n + k] += wa * a[k] + wb * b[k] + wc * c[k] + wd * d[k];
-}
-
-/* (patches of a group, 2, head_dim / 2): cosines then sines; the first half of the angles by the row, the second by the column. */
-__global__ void rotary_kernel(const struct grid g, const float *frequency, int head_dim, float *rotary) {
-    wait_for_input();
-    int row, col, half = head_dim / 2, quarter = head_dim / 4;
-    patch_place(g, blockIdx.x, &row, &col);
+    for (int k = threadIdx.x; k < n; k += blockDim.x) h[(int64_t)blockIdx.x * n + k] = wa * a[k] + wb * b[k] + wc * c[k] + wd * d[k];
     for (int j = threadIdx.x; j < half; j += blockDim.x) {
-        float c, s;
-        sincosf((float)(j < quarter ? row : col) * frequency[j % quarter], &s, &c);
-        rotary[(int64_t)blockIdx.x * head_dim + j] = c, rotary[(int64_t)blockIdx.x * head_dim + half + j] = s;
+        float cosine, sine;
+        sincosf((float)(j < quarter ? row : col) * frequency[j % quarter], &sine, &cosine);
+        rotary[(int64_t)blockIdx.x * head_dim + j] = cosine, rotary[(int64_t)blockIdx.x * head_dim + half + j] = sine;
     }
 }
 
+/* ---- what goes in ---- */
+
+/* Frames as bytes, and what a byte becomes; the patches of one picture from row `first` on. */
+struct frames {
+    const uint8_t *rgb;    /* (count, height, width, 3) */
+    const float *values;   /* (3, 256) */
+    int first, count, patch, temporal;
+};
+
+/* A block makes a patch: (3, temporal, patch, patch) values (facts §5.3). */
+__global__ void patch_kernel(const struct pictures p, int picture, const struct frames f, bf16 *out) {
+    int index = f.first + blockIdx.x, row, col, group = blockIdx.x / (p.at[picture].h * p.at[picture].w);
+    patch_place(p, picture, index, &row, &col);
+    int height = p.at[picture].h * f.patch, width = p.at[picture].w * f.patch, plane = f.patch * f.patch, n = 3 * f.temporal * plane;
+    wait_for_input();
+    for (int e = threadIdx.x; e < n; e += blockDim.x) {
+        int x = e % f.patch, y = e / f.patch % f.patch, t = e / plane % f.temporal, channel = e / (plane * f.temporal), frame = group * f.temporal + t;
+        if (frame >= f.count) frame = f.count - 1; /* the last one repeated; a still is in every place */
+        uint8_t v = f.rgb[(((int64_t)frame * height + row * f.patch + y) * width + col * f.patch + x) * 3 + channel];
+        out[(int64_t)index * n + e] = __float2bfloat16_rn(f.values[channel * 256 + v]);
+    }
+}
+
+/* ---- the tower ---- */
+
 struct tower {
     struct backend_model *m;
-    struct grid grid;
-    int groups, patches, hidden, heads;
-    float *h, *qkv, *rotary, *features; /* (patches, V), (patches, 3V), (patches of a group, head_dim), (levels, tokens, D) */
-    bf16 *x, *wide;                     /* (patches, V), (patches, J) or (tokens, M) */
-    void *turned;
+    struct pictures p;
+    bool fast; /* Hopper's kernels */
+    int hidden, heads, tokens;
+    float *h, *qkv, *rotary, *features; /* (rows, V), (rows, 3V) or parts, (rows, head_dim), (levels, tokens, D) */
+    bf16 *pixels, *x, *merged, *wide;   /* (rows, width), (rows, V), (rows, V), (rows, J) or (tokens, M) */
+    void *turned;                       /* attention's work; or q, k, v in bf16 (rows, 3V) */
+    size_t level;                       /* values of one level of the features */
+    char *host;                         /* pinned: what goes up, then what comes down */
+    size_t upload, width;
 };
 
 static int run_product(struct tower *w, const struct dlinear *l, const bf16 *x, int rows, int out, void *y, struct err *err) {
@@ -68,90 +101,286 @@ static int run_product(struct tower *w, const struct dlinear *l, const bf16 *x, 
 
 static int run_block(struct tower *w, const struct dblock *b, struct err *err) {
     struct backend_model *m = w->m;
-    int n = w->hidden, r;
-    layer_norm_rows(m, w->h, b->norm1_w, b->norm1_b, w->x, w->patches, n);
-    if ((r = run_product(w, &b->qkv, w->x, w->patches, OUT_F32, w->qkv, err))) return r;
-    attend_groups(m, w->qkv, w->rotary, w->groups, w->grid.h * w->grid.w, w->heads, n / w->heads, w->turned, w->x);
-    if ((r = run_product(w, &b->proj, w->x, w->patches, OUT_ADD, w->h, err))) return r;
-    layer_norm_rows(m, w->h, b->norm2_w, b->norm2_b, w->x, w->patches, n);
-    if ((r = run_product(w, &b->fc1, w->x, w->patches, OUT_GELU_TANH, w->wide, err))) return r;
-    return run_product(w, &b->fc2, w->wide, w->patches, OUT_ADD, w->h, err);
+    int n = w->hidden, rows = w->p.rows, r;
+    layer_norm_rows(m, w->h, b->norm1_w, b->norm1_b, w->x, rows, n);
+    if ((r = run_product(w, &b->qkv, w->x, rows, OUT_F32, w->qkv, err))) return r;
+    attend_groups(m, &w->p, w->qkv, w->rotary, w->heads, n / w->heads, w->turned, w->x);
+    if ((r = run_product(w, &b->proj, w->x, rows, OUT_ADD, w->h, err))) return r;
+    layer_norm_rows(m, w->h, b->norm2_w, b->norm2_b, w->x, rows, n);
+    if ((r = run_product(w, &b->fc1, w->x, rows, OUT_GELU_TANH, w->wide, err))) return r;
+    return run_product(w, &b->fc2, w->wide, rows, OUT_ADD, w->h, err);
+}
+
+static void merger_norm(struct tower *w, const struct dmerger *g, bf16 *to) {
+    int unit = w->p.merge * w->p.merge;
+    if (g->after) layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, w->tokens, w->hidden * unit);
+    else layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, w->p.rows, w->hidden);
 }
 
 static int run_merger(struct tower *w, const struct dmerger *g, float *out, struct err *err) {
-    int unit = w->grid.merge * w->grid.merge, tokens = w->patches / unit;
-    if (g->after) layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, w->x, tokens, w->hidden * unit);
-    else layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, w->x, w->patches, w->hidden);
-    int r = run_product(w, &g->fc1, w->x, tokens, OUT_GELU_ERF, w->wide, err);
-    return r ? r : run_product(w, &g->fc2, w->wide, tokens, OUT_F32, out, err);
+    merger_norm(w, g, w->x);
+    int r = run_product(w, &g->fc1, w->x, w->tokens, OUT_GELU_ERF, w->wide, err);
+    return r ? r : run_product(w, &g->fc2, w->wide, w->tokens, OUT_F32, out, err);
 }
 
-/* Working memory; the patches go to the device and through the embedding. */
-static int begin(struct tower *w, const struct patches *p, struct err *err) {
-    struct backend_model *m = w->m;
-    const struct vision_config *v = &m->w.config.vision;
-    size_t rows = (size_t)p->count, n = (size_t)v->hidden, unit = (size_t)(v->merge * v->merge), tokens = rows / unit, width = (size_t)p->width;
-    size_t wide = rows * (size_t)v->intermediate > tokens * unit * n ? rows * (size_t)v->intermediate : tokens * unit * n;
-    size_t group = (size_t)(p->grid_h * p->grid_w), features = (size_t)(1 + v->deepstack_count) * tokens * (size_t)v->out_hidden * 4;
-    w->h = (float *)buffer_get(m, BUFFER_HIDDEN, rows * n * 4, err);
-    w->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * 3 * n * 4, err);
-    w->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * n * 2, err);
-    w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, wide * 2, err);
-    w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, group * n / (size_t)v->heads * 4, err);
-    w->features = (float *)buffer_get(m, BUFFER_VISUAL, features, err);
-    w->turned = buffer_get(m, BUFFER_TURNED, attend_groups_bytes(p->count, v->heads, v->hidden / v->heads), err);
-    float *pixels = (float *)buffer_get(m, BUFFER_PIXELS, rows * width * 6, err);
-    float *host = (float *)pinned_get(m, PINNED_BATCH, rows * width * 4 > features ? rows * width * 4 : features, err);
-    if (!w->h || !w->qkv || !w->x || !w->wide || !w->rotary || !w->features || !w->turned || !pixels || !host) return ERR_MEMORY;
-    bf16 *rounded = (bf16 *)(pixels + rows * width);
-    memcpy(host, p->values, rows * width * 4);
-    int r = cuda_failed(cudaMemcpyAsync(pixels, host, rows * width * 4, cudaMemcpyHostToDevice, m->stream), "uploading an image", err);
-    if (r) return r;
-    to_bf16(m, pixels, rounded, (int64_t)(rows * width));
-    if ((r = run_product(w, &m->patch_embed, rounded, w->patches, OUT_F32, w->h, err))) return r;
-    launch(m, position_kernel, dim3((unsigned)rows), dim3(256), 0, w->grid, m->pos_embed, w->hidden, w->h);
-    launch(m, rotary_kernel, dim3((unsigned)group), dim3(64), 0, w->grid, m->vision_frequency, w->hidden / w->heads, w->rotary);
+/* Hopper's kernels: x holds the norm in front of block b when it begins, that of the next one when it ends. */
+
+static int refused(struct err *err) { return err_set(err, ERR_IO, "CUDA: a product of the vision tower could not be started"); }
+
+/* h += what `l` makes of x; its norm with (weight, bias) into w->x, unless NULL. */
+static int add_product(struct tower *w, const struct dlinear *l, const bf16 *x, const float *weight, const float *bias, struct err *err) {
+    int parts = tower_product(w->m, l, x, w->p.rows, OUT_PARTS, w->qkv, NULL);
+    if (!parts) return refused(err);
+    tower_add_norm(w->m, w->h, w->qkv, parts, l->bias, weight, bias, weight ? w->x : NULL, w->p.rows, w->hidden, false);
     return 0;
 }
 
-static int run_tower(struct tower *w, const struct patches *p, float *values, size_t level_bytes, struct err *err) {
+static int run_block_fast(struct tower *w, int number, struct err *err) {
+    struct backend_model *m = w->m;
+    const struct dblock *b = &m->blocks[number], *next = number + 1 < m->w.config.vision.depth ? b + 1 : NULL;
+    int rows = w->p.rows, d = w->hidden / w->heads, r;
+    bool turned = d == 64; /* rotated by the product's own epilogue */
+    if (!tower_product(m, &b->qkv, w->x, rows, turned ? OUT_HEADS : OUT_F32, turned ? w->turned : w->qkv, w->rotary)) return refused(err);
+    attend_groups(m, &w->p, turned ? w->turned : w->qkv, w->rotary, w->heads, d, turned ? NULL : w->turned, w->x);
+    if ((r = add_product(w, &b->proj, w->x, b->norm2_w, b->norm2_b, err))) return r;
+    if (!tower_product(m, &b->fc1, w->x, rows, OUT_GELU_TANH, w->wide, NULL)) return refused(err);
+    return add_product(w, &b->fc2, w->wide, next ? next->norm1_w : NULL, next ? next->norm1_b : NULL, err);
+}
+
+static int run_merger_fast(struct tower *w, const struct dmerger *g, float *out, struct err *err) {
+    merger_norm(w, g, w->merged);
+    if (!tower_product(w->m, &g->fc1, w->merged, w->tokens, OUT_GELU_ERF, w->wide, NULL)) return refused(err);
+    int parts = tower_product(w->m, &g->fc2, w->wide, w->tokens, OUT_PARTS, w->qkv, NULL);
+    if (!parts) return refused(err);
+    tower_add_norm(w->m, out, w->qkv, parts, g->fc2.bias, NULL, NULL, NULL, w->tokens, g->fc2.out, true);
+    return 0;
+}
+
+static int embed(struct tower *w, struct err *err) {
+    struct backend_model *m = w->m;
+    launch(m, place_kernel, dim3((unsigned)w->p.rows), dim3(256), 0, w->p, m->pos_embed, w->hidden, w->h, m->vision_frequency, w->hidden / w->heads, w->rotary);
+    if (w->fast) return add_product(w, &m->patch_embed, w->pixels, m->blocks[0].norm1_w, m->blocks[0].norm1_b, err);
+    return run_product(w, &m->patch_embed, w->pixels, w->p.rows, OUT_ADD, w->h, err);
+}
+
+/* The kernels up to tap `segment`, or from the last tap on; *block: the next one. */
+static int run_segment(struct tower *w, int segment, int *block, struct err *err) {
     struct backend_model *m = w->m;
     const struct vision_config *v = &m->w.config.vision;
-    int r = begin(w, p, err), level = 0;
-    size_t level_size = level_bytes / 4;
-    for (int b = 0; b < v->depth && !r; b++) {
-        r = run_block(w, &m->blocks[b], err);
-        if (!r && level < v->deepstack_count && v->deepstack[level] == b) {
-            r = run_merger(w, &m->deepstack[level], w->features + (size_t)(1 + level) * level_size, err);
-            level++;
+    bool last = segment == v->deepstack_count;
+    int end = last ? v->depth : v->deepstack[segment] + 1, r = segment ? 0 : embed(w, err);
+    for (; *block < end && !r; ++*block) r = w->fast ? run_block_fast(w, *block, err) : run_block(w, &m->blocks[*block], err);
+    const struct dmerger *g = last ? &m->merger : &m->deepstack[segment];
+    float *out = w->features + (last ? 0 : (size_t)(1 + segment) * w->level);
+    if (!r) r = w->fast ? run_merger_fast(w, g, out, err) : run_merger(w, g, out, err);
+    return r ? r : cuda_failed(cudaGetLastError(), "a block of the vision tower", err);
+}
+
+/* ---- graphs ---- */
+
+static void drop(struct tower_graph *g) {
+    for (int i = 0; i < 1 + CONFIG_MAX_DEEPSTACK; i++)
+        if (g->part[i]) cudaGraphExecDestroy(g->part[i]);
+    memset(g, 0, sizeof *g);
+}
+
+void tower_graphs_drop(struct backend_model *m) {
+    for (int i = 0; i < MOST_TOWER_GRAPHS; i++) drop(&m->towers[i]);
+}
+
+void tower_close(struct backend_model *m) {
+    tower_graphs_drop(m);
+    for (int i = 0; i < 2 * (1 + CONFIG_MAX_DEEPSTACK); i++)
+        if (m->tower_event[i]) cudaEventDestroy(m->tower_event[i]);
+}
+
+/* The graphs for these pictures: those there are, or the place of the ones not used for longest. */
+static struct tower_graph *graph_of(struct backend_model *m, const struct pictures *p) {
+    struct tower_graph *oldest = &m->towers[0];
+    for (int i = 0; i < MOST_TOWER_GRAPHS; i++) {
+        struct tower_graph *g = &m->towers[i];
+        if (g->uses && !memcmp(&g->pictures, p, sizeof *p)) return g;
+        if (g->last < oldest->last) oldest = g;
+    }
+    drop(oldest);
+    oldest->pictures = *p;
+    return oldest;
+}
+
+static int capture(struct tower *w, int segment, int *block, cudaGraphExec_t *exec, struct err *err) {
+    cudaGraph_t graph = NULL;
+    int r = cuda_failed(cudaStreamBeginCapture(w->m->stream, cudaStreamCaptureModeThreadLocal), "capturing the vision tower", err);
+    if (r) return r;
+    r = run_segment(w, segment, block, err);
+    int end = cuda_failed(cudaStreamEndCapture(w->m->stream, &graph), "capturing the vision tower", r ? NULL : err);
+    if (!r) r = end;
+    if (!r) r = cuda_failed(cudaGraphInstantiate(exec, graph, 0), "the vision tower's graph", err);
+    if (graph) cudaGraphDestroy(graph);
+    return r;
+}
+
+/* ---- the door ---- */
+
+/* Working memory for w->p and `input` bytes of whatever the patches are made of. */
+static int reserve(struct tower *w, size_t input, char **device, struct err *err) {
+    struct backend_model *m = w->m;
+    const struct vision_config *v = &m->w.config.vision;
+    size_t rows = (size_t)w->p.rows, n = (size_t)v->hidden, unit = (size_t)(v->merge * v->merge), tokens = rows / unit, levels = (size_t)(1 + v->deepstack_count);
+    size_t wide = rows * (size_t)v->intermediate > tokens * unit * n ? rows * (size_t)v->intermediate : tokens * unit * n, most = n > (size_t)v->out_hidden / unit ? n : (size_t)v->out_hidden / unit;
+    w->level = tokens * (size_t)v->out_hidden, w->width = (size_t)m->patch_embed.in, w->upload = (input + 255) / 256 * 256;
+    w->h = (float *)buffer_get(m, BUFFER_HIDDEN, rows * n * 4, err);
+    w->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * 3 * most * 4, err); /* parts: at most three */
+    w->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * n * 4, err);
+    w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, wide * 2, err);
+    w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, rows * n / (size_t)v->heads * 4, err);
+    w->features = (float *)buffer_get(m, BUFFER_VISUAL, levels * w->level * 4, err);
+    w->turned = buffer_get(m, BUFFER_TURNED, attend_groups_bytes(w->p.rows, v->heads, v->hidden / v->heads), err);
+    w->pixels = (bf16 *)buffer_get(m, BUFFER_PIXELS, rows * w->width * 2 + 256 + w->upload, err);
+    w->host = (char *)pinned_get(m, PINNED_BATCH, w->upload + levels * w->level * 4, err);
+    for (int i = 0; i < 2 * (1 + v->deepstack_count); i++)
+        if (!m->tower_event[i] && cuda_failed(cudaEventCreateWithFlags(&m->tower_event[i], cudaEventDisableTiming), "an event", err)) return ERR_MEMORY;
+    if (!w->h || !w->qkv || !w->x || !w->wide || !w->rotary || !w->features || !w->turned || !w->pixels || !w->host) return ERR_MEMORY;
+    w->merged = w->x + rows * n;
+    *device = (char *)w->pixels + (rows * w->width * 2 + 255) / 256 * 256;
+    return 0;
+}
+
+/* Launches all; each level's way to the host follows on the other stream as soon as it is there. */
+static int launch_all(struct tower *w, struct err *err) {
+    struct backend_model *m = w->m;
+    int taps = m->w.config.vision.deepstack_count, block = 0, r = 0;
+    struct tower_graph *g = graph_of(m, &w->p);
+    g->last = ++m->tower_clock;
+    bool replay = g->uses > 1 && g->part[0], record = g->uses == 1;
+    char *down = w->host + w->upload;
+    for (int s = 0; s <= taps && !r; s++) {
+        cudaEvent_t made = m->tower_event[2 * s], there = m->tower_event[2 * s + 1];
+        size_t at = (size_t)(s == taps ? 0 : 1 + s) * w->level * 4;
+        if (record) r = capture(w, s, &block, &g->part[s], err);
+        else if (!replay) r = run_segment(w, s, &block, err);
+        if (!r && (record || replay)) r = cuda_failed(cudaGraphLaunch(g->part[s], m->stream), "the vision tower", err);
+        if (!r) r = cuda_failed(cudaEventRecord(made, m->stream), "an event", err);
+        if (!r) r = cuda_failed(cudaStreamWaitEvent(m->copy_stream, made, 0), "an event", err);
+        if (!r) r = cuda_failed(cudaMemcpyAsync(down + at, (char *)w->features + at, w->level * 4, cudaMemcpyDeviceToHost, m->copy_stream), "reading image features", err);
+        if (!r) r = cuda_failed(cudaEventRecord(there, m->copy_stream), "an event", err);
+    }
+    if (r) drop(g);
+    else g->pictures = w->p, g->uses++; /* growing memory may have dropped it */
+    return r;
+}
+
+/* Features from pinned memory into that of each picture, level by level as they come. Meanwhile: the system gives that memory its pages when
+ * they are first touched, which takes as long as a third of the tower. */
+static int hand_out(struct tower *w, struct vision_features *out, struct err *err) {
+    const struct vision_config *v = &w->m->w.config.vision;
+    int levels = 1 + v->deepstack_count, taps = v->deepstack_count, r = 0;
+    for (int i = 0; i < w->p.count; i++)
+        for (size_t b = 0, n = (size_t)levels * (size_t)out[i].tokens * (size_t)v->out_hidden * 4; b < n; b += 4096) ((volatile char *)out[i].values)[b] = 0;
+    for (int s = 0; s <= taps && !r; s++) {
+        r = cuda_failed(cudaEventSynchronize(w->m->tower_event[2 * s + 1]), "encoding an image", err);
+        size_t level = (size_t)(s == taps ? 0 : 1 + s);
+        const float *from = (const float *)(w->host + w->upload) + level * w->level;
+        for (int i = 0; i < w->p.count && !r; i++) {
+            size_t size = (size_t)out[i].tokens * (size_t)v->out_hidden;
+            memcpy(out[i].values + level * size, from, size * 4);
+            from += size;
         }
     }
-    if (!r) r = run_merger(w, &m->merger, w->features, err);
-    size_t bytes = (size_t)(1 + v->deepstack_count) * level_bytes;
-    if (!r) r = cuda_failed(cudaMemcpyAsync(m->pinned[PINNED_BATCH].data, w->features, bytes, cudaMemcpyDeviceToHost, m->stream), "reading image features", err);
-    int late = cuda_failed(cudaStreamSynchronize(m->stream), "encoding an image", r ? NULL : err);
-    if (!r && !late) memcpy(values, m->pinned[PINNED_BATCH].data, bytes);
-    return r ? r : late;
+    return r;
+}
+
+/* A picture more. The grid must be one of this model's. */
+static int add_picture(struct tower *w, int t, int h, int wide, struct vision_features *out, struct err *err) {
+    const struct vision_config *v = &w->m->w.config.vision;
+    int64_t rows = (int64_t)t * h * wide, all = w->p.rows + rows;
+    if (t < 1 || h < v->merge || wide < v->merge || h % v->merge || wide % v->merge || all > INT32_MAX / 4 || w->p.groups + t > 65535)
+        return err_set(err, ERR_ARGUMENT, "image patches: grid %d x %d x %d does not fit this model (merge %d) or what one batch holds", t, h, wide, v->merge);
+    int n = w->p.count++;
+    w->p.at[n].row = w->p.rows, w->p.at[n].group = w->p.groups, w->p.at[n].t = t, w->p.at[n].h = h, w->p.at[n].w = wide;
+    w->p.rows = (int)all, w->p.groups += t;
+    int64_t tokens = rows / (v->merge * v->merge);
+    w->tokens += (int)tokens;
+    float *values = (float *)malloc((size_t)(1 + v->deepstack_count) * (size_t)tokens * (size_t)v->out_hidden * 4);
+    if (!values) return err_set(err, ERR_MEMORY, "out of memory for the features of %lld image tokens", (long long)tokens);
+    *out = (struct vision_features){t, h, wide, tokens, 1 + v->deepstack_count, values};
+    return 0;
+}
+
+static void start(struct tower *w, struct backend_model *m) {
+    const struct vision_config *v = &m->w.config.vision;
+    memset(w, 0, sizeof *w);
+    cudaSetDevice(m->device);
+    w->m = m, w->hidden = v->hidden, w->heads = v->heads, w->fast = tower_warpgroup_fit(m);
+    w->p.merge = v->merge, w->p.side = (int)lround(sqrt((double)v->positions));
+}
+
+/* What was launched ends in any case; on failure the features are given up. */
+static int finish(struct tower *w, struct vision_features *out, int r, struct err *err) {
+    if (!r) r = launch_all(w, err);
+    if (!r) r = hand_out(w, out, err);
+    int late = cuda_failed(cudaStreamSynchronize(w->m->stream), "encoding an image", r ? NULL : err);
+    if (r) cudaStreamSynchronize(w->m->copy_stream);
+    if (!r) r = late;
+    for (int i = 0; i < w->p.count && r; i++) vision_features_free(&out[i]);
+    return r;
 }
 
 int cuda_encode_image(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err) {
-    const struct vision_config *v = &m->w.config.vision;
+    struct tower w;
+    char *device;
+    start(&w, m);
     memset(out, 0, sizeof *out);
-    cudaSetDevice(m->device);
-    if (p->grid_t < 1 || p->grid_h < v->merge || p->grid_w < v->merge || p->grid_h % v->merge || p->grid_w % v->merge ||
-        p->count != (int64_t)p->grid_t * p->grid_h * p->grid_w || p->width != m->w.patch_embed.in || p->count > INT32_MAX / 4 || p->grid_t > 65535)
+    if (p->count != (int64_t)p->grid_t * p->grid_h * p->grid_w || p->width != m->w.patch_embed.in)
         return err_set(err, ERR_ARGUMENT, "image patches: grid %d x %d x %d with %lld patches of %lld values does not fit this model (merge %d, %lld values a patch)", p->grid_t,
-                       p->grid_h, p->grid_w, (long long)p->count, (long long)p->width, v->merge, (long long)m->w.patch_embed.in);
-    struct tower w = {m, {p->grid_h, p->grid_w, v->merge, (int)lround(sqrt((double)v->positions))}, p->grid_t, (int)p->count, v->hidden, v->heads};
-    int64_t tokens = p->count / (v->merge * v->merge);
-    size_t level_bytes = (size_t)tokens * (size_t)v->out_hidden * 4;
-    float *values = (float *)malloc((size_t)(1 + v->deepstack_count) * level_bytes);
-    if (!values) return err_set(err, ERR_MEMORY, "out of memory for the features of %lld image tokens", (long long)tokens);
-    int r = run_tower(&w, p, values, level_bytes, err);
-    if (r) {
-        free(values);
-        return r;
+                       p->grid_h, p->grid_w, (long long)p->count, (long long)p->width, w.p.merge, (long long)m->w.patch_embed.in);
+    int r = add_picture(&w, p->grid_t, p->grid_h, p->grid_w, out, err);
+    size_t bytes = (size_t)p->count * (size_t)p->width * 4;
+    if (!r) r = reserve(&w, bytes, &device, err);
+    if (!r) {
+        memcpy(w.host, p->values, bytes);
+        r = cuda_failed(cudaMemcpyAsync(device, w.host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading an image", err);
     }
-    *out = (struct vision_features){p->grid_t, p->grid_h, p->grid_w, tokens, 1 + v->deepstack_count, values};
-    return 0;
+    if (!r) to_bf16(m, (const float *)device, w.pixels, (int64_t)(p->count * p->width));
+    return finish(&w, out, r, err);
+}
+
+/* At most MOST_PICTURES. */
+static int encode_some(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err) {
+    struct tower w;
+    const struct vision_config *v = &m->w.config.vision;
+    char *device;
+    size_t bytes = 0;
+    int r = 0;
+    start(&w, m);
+    for (int i = 0; i < count && !r; i++) {
+        const struct prepared_picture *p = &pictures[i];
+        if (p->height != p->grid_h * v->patch || p->width != p->grid_w * v->patch || p->frames < 1 || 3 * v->temporal_patch * v->patch * v->patch != m->w.patch_embed.in)
+            r = err_set(err, ERR_ARGUMENT, "picture: %d frames of %d x %d pixels are no grid of %d x %d x %d", p->frames, p->width, p->height, p->grid_t, p->grid_h, p->grid_w);
+        if (!r) r = add_picture(&w, p->grid_t, p->grid_h, p->grid_w, &out[i], err);
+        bytes += sizeof p->values + ((size_t)p->frames * (size_t)p->height * (size_t)p->width * 3 + 15) / 16 * 16;
+    }
+    if (!r) r = reserve(&w, bytes, &device, err);
+    for (size_t i = 0, at = 0; i < (size_t)count && !r; i++) {
+        const struct prepared_picture *p = &pictures[i];
+        size_t pixels = (size_t)p->frames * (size_t)p->height * (size_t)p->width * 3;
+        memcpy(w.host + at, p->values, sizeof p->values);
+        memcpy(w.host + at + sizeof p->values, p->rgb, pixels);
+        at += sizeof p->values + (pixels + 15) / 16 * 16;
+    }
+    if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
+    for (int i = 0; i < count && !r; i++) {
+        const struct prepared_picture *p = &pictures[i];
+        struct frames f = {(const uint8_t *)device + sizeof p->values, (const float *)device, w.p.at[i].row, p->frames, v->patch, v->temporal_patch};
+        launch(m, patch_kernel, dim3((unsigned)(p->grid_t * p->grid_h * p->grid_w)), dim3(256), 0, w.p, i, f, w.pixels);
+        device += sizeof p->values + ((size_t)p->frames * (size_t)p->height * (size_t)p->width * 3 + 15) / 16 * 16;
+    }
+    return finish(&w, out, r, err);
+}
+
+int cuda_encode_pictures(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err) {
+    memset(out, 0, (size_t)count * sizeof *out);
+    int r = 0;
+    for (int at = 0; at < count && !r; at += MOST_PICTURES) r = encode_some(m, pictures + at, count - at < MOST_PICTURES ? count - at : MOST_PICTURES, out + at, err);
+    for (int i = 0; i < count && r; i++) vision_features_free(&out[i]);
+    return r;
 }

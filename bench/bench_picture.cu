@@ -1,0 +1,102 @@
+/* The vision tower through the CUDA backend's door: wall clock from bytes (or patches) in host memory to features in host memory, by number and
+ * size of pictures, with the kernels of sm_80 and Hopper's. usage: bench_picture CHECKPOINT */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/cuda/room.h"
+
+static double seconds() {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+static struct err err;
+static void check(int r) {
+    if (!r) return;
+    fprintf(stderr, "bench_picture: %s\n", err.message);
+    exit(1);
+}
+static int by_value(const void *a, const void *b) { return *(const double *)a < *(const double *)b ? -1 : *(const double *)a > *(const double *)b; }
+
+static struct backend_model *m;
+enum { MOST = 16, RUNS = 25 };
+
+static void report(const char *what, int count, double *took) {
+    qsort(took, RUNS, sizeof *took, by_value);
+    printf("%-52s %2d pictures: %6.2f ms, %5.2f a picture (least %.2f, most %.2f)\n", what, count, took[RUNS / 2] * 1e3, took[RUNS / 2] * 1e3 / count, took[0] * 1e3, took[RUNS - 1] * 1e3);
+    fflush(stdout);
+}
+
+/* sizes: pixels, `kinds` of them in turn. */
+static void encode(const char *what, const int (*sizes)[2], int kinds, int count, bool patches) {
+    struct image im[MOST];
+    double took[RUNS], ready = 0, device = 0;
+    unsigned state = 1;
+    for (int i = 0; i < count; i++) {
+        im[i].width = sizes[i % kinds][0], im[i].height = sizes[i % kinds][1];
+        size_t bytes = (size_t)im[i].width * (size_t)im[i].height * 3;
+        im[i].rgb = (uint8_t *)malloc(bytes);
+        for (size_t k = 0; k < bytes; k++) im[i].rgb[k] = (uint8_t)((state = state * 1664525 + 1013904223) >> 24);
+    }
+    for (int t = -4; t < RUNS; t++) {
+        struct vision_features f[MOST];
+        double start = seconds(), middle = 0;
+        if (patches) {
+            struct patches p;
+            for (int i = 0; i < count; i++) {
+                check(image_patches(&im[i], &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
+                middle = seconds();
+                check(cuda_encode_image(m, &p, &f[i], &err));
+                patches_free(&p);
+            }
+        } else {
+            struct prepared_picture p[MOST];
+            for (int i = 0; i < count; i++) check(image_picture(&im[i], &m->w.config, RESAMPLE_TORCHVISION, &p[i], &err));
+            middle = seconds();
+            check(cuda_encode_pictures(m, p, count, f, &err));
+            for (int i = 0; i < count; i++) picture_free(&p[i]);
+        }
+        double end = seconds();
+        if (t >= 0) took[t] = end - start, ready += (middle - start) / RUNS, device += (end - middle) / RUNS;
+        for (int i = 0; i < count; i++) vision_features_free(&f[i]);
+    }
+    report(what, count, took);
+    if (!patches || count == 1) printf("    of these made ready on the host %.2f ms, the backend %.2f ms\n", ready * 1e3, device * 1e3);
+    for (int i = 0; i < count; i++) free(im[i].rgb);
+}
+
+int main(int argc, char **argv) {
+    struct checkpoint *c;
+    struct backend_options o = {};
+    if (argc < 2 || !cuda_available(&err)) return fprintf(stderr, "usage: bench_picture CHECKPOINT; %s\n", err.message), 2;
+    check(checkpoint_open(argv[1], &c, &err));
+    o.kv_bytes = (size_t)1 << 30;
+    check(cuda_load(c, &o, &m, &err));
+    bool once = argc > 2; /* for a profiler: one picture */
+    static const int large[][2] = {{480, 320}}, frame[][2] = {{240, 160}}, mixed[][2] = {{480, 320}, {320, 224}, {640, 352}, {256, 256}};
+    int newest = m->arch;
+    for (int arch : {80, newest}) {
+        if (once && arch != newest) continue;
+        m->arch = arch;
+        tower_graphs_drop(m);
+        printf("== %s, kernels of sm_%d (%s)\n", argv[1], arch, tower_warpgroup_fit(m) ? "products of their own" : "cublasLt");
+        if (once) {
+            struct image im = {480, 320, (uint8_t *)calloc(480 * 320, 3)};
+            struct prepared_picture p;
+            struct vision_features f;
+            check(image_picture(&im, &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
+            check(cuda_encode_pictures(m, &p, 1, &f, &err));
+            return 0;
+        }
+        encode("480x320 from patches made on the host", large, 1, 1, true);
+        for (int n : {1, 4, 16}) encode("480x320 from bytes", large, 1, n, false);
+        encode("240x160 enlarged, from bytes", frame, 1, 1, false);
+        encode("four sizes in turn, from bytes", mixed, 4, 4, false);
+        encode("four sizes in turn, from bytes", mixed, 4, 16, false);
+    }
+    cuda_unload(m);
+    checkpoint_close(c);
+    return 0;
+}
