@@ -32,7 +32,9 @@ static void report(const char *what, int count, double *took) {
 /* sizes: pixels, `kinds` of them in turn. */
 static void encode(const char *what, const int (*sizes)[2], int kinds, int count, bool patches) {
     struct image im[MOST];
-    double took[RUNS], ready = 0, device = 0;
+    double took[RUNS], ready = 0, device = 0, busy = 0;
+    cudaEvent_t from, to;
+    cudaEventCreate(&from), cudaEventCreate(&to);
     unsigned state = 1;
     for (int i = 0; i < count; i++) {
         im[i].width = sizes[i % kinds][0], im[i].height = sizes[i % kinds][1];
@@ -55,7 +57,13 @@ static void encode(const char *what, const int (*sizes)[2], int kinds, int count
             struct prepared_picture p[MOST];
             for (int i = 0; i < count; i++) check(image_picture(&im[i], &m->w.config, RESAMPLE_TORCHVISION, &p[i], &err));
             middle = seconds();
+            cudaEventRecord(from, m->stream);
             check(cuda_encode_pictures(m, p, count, f, &err));
+            cudaEventRecord(to, m->stream);
+            cudaEventSynchronize(to);
+            float ms;
+            cudaEventElapsedTime(&ms, from, to);
+            if (t >= 0) busy += ms * 1e-3 / RUNS;
             for (int i = 0; i < count; i++) picture_free(&p[i]);
         }
         double end = seconds();
@@ -63,8 +71,52 @@ static void encode(const char *what, const int (*sizes)[2], int kinds, int count
         for (int i = 0; i < count; i++) vision_features_free(&f[i]);
     }
     report(what, count, took);
-    if (!patches || count == 1) printf("    of these made ready on the host %.2f ms, the backend %.2f ms\n", ready * 1e3, device * 1e3);
+    if (!patches || count == 1) printf("    of these made ready on the host %.2f ms, the backend %.2f ms, its stream busy %.2f ms\n", ready * 1e3, device * 1e3, busy * 1e3);
+    cudaEventDestroy(from), cudaEventDestroy(to);
     for (int i = 0; i < count; i++) free(im[i].rgb);
+}
+
+/* One kind of product, all blocks of the tower one after the other in a graph: microseconds each, by how it is cut. */
+static void cuts(const char *what, int rows, int how, const struct dlinear *(*which)(int)) {
+    const struct dlinear *w = which(0);
+    int depth = m->w.config.vision.depth, n[] = {64, 128, 176}, cluster[] = {1, 2, 4};
+    bf16 *x = (bf16 *)buffer_get(m, BUFFER_WIDE, (size_t)rows * (size_t)w->in * 2, &err);
+    float *rotary = (float *)buffer_get(m, BUFFER_COMPACT, (size_t)rows * 64 * 4, &err);
+    void *y = buffer_get(m, BUFFER_QKV, (size_t)rows * (size_t)w->out * 12, &err);
+    if (!x || !y || !rotary) exit(1);
+    cudaMemsetAsync(x, 0x3C, (size_t)rows * (size_t)w->in * 2, m->stream);
+    cudaMemsetAsync(rotary, 0, (size_t)rows * 64 * 4, m->stream);
+    struct product_cut chosen = tower_product_cut(m, w, rows, how);
+    printf("%-12s %4d x %4d, %d rows, %.1f GFLOP; chosen %d/%d/%d:", what, w->out, w->in, rows, 2e-9 * rows * w->out * w->in, chosen.n, chosen.splits, chosen.cluster);
+    for (int i : n)
+        for (int splits = 1; splits <= (how == OUT_PARTS ? 3 : 1); splits += 2)
+            for (int c : cluster) {
+                struct product_cut cut = {i, splits, c};
+                if (how == OUT_HEADS && i % 64) continue;
+                cudaGraph_t graph;
+                cudaGraphExec_t exec;
+                cudaEvent_t from, to;
+                float ms = 0;
+                cudaEventCreate(&from), cudaEventCreate(&to);
+                cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal);
+                bool right = true;
+                for (int b = 0; b < depth; b++) right = tower_product_run(m, which(b), x, rows, how, y, rotary, &cut) && right;
+                cudaStreamEndCapture(m->stream, &graph);
+                if (!right || cudaGraphInstantiate(&exec, graph, 0)) {
+                    printf(" failed: %s", cudaGetErrorString(cudaGetLastError()));
+                    continue;
+                }
+                cudaGraphLaunch(exec, m->stream);
+                cudaEventRecord(from, m->stream);
+                for (int k = 0; k < 4; k++) cudaGraphLaunch(exec, m->stream);
+                cudaEventRecord(to, m->stream);
+                cudaEventSynchronize(to);
+                cudaEventElapsedTime(&ms, from, to);
+                printf(" %d/%d/%d %.1f", i, splits, c, ms * 1e3 / 4 / depth);
+                cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaEventDestroy(from), cudaEventDestroy(to);
+            }
+    printf(" us\n");
+    fflush(stdout);
 }
 
 int main(int argc, char **argv) {
@@ -89,6 +141,14 @@ int main(int argc, char **argv) {
             check(image_picture(&im, &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
             check(cuda_encode_pictures(m, &p, 1, &f, &err));
             return 0;
+        }
+        if (tower_warpgroup_fit(m)) {
+            cuts("qkv", 600, OUT_HEADS, [](int b) -> const struct dlinear * { return &m->blocks[b].qkv; });
+            cuts("proj", 600, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->blocks[b].proj; });
+            cuts("fc1", 600, OUT_GELU_TANH, [](int b) -> const struct dlinear * { return &m->blocks[b].fc1; });
+            cuts("fc2", 600, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->blocks[b].fc2; });
+            cuts("merger fc1", 150, OUT_GELU_ERF, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc1; });
+            cuts("merger fc2", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc2; });
         }
         encode("480x320 from patches made on the host", large, 1, 1, true);
         for (int n : {1, 4, 16}) encode("480x320 from bytes", large, 1, n, false);

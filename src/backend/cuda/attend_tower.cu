@@ -1,5 +1,6 @@
 /* The vision tower's attention: full, inside each temporal group, on the tensor cores (online softmax, blocks of 64 queries, 32 keys at a
- * time). First the rows are rotated, rounded to bf16 and padded to a head size that the kernel is made for. */
+ * time). First the rows are rotated, rounded to bf16 and padded to a head size that the kernel is made for. On Hopper heads of 64 come
+ * rotated from the product before, and go to a kernel of their own (FlashAttention-3's parts, attend_warpgroup.cu). */
 #include "backend/cuda/room.h"
 
 enum { QUERIES = 64, KEYS = 32, PAD = 8 };
@@ -132,12 +133,124 @@ __global__ void __launch_bounds__(128) tower_kernel(const bf16 *turned, const st
     }
 }
 
+/* Of one group. */
+static int most_rows(const struct pictures *p) {
+    int most = 0;
+    for (int i = 0; i < p->count; i++) most = p->at[i].h * p->at[i].w > most ? p->at[i].h * p->at[i].w : most;
+    return most;
+}
+
+/* ---- Hopper: heads of 64 ---- */
+
+#ifdef CUDA_EMULATION
+static bool run_warpgroup(struct backend_model *, const bf16 *, const struct pictures *, int, bf16 *) { return false; }
+#else
+#include "backend/cuda/warpgroup_softmax.h"
+
+enum { HEAD = 64, TILE = 128, STAGES = 2 };
+struct head_tiles {
+    bf16 q[QUERIES][HEAD], k[STAGES][TILE][HEAD], v[STAGES][TILE][HEAD];
+    uint64_t q_full, k_full[STAGES], v_full[STAGES];
+};
+
+/* Block: a warpgroup, 64 queries of one head of one group; keys 128 at a time, two tiles on their way. Two or three blocks of a multiprocessor
+ * multiply and weigh in turn. qkv (rows, 3, heads, 64) is read by the tensor memory accelerator in boxes of 64 rows. */
+__global__ void __launch_bounds__(128, 3) tower_warpgroup_kernel(const __grid_constant__ CUtensorMap qkv, const struct pictures p, int heads, float scale, bf16 *out) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    DYNAMIC_SHARED(memory);
+    struct head_tiles *s = (struct head_tiles *)(memory + (-shared_address(memory) & 1023));
+    let_next_start();
+    int head = blockIdx.y, own = p.count - 1, warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * QUERIES;
+    while (own > 0 && p.at[own].group > (int)blockIdx.z) own--;
+    int n = p.at[own].h * p.at[own].w, base = p.at[own].row + ((int)blockIdx.z - p.at[own].group) * n, tiles = (n + TILE - 1) / TILE;
+    if (first >= n) return;
+    auto bring = [&](bf16 (*to)[HEAD], uint64_t *full, int which, int tile) { /* behind the group's end: whatever follows, and is not looked at */
+        barrier_expect(full, TILE * HEAD * 2);
+        for (int half = 0; half < 2; half++) tile_load_2d(to[half * 64], &qkv, full, (which * heads + head) * HEAD, base + tile * TILE + half * 64);
+    };
+    if (threadIdx.x == 0) {
+        tile_prefetch_map(&qkv);
+        barrier_init(&s->q_full, 1);
+        for (int i = 0; i < STAGES; i++) barrier_init(&s->k_full[i], 1), barrier_init(&s->v_full[i], 1);
+        barrier_init_done();
+        wait_for_input();
+        barrier_expect(&s->q_full, sizeof s->q);
+        tile_load_2d(s->q, &qkv, &s->q_full, head * HEAD, base + first);
+        for (int i = 0; i < STAGES && i < tiles; i++) bring(s->k[i], &s->k_full[i], 1, i), bring(s->v[i], &s->v_full[i], 2, i);
+    }
+    __syncthreads();
+    wait_for_input();
+    float scores[64], o[32], keep[2];
+    uint32_t weights[32];
+    struct running run = {{-INFINITY, -INFINITY}, {0, 0}};
+#pragma unroll
+    for (int i = 0; i < 32; i++) o[i] = 0;
+    uint64_t q = tile_descriptor(s->q, 16, 1024);
+    barrier_wait(&s->q_full, 0);
+    for (int i = 0; i < tiles; i++) {
+        int stage = i % STAGES;
+        uint64_t k = tile_descriptor(s->k[stage], 16, 1024), v = tile_descriptor(s->v[stage], 16, 1024);
+        barrier_wait(&s->k_full[stage], i / STAGES % 2);
+        warpgroup_begin();
+        warpgroup_product_k<false>(scores, q, k);
+#pragma unroll
+        for (int c = 1; c < HEAD / 16; c++) warpgroup_product_k<true>(scores, tile_behind(q, c * 32), tile_behind(k, c * 32));
+        warpgroup_commit();
+        warpgroup_wait<0>();
+        warpgroup_hold(scores);
+        __syncthreads();
+        if (threadIdx.x == 0 && i + STAGES < tiles) bring(s->k[stage], &s->k_full[stage], 1, i + STAGES);
+        int reach = n - 1 - i * TILE;
+        if (reach < TILE - 1) weigh<true>(scores, &run, keep, scale, reach, reach);
+        else weigh<false>(scores, &run, keep, scale, 0, 0);
+        pack_weights(scores, weights);
+#pragma unroll
+        for (int e = 0; e < 32; e++) o[e] *= keep[e / 2 % 2];
+        barrier_wait(&s->v_full[stage], i / STAGES % 2);
+        if (reach < TILE - 1) { /* rows behind the end may hold anything, and nothing times infinity is not nothing */
+            for (int row = reach + 1 + warp; row < TILE; row += 4) *(uint32_t *)&s->v[stage][row][lane * 2] = 0;
+            fence_for_products();
+            __syncthreads();
+        }
+        warpgroup_hold(o);
+        warpgroup_begin();
+#pragma unroll
+        for (int c = 0; c < TILE / 16; c++) warpgroup_product_mn(o, weights + 4 * c, tile_behind(v, c * 16 * HEAD * 2));
+        warpgroup_commit();
+        warpgroup_wait<0>();
+        warpgroup_hold(o);
+        __syncthreads();
+        if (threadIdx.x == 0 && i + STAGES < tiles) bring(s->v[stage], &s->v_full[stage], 2, i + STAGES);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        run.total[r] += __shfl_xor_sync(~0u, run.total[r], 1);
+        run.total[r] += __shfl_xor_sync(~0u, run.total[r], 2);
+        int row = first + warp * 16 + lane / 4 + r * 8;
+        if (row >= n) continue;
+        float f = 1 / run.total[r];
+        bf16 *to = out + ((int64_t)(base + row) * heads + head) * HEAD + lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < 8; j++) *(uint32_t *)(to + j * 8) = pack_bf16(o[4 * j + 2 * r] * f, o[4 * j + 2 * r + 1] * f);
+    }
+#endif
+}
+
+static bool run_warpgroup(struct backend_model *m, const bf16 *qkv, const struct pictures *p, int heads, bf16 *out) {
+    CUtensorMap map;
+    const cuuint64_t size[2] = {(cuuint64_t)(3 * heads * HEAD), (cuuint64_t)p->rows}, stride[1] = {(cuuint64_t)(3 * heads * HEAD * 2)};
+    const cuuint32_t box[2] = {HEAD, 64};
+    if (m->arch != 90 || !tile_encoder(&m->encode_map) || !tile_map(m->encode_map, &map, qkv, 2, size, stride, box)) return false;
+    launch(m, tower_warpgroup_kernel, dim3((unsigned)(most_rows(p) + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)p->groups), dim3(128), sizeof(struct head_tiles) + 1024, map, *p,
+           heads, (float)(1.4426950408889634 / 8), out);
+    return true;
+}
+#endif
+
 template <int D>
 static void run(struct backend_model *m, const bf16 *turned, const struct layout &at, const struct pictures *p, int heads, int d, bf16 *out) {
     float scale = (float)(1.4426950408889634 / sqrt((double)d)); /* exp2 from here on */
-    int most = 0;
-    for (int i = 0; i < p->count; i++) most = p->at[i].h * p->at[i].w > most ? p->at[i].h * p->at[i].w : most;
-    launch(m, tower_kernel<D>, dim3((unsigned)(most + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)p->groups), dim3(128), 0, turned, at, *p, heads, d, scale, out);
+    launch(m, tower_kernel<D>, dim3((unsigned)(most_rows(p) + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)p->groups), dim3(128), 0, turned, at, *p, heads, d, scale, out);
 }
 
 static int padded_head(int d) { return d <= 64 ? 64 : d <= 80 ? 80 : 128; }
@@ -146,6 +259,7 @@ size_t attend_groups_bytes(int64_t rows, int heads, int d) { return (size_t)(3 *
 
 void attend_groups(struct backend_model *m, const struct pictures *p, const void *qkv, const float *rotary, int heads, int d, void *work, bf16 *out) {
     if (!work) {
+        if (run_warpgroup(m, (const bf16 *)qkv, p, heads, out)) return;
         run<64>(m, (const bf16 *)qkv, {3LL * heads * d, (int64_t)heads * d, 2LL * heads * d, d}, p, heads, d, out);
         return;
     }

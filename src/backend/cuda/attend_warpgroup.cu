@@ -21,7 +21,7 @@ bool attend_warpgroup(struct backend_model *, int, const struct drow *, const st
 
 #else
 
-#include "backend/cuda/warpgroup.h"
+#include "backend/cuda/warpgroup_softmax.h"
 
 enum { HEAD = 128, HALF = HEAD / 2, QUERIES = 64, KEYS = 128, STAGES = 2, TILE_PAGES = KEYS / PAGE, CONSUMERS = 2, THREADS = 128 * (1 + CONSUMERS) };
 enum { MIN_SPLIT_TILES = 6, MOST_RUN_SPLITS = 8 };
@@ -94,47 +94,6 @@ __device__ static void bring_tiles(const struct run_args &a, const struct run_pl
     }
 }
 
-/* What the running softmax of a thread's two rows keeps: r = 0 for row g, 1 for row g + 8. */
-struct running {
-    float most[2], total[2];
-};
-
-/* Scores become weights; keep: what sums so far are to be multiplied by. reach: the last key of the tile that the first row sees (the other:
- * 8 more). */
-template <bool MASKED>
-__device__ static inline void weigh(float (&s)[64], struct running *run, float (&keep)[2], float scale, int reach) {
-    int t = threadIdx.x % 4;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        if (MASKED) {
-#pragma unroll
-            for (int j = 0; j < 16; j++)
-#pragma unroll
-                for (int e = 0; e < 2; e++)
-                    if (j * 8 + t * 2 + e > reach + r * 8) s[4 * j + 2 * r + e] = -INFINITY;
-        }
-        float top = fmaxf(s[2 * r], s[2 * r + 1]);
-#pragma unroll
-        for (int j = 1; j < 16; j++) top = fmaxf(top, fmaxf(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]));
-        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        top = fmaxf(top, run->most[r]);
-        float base = MASKED && top == -INFINITY ? 0 : top * scale, sum = 0;
-        keep[r] = exp2_fast(run->most[r] * scale - base);
-        run->most[r] = top;
-#pragma unroll
-        for (int j = 0; j < 16; j++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) sum += s[4 * j + 2 * r + e] = exp2_fast(s[4 * j + 2 * r + e] * scale - base);
-        run->total[r] = run->total[r] * keep[r] + sum;
-    }
-}
-
-__device__ static inline void pack_weights(const float (&s)[64], uint32_t (&p)[32]) {
-#pragma unroll
-    for (int j = 0; j < 32; j++) p[j] = pack_bf16(s[2 * j], s[2 * j + 1]);
-}
-
 __device__ static inline void start_scores(float (&s)[64], uint64_t q, uint64_t k) {
     warpgroup_begin();
     warpgroup_product_k<false>(s, q, k);
@@ -193,8 +152,8 @@ __device__ static void attend_tiles(const struct run_args &a, const struct run_p
         warpgroup_hold(scores);
         if (lane == 0) barrier_arrive(&s->k_empty[0]);
         if (mine == 1 && tile > p.begin) turn_pass(TURN, BOTH); /* the first warpgroup begins */
-        if ((tile + 1) * KEYS - 1 > p.slot0) weigh<true>(scores, &run, keep, a.scale, reach - tile * KEYS);
-        else weigh<false>(scores, &run, keep, a.scale, 0);
+        if ((tile + 1) * KEYS - 1 > p.slot0) weigh<true>(scores, &run, keep, a.scale, reach - tile * KEYS, reach - tile * KEYS + 8);
+        else weigh<false>(scores, &run, keep, a.scale, 0, 0);
         pack_weights(scores, weights);
         int it = 1;
         for (tile--; tile >= p.begin; tile--, it++) {
@@ -208,8 +167,8 @@ __device__ static void attend_tiles(const struct run_args &a, const struct run_p
             warpgroup_wait<1>();
             warpgroup_hold(scores);
             if (lane == 0) barrier_arrive(&s->k_empty[stage]);
-            if ((tile + 1) * KEYS - 1 > p.slot0) weigh<true>(scores, &run, keep, a.scale, reach - tile * KEYS);
-            else weigh<false>(scores, &run, keep, a.scale, 0);
+            if ((tile + 1) * KEYS - 1 > p.slot0) weigh<true>(scores, &run, keep, a.scale, reach - tile * KEYS, reach - tile * KEYS + 8);
+            else weigh<false>(scores, &run, keep, a.scale, 0, 0);
             warpgroup_wait<0>();
             warpgroup_hold(o);
             if (lane == 0) barrier_arrive(&s->v_empty[before]);

@@ -276,10 +276,15 @@ void attend_groups(struct backend_model *m, const struct pictures *p, const void
 
 /* tower_warpgroup.cu: Hopper's kernels. Is the model one for them? */
 bool tower_warpgroup_fit(struct backend_model *m);
-int tower_parts_most(const struct backend_model *m);
 /* y = x W^T + bias in the way of `how`: OUT_F32, OUT_GELU_..., OUT_HEADS (bf16; q and k rotated, heads of 64), OUT_PARTS (fp32 (parts, rows, out),
  * without bias). The number of parts, 1 for the others; 0: could not be started. */
 int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary);
+/* How a product is cut (outputs of a block: 64, 128, 176; splits of the inputs; blocks of a cluster: 1, 2, 4), and one cut so: for the benchmark. */
+struct product_cut {
+    int n, splits, cluster;
+};
+struct product_cut tower_product_cut(const struct backend_model *m, const struct dlinear *w, int rows, int how);
+bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct product_cut *c);
 /* h (rows, n) = [h +] bias + the parts' sum; x its layer norm, or NULL. n <= 4,096, a multiple of 4. */
 void tower_add_norm(struct backend_model *m, float *h, const float *parts, int count, const float *bias, const float *weight, const float *norm_bias, bf16 *x, int rows, int n, bool fresh);
 

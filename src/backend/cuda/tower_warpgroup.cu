@@ -14,7 +14,6 @@
 #ifdef CUDA_EMULATION
 
 bool tower_warpgroup_fit(struct backend_model *) { return false; }
-int tower_parts_most(const struct backend_model *) { return 1; }
 int tower_product(struct backend_model *, const struct dlinear *, const bf16 *, int, int, void *, const float *) { return 0; }
 void tower_add_norm(struct backend_model *, float *, const float *, int, const float *, const float *, const float *, bf16 *, int, int, bool) {}
 
@@ -245,17 +244,11 @@ bool tower_warpgroup_fit(struct backend_model *m) {
     return true;
 }
 
-int tower_parts_most(const struct backend_model *) { return MOST_SPLITS_K; }
-
-/* How a product is cut: outputs of a block, splits of the inputs, blocks of a cluster. */
-struct cut {
-    int n, splits, cluster;
-};
-static int blocks_across(const struct dlinear *w, const struct cut *c) { return ((w->out + c->n - 1) / c->n + c->cluster - 1) / c->cluster * c->cluster; }
+static int blocks_across(const struct dlinear *w, const struct product_cut *c) { return ((w->out + c->n - 1) / c->n + c->cluster - 1) / c->cluster * c->cluster; }
 
 /* Cycles: the tensor cores', or what the second-level cache takes for the tiles at about 28 bytes a cycle and multiprocessor; then what it takes
  * for a block to begin and end, and for parts to be written and read. Clusters of four leave some multiprocessors unused. */
-static double cycles(const struct backend_model *m, int rows, const struct dlinear *w, const struct cut *c) {
+static double cycles(const struct backend_model *m, int rows, const struct dlinear *w, const struct product_cut *c) {
     double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits;
     int blocks = (rows + ROWS - 1) / ROWS * blocks_across(w, c) * c->splits, at_once = m->sm_count - m->sm_count % (c->cluster * c->cluster);
     double waves = (blocks + at_once - 1) / at_once, products = waves * steps * 4 * c->n, tiles = blocks * steps * (16384.0 / c->cluster + c->n * 128) / (m->sm_count * 28.0);
@@ -263,7 +256,7 @@ static double cycles(const struct backend_model *m, int rows, const struct dline
 }
 
 template <int N>
-static bool start(struct backend_model *m, const struct product_args *a, const struct dlinear *w, const bf16 *x, const struct cut *c) {
+static bool start(struct backend_model *m, const struct product_args *a, const struct dlinear *w, const bf16 *x, const struct product_cut *c) {
     CUtensorMap x_map, w_map;
     const cuuint64_t x_size[2] = {(cuuint64_t)w->in, (cuuint64_t)a->rows}, w_size[2] = {(cuuint64_t)w->in, (cuuint64_t)w->out}, stride[1] = {(cuuint64_t)w->in * 2};
     const cuuint32_t x_box[2] = {STEP, SLICE}, w_box[2] = {STEP, N};
@@ -278,18 +271,25 @@ static bool start(struct backend_model *m, const struct product_args *a, const s
     return cudaLaunchKernelEx(&config, tower_product_kernel<N>, *a, x_map, w_map) == cudaSuccess;
 }
 
-int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary) {
-    struct product_args a = {w->bias, rotary, y, rows, w->out, (w->in + STEP - 1) / STEP, how};
-    struct cut best = {64, 1, 1};
+struct product_cut tower_product_cut(const struct backend_model *m, const struct dlinear *w, int rows, int how) {
+    struct product_cut best = {64, 1, 1};
     for (int n : {64, 128, 176})
-        for (int splits = 1; splits <= (how == OUT_PARTS ? MOST_SPLITS_K : 1) && splits <= a.steps; splits++)
+        for (int splits = 1; splits <= (how == OUT_PARTS ? MOST_SPLITS_K : 1) && splits <= (w->in + STEP - 1) / STEP; splits++)
             for (int cluster : {1, 2, 4}) {
-                struct cut c = {n, splits, cluster};
+                struct product_cut c = {n, splits, cluster};
                 if (!(how == OUT_HEADS && n % 64) && cycles(m, rows, w, &c) < cycles(m, rows, w, &best)) best = c;
             }
-    a.cluster = best.cluster;
-    bool started = best.n == 64 ? start<64>(m, &a, w, x, &best) : best.n == 128 ? start<128>(m, &a, w, x, &best) : start<176>(m, &a, w, x, &best);
-    return started ? best.splits : 0;
+    return best;
+}
+
+bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct product_cut *c) {
+    struct product_args a = {w->bias, rotary, y, rows, w->out, (w->in + STEP - 1) / STEP, how, c->cluster};
+    return c->n == 64 ? start<64>(m, &a, w, x, c) : c->n == 128 ? start<128>(m, &a, w, x, c) : start<176>(m, &a, w, x, c);
+}
+
+int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary) {
+    struct product_cut c = tower_product_cut(m, w, rows, how);
+    return tower_product_run(m, w, x, rows, how, y, rotary, &c) ? c.splits : 0;
 }
 
 #endif

@@ -43,10 +43,15 @@ template <bool ADD> __device__ static inline void warpgroup_product_k(float (&d)
 template <bool ADD> __device__ static inline void warpgroup_product_k(float (&d)[88], uint64_t a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n176k16.f32.bf16.bf16 {" WARPGROUP_NAMES_88 "}, %88, %89, %90, 1, 1, 0, 0;" : WARPGROUP_OUT_88(d) : "l"(a), "l"(b), "n"((int)ADD));
 }
-/* d (64 x 128) += a (64 x 16, in registers, as mma_bf16 has it for the warp's 16 rows) b (16 x 128, MN-major tile). */
+/* d (64 x N) += a (64 x 16, in registers, as mma_bf16 has it for the warp's 16 rows) b (16 x N, MN-major tile), N = 128, 64. */
 __device__ static inline void warpgroup_product_mn(float (&d)[64], const uint32_t *a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WARPGROUP_NAMES_64 "}, {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
                  : WARPGROUP_OUT_64(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ static inline void warpgroup_product_mn(float (&d)[32], const uint32_t *a, uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WARPGROUP_NAMES_32 "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"
+                 : WARPGROUP_OUT_32(d)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 /* In front of the first product that reads or adds to registers written before. */
@@ -65,6 +70,9 @@ template <int REGISTERS> __device__ static inline void warpgroup_give_registers(
 /* Named barriers 1 to 15 of a block, `threads` in all arriving or waiting. */
 __device__ static inline void turn_wait(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 __device__ static inline void turn_pass(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+
+/* Between a thread's own writes to shared memory and products or the accelerator that read them; then a barrier. */
+__device__ static inline void fence_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* ---- barriers in shared memory, tiles ---- */
 
