@@ -129,6 +129,7 @@ int main(int argc, char **argv) {
     bool once = argc > 2; /* for a profiler: one picture */
     static const int large[][2] = {{480, 320}}, frame[][2] = {{240, 160}}, mixed[][2] = {{480, 320}, {320, 224}, {640, 352}, {256, 256}};
     int newest = m->arch;
+    m->tower_own = true;
     for (int arch : {80, newest}) {
         if (once && arch != newest) continue;
         m->arch = arch;

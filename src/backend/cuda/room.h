@@ -142,6 +142,7 @@ struct backend_model {
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
     struct tower_graph towers[MOST_TOWER_GRAPHS];
     uint64_t tower_clock;
+    bool tower_own;              /* Hopper's own products for the vision tower (tower_warpgroup.cu) in place of cublasLt's */
     cudaEvent_t tower_event[2 * (1 + CONFIG_MAX_DEEPSTACK)]; /* of each level: made, and in host memory */
     bool e4m3;                   /* FP8 layers see quantised activations in passes of more than FEW_ROWS rows */
     struct lt *lt;

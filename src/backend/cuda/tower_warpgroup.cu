@@ -234,7 +234,7 @@ static bool merger_fits(const struct dmerger *g) { return fits(&g->fc1) && fits(
 
 bool tower_warpgroup_fit(struct backend_model *m) {
     const struct vision_config *v = &m->w.config.vision;
-    if (m->arch != 90 || v->hidden > 4096 || v->out_hidden > 4096 || !fits(&m->patch_embed) || !merger_fits(&m->merger) || !tile_encoder(&m->encode_map)) return false;
+    if (!m->tower_own || m->arch != 90 || v->hidden > 4096 || v->out_hidden > 4096 || !fits(&m->patch_embed) || !merger_fits(&m->merger) || !tile_encoder(&m->encode_map)) return false;
     for (int i = 0; i < v->deepstack_count; i++)
         if (!merger_fits(&m->deepstack[i])) return false;
     for (int i = 0; i < v->depth; i++) {
