@@ -38,7 +38,7 @@ struct qvl_options {
     int64_t context;         /* most tokens of one session; 0: what the checkpoint declares, as far as memory goes */
     size_t kv_bytes;         /* budget for KV pages of all sessions and of the prefix cache; 0: a quarter of free memory */
     bool f32;                /* exact fp32 products, for proof; default bf16 */
-    const char *cpu_limit;   /* "c", "avx2", "avx512", "avx512bf16": cap of the instruction set; NULL: best */
+    const char *cpu_limit;   /* "c", "avx2", "avx512", "avx512bf16", "amx": cap of the instruction set; NULL: best */
     const char *fp8_activations; /* of FP8 layers: "bf16" or "e4m3"; default bf16, on cuda e4m3, there for passes of more than 64 rows */
     bool pillow_resize;      /* Pillow's resampler instead of torchvision's */
 

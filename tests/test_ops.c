@@ -7,8 +7,8 @@
 #include "ops_data.h"
 #include "test.h"
 
-static const char *const names[] = {"c", "avx2", "avx512", "avx512bf16"};
-enum { VARIANTS = 4 };
+static const char *const names[] = {"c", "avx2", "avx512", "avx512bf16", "amx"};
+enum { VARIANTS = 5 };
 
 static const struct cpu_ops *variant(int i) {
     const struct cpu_ops *ops = cpu_ops_select(names[i], NULL);
@@ -147,6 +147,24 @@ static void test_linear_wide(void **state) {
                 check_linear(ops, &m, 14, 0, 133, PRECISION_BF16);
                 matrix_free(&m);
             }
+}
+
+/* More rows, outputs and columns than a variant takes at a time (AMX: 256, 512, 2048), none of them a round number. */
+static void test_linear_blocks(void **state) {
+    (void)state;
+    EACH_VARIANT(ops) {
+        if (ops == &cpu_ops_c) continue;
+        for (int s = STORAGE_BF16; s <= STORAGE_NF4; s++) {
+            struct matrix m;
+            matrix_new(&m, (enum storage)s, 150, 4416, 0, 1);
+            check_linear(ops, &m, 17, 0, 150, PRECISION_BF16);
+            matrix_free(&m);
+            matrix_new(&m, (enum storage)s, 533, 192, 1, 1);
+            check_linear(ops, &m, 47, 7, 533, PRECISION_BF16);
+            check_linear(ops, &m, 275, 0, 530, PRECISION_BF16);
+            matrix_free(&m);
+        }
+    }
 }
 
 /* No rows, no outputs: nothing is written. */
@@ -494,6 +512,7 @@ static void test_attend_full(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_select),      cmocka_unit_test(test_linear),        cmocka_unit_test(test_linear_wide),
+        cmocka_unit_test(test_linear_blocks),
         cmocka_unit_test(test_empty), cmocka_unit_test(test_weights_exact), cmocka_unit_test(test_unusual_nf4), cmocka_unit_test(test_round_bf16),
         cmocka_unit_test(test_quantise_e4m3), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attend),
         cmocka_unit_test(test_attend_full), cmocka_unit_test(test_fp8_twin),

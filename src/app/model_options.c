@@ -15,7 +15,7 @@ const char model_options_help[] =
     "  --context N        most tokens of the conversation; default: the model's, as far as memory goes\n"
     "  --kv-mib N         memory for keys and values, prompt cache included\n"
     "  --f32              exact fp32 products (slow, for comparison)\n"
-    "  --cpu SET          cap of the instruction set: c, avx2, avx512, avx512bf16\n"
+    "  --cpu SET          cap of the instruction set: c, avx2, avx512, avx512bf16, amx\n"
     "  --prefill-rows N   GPU: most tokens of a prompt in one pass while nothing else is answered; default 8192\n"
     "  --fp8-activations A  bf16 or e4m3, for FP8 checkpoints (default: bf16; on cuda e4m3, which there\n"
     "                       counts for prompts and batches of more than 64 rows, decoding has bf16)\n"

@@ -158,9 +158,9 @@ static inline void nf4_look_up(const struct task *t, __m512 out[4], __m512i code
     out[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(d, e));
 }
 
-/* absmax of the 64-element pieces of rows [o, o + count): row[i] points to those of row o + i, one more may be read. Nested ones are
- * product then sum, as in the checkpoint room. Block sizes are powers of two (the checkpoint room checks). */
-static void nf4_absmax(struct task *t, const float *row[PANEL], int64_t o, int count) {
+/* absmax of the 64-element pieces of rows [o, o + count), one row after the other, to t->absmax and after; one more may be read. Nested
+ * ones are product then sum, as in the checkpoint room. Block sizes are powers of two (the checkpoint room checks). */
+static const float *nf4_absmax(struct task *t, int64_t o, int count) {
     const struct linear_weight *w = t->w;
     int64_t pieces = t->in / 64, first = o * pieces, last = first + count * pieces, start = first & ~(int64_t)63;
     int shift = __builtin_ctz((unsigned)w->block_size) - 6;
@@ -185,7 +185,7 @@ static void nf4_absmax(struct task *t, const float *row[PANEL], int64_t o, int c
         }
     }
     to[last] = 0;
-    for (int i = 0; i < PANEL; i++) row[i] = to + first + (i < count ? i : 0) * pieces;
+    return to + first;
 }
 struct four {
     __m512i a, b, c, d;
@@ -288,8 +288,9 @@ static inline __attribute__((always_inline)) void decode_nf4(struct task *t, flo
     const float *absmax[PANEL];
     const uint16_t *x = t->rows;
     int64_t whole = t->in / 128, ahead = bytes_ahead(t->in / 2);
-    nf4_absmax(t, absmax, o, count);
+    const float *first = nf4_absmax(t, o, count);
     EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
+    EACH(i, PANEL) absmax[i] = first + (i < count ? i : 0) * (t->in / 64);
     EACH(i, PANEL) w[i] = (const uint8_t *)t->w->data + (o + (i < count ? i : 0)) * t->in / 2;
     for (int64_t g = 0; g < whole; g++, x += 128 * rows)
         EACH(i, PANEL) {
@@ -327,11 +328,37 @@ static void decode(struct task *t, float *y, int64_t ldy, const uint16_t *x, int
 
 /* ---- prefill: a block of outputs expanded once, then tiles of 6 rows x 4 outputs ------------------------------------------- */
 
+/* Vectors [v0, v1) of an output that is stored as it is (bf16, f16, f32) or expanded by the checkpoint room, each `step` elements after the one before. */
+static void expand_row(struct task *t, uint16_t *to, int64_t step, int64_t row, int64_t v0, int64_t v1) {
+    const struct linear_weight *w = t->w;
+    const uint16_t *half = (const uint16_t *)w->data + row * t->in;
+    if (w->storage == STORAGE_BF16) {
+        for (int64_t v = v0; v < v1; v++, to += step) _mm512_store_si512(to, load32(half + v * 32, t->in - v * 32));
+        return;
+    }
+    const float *from = t->absmax;
+    if (t->by_rows) linear_weight_rows_f32(w, row, row + 1, t->absmax);
+    else if (w->storage == STORAGE_F32) from = (const float *)w->data + row * t->in;
+    for (int64_t v = v0; v < v1; v++, to += step) {
+        int64_t e = v * 32;
+        __mmask32 m = mask32(t->in - e);
+        __m512 a, b;
+        if (w->storage == STORAGE_F16) {
+            __m512i h = _mm512_maskz_loadu_epi16(m, half + e);
+            a = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
+            b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
+        } else {
+            a = _mm512_maskz_loadu_ps((__mmask16)m, from + e);
+            b = _mm512_maskz_loadu_ps((__mmask16)(m >> 16), from + e + 16);
+        }
+        _mm512_store_si512(to, ROUND2(a, b));
+    }
+}
+
 /* Outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
 static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
     const struct linear_weight *w = t->w;
-    const float *absmax[PANEL];
-    if (t->order == ORDER_NF4) nf4_absmax(t, absmax, o, count);
+    const float *absmax = t->order == ORDER_NF4 ? nf4_absmax(t, o, count) : NULL;
     for (int i = 0; i < PANEL; i++, to += 32) {
         int64_t row = o + (i < count ? i : 0);
         uint16_t *at = to;
@@ -344,35 +371,16 @@ static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
             }
         } else if (t->order == ORDER_NF4) {
             __m512 map = _mm512_loadu_ps(w->quant_map);
+            const float *of_row = absmax + (row - o) * (t->in / 64);
             for (int64_t v = 0; v < t->vectors; v += 4, at += 4 * PANEL * 32) {
-                struct four m = nf4_expand(nf4_load(t, row, v), map, absmax[i] + v / 2);
+                struct four m = nf4_expand(nf4_load(t, row, v), map, of_row + v / 2);
                 _mm512_store_si512(at, m.a);
                 _mm512_store_si512(at + PANEL * 32, m.b);
                 _mm512_store_si512(at + 2 * PANEL * 32, m.c);
                 _mm512_store_si512(at + 3 * PANEL * 32, m.d);
             }
-        } else if (w->storage == STORAGE_BF16) {
-            const uint16_t *from = (const uint16_t *)w->data + row * t->in;
-            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) _mm512_store_si512(at, load32(from + v * 32, t->in - v * 32));
         } else {
-            const float *from = t->absmax;
-            const uint16_t *half = (const uint16_t *)w->data + row * t->in;
-            if (t->by_rows) linear_weight_rows_f32(w, row, row + 1, t->absmax);
-            else if (w->storage == STORAGE_F32) from = (const float *)w->data + row * t->in;
-            for (int64_t v = 0; v < t->vectors; v++, at += PANEL * 32) {
-                int64_t e = v * 32;
-                __mmask32 m = mask32(t->in - e);
-                __m512 a, b;
-                if (w->storage == STORAGE_F16) {
-                    __m512i h = _mm512_maskz_loadu_epi16(m, half + e);
-                    a = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
-                    b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
-                } else {
-                    a = _mm512_maskz_loadu_ps((__mmask16)m, from + e);
-                    b = _mm512_maskz_loadu_ps((__mmask16)(m >> 16), from + e + 16);
-                }
-                _mm512_store_si512(at, ROUND2(a, b));
-            }
+            expand_row(t, at, PANEL * 32, row, 0, t->vectors);
         }
     }
 }
@@ -440,7 +448,8 @@ static void task_new(struct task *t, const struct linear_weight *w, void *scratc
     t->block = (uint16_t *)at;
 }
 
-static void linear_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, const struct linear_weight *w, int64_t o0,
+/* Unused where linear_amx.h takes its place. */
+__attribute__((unused)) static void linear_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, const struct linear_weight *w, int64_t o0,
                         int64_t o1, void *scratch) {
     if (rows <= 0) return;
     struct task t;

@@ -33,7 +33,8 @@ struct kv_view {
 };
 
 struct cpu_ops {
-    const char *name; /* "c", "avx2", "avx512", "avx512bf16" */
+    const char *name; /* "c", "avx2", "avx512", "avx512bf16", "amx" */
+    int decode_outputs; /* with a few rows, ask `linear` for this many outputs a call, from a multiple of it on; 0: any number */
 
     /* y[r * ldy + o] = dot(x[r], W[o]) + bias[o] for o in [o0, o1), r in [0, rows). y and x are fp32.
      * precision F32: exact products, fp32 (or better) accumulation. BF16: x has been rounded by round_bf16 already and is
@@ -76,7 +77,7 @@ struct cpu_ops {
                         int h, int r0, int r1, enum precision precision, void *scratch);
 };
 
-/* The best table for this machine; limit ("c", "avx2", "avx512", "avx512bf16" or NULL) caps it for tests and comparison. */
+/* The best table for this machine; limit ("c", "avx2", "avx512", "avx512bf16", "amx" or NULL) caps it for tests and comparison. */
 const struct cpu_ops *cpu_ops_select(const char *limit, struct err *err);
 extern const struct cpu_ops cpu_ops_c;
 

@@ -38,13 +38,20 @@ static inline __m512i avx512_round2(__m512 a, __m512 b) {
 #define ROUND2(a, b) avx512_round2(a, b)
 #endif
 #include "backend/cpu/linear_avx512.h"
+#ifdef AVX512_AMX
+#include "backend/cpu/linear_amx.h"
+#endif
 #define EACH16(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 #include "backend/cpu/attention_avx512.h"
 
 static void linear(float *y, int64_t ldy, const float *x, const uint16_t *xb, int64_t ldx, int rows, const struct linear_weight *w,
                    int64_t o0, int64_t o1, enum precision precision, void *scratch) {
     if (precision == PRECISION_FP8_E4M3) linear_e4m3(y, ldy, x, xb, ldx, rows, w, o0, o1, scratch);
+#ifdef AVX512_AMX
+    else if (precision == PRECISION_BF16) linear_amx(y, ldy, xb, ldx, rows, w, o0, o1, scratch);
+#else
     else if (precision == PRECISION_BF16) linear_bf16(y, ldy, xb, ldx, rows, w, o0, o1, scratch);
+#endif
     else simd_linear_f32(y, ldy, x, xb, ldx, rows, w, o0, o1, false, scratch);
 }
 
@@ -54,6 +61,9 @@ static void linear(float *y, int64_t ldy, const float *x, const uint16_t *xb, in
 #define AVX512_TEXT(s) AVX512_TEXT2(s)
 const struct cpu_ops AVX512_JOIN(cpu_ops_, AVX512_NAME) = {
     .name = AVX512_TEXT(AVX512_NAME),
+#ifdef AVX512_AMX
+    .decode_outputs = BLOCK,
+#endif
     .linear = linear,
     .round_bf16 = simd_round_bf16,
     .quantise_e4m3 = simd_quantise_e4m3,

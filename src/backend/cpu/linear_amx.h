@@ -1,0 +1,421 @@
+/* Matrix products with bf16 activations on AMX tiles (Sapphire Rapids and later), over the unpacking of linear_avx512.h.
+ *
+ * Why: on these processors vdpbf16ps takes both 512-bit ports for two cycles, as long as the four look-ups with which NF4 unpacks 32 weights,
+ * so decoding from NF4 was bound by the core and FP8 nearly so. A tile product of 16 outputs x 32 columns x 16 rows takes 16 cycles of a
+ * unit of its own: a cycle for 32 weights of one row, and the same for 16 rows.
+ *
+ * Weights are the left operand, as they are stored: 16 outputs x 32 columns, the columns in the order of enum order. Activations are the
+ * right operand: 16 pairs of columns x up to 16 rows of pairs. Every element of y is one chain of tile products over `in`, 32 columns each,
+ * with a zero-padded end; a tile product adds (even columns) + (odd columns), both summed in order with fused multiply-adds (Intel
+ * SDM, TDPBF16PS; operands below 2^-126 count as zero). This chain is the same whatever the number of rows or the place of a row
+ * in a tile.
+ *
+ * Up to 16 rows (decoding) stream the matrix. What limits is how a core asks for memory: the processor's own read-ahead follows streams within
+ * pages, so a block of 128 outputs is read as 16 streams, one for every 8 adjacent rows, and each stream is asked for a little ahead.
+ * Rows side by side, as linear_avx512.h takes them, read a fifth more slowly here (bench/results/cpu-models.md).
+ * More rows (prefill) go by blocks that stay in the L2 cache: 256 rows x 2048 columns packed once, 32 outputs x 2048 columns
+ * unpacked at a time, 2 x 2 tiles of sums, which wait in memory between blocks of columns. */
+
+enum {
+    SIDE = 16,            /* outputs and rows of a tile */
+    CHUNK = SIDE * 32,    /* elements of a tile of bf16 */
+    GROUP = 4,            /* vectors that are unpacked together: 128 columns */
+    ROW_TILES = 16,       /* prefill: tiles of rows, */
+    COLUMN_VECTORS = 64,  /* vectors of columns */
+    OUT_TILES = 32,       /* and tiles of outputs of a block */
+    AHEAD = 1024,         /* bytes that a stream is asked for ahead */
+};
+
+/* The scratch of one thread, cut up (everything starts on a cache line): 76 bytes a column and 1.8 MB, see cpu_ops_scratch_bytes. */
+struct amx_scratch {
+    uint8_t *tables;      /* FP8: (4 block rows, in / 128, 256) */
+    float *absmax;        /* NF4: (4 block rows, absmax_piece); else (in) for a row that the checkpoint room expands */
+    int64_t absmax_piece;
+    uint16_t *rows;       /* decoding: (vectors, 16, rows of a tile, 2) */
+    uint16_t *weights;    /* decoding: 16 tiles; prefill: (2, COLUMN_VECTORS) tiles */
+    uint16_t *packed;     /* prefill: (ROW_TILES, COLUMN_VECTORS) tiles */
+    float *sums;          /* prefill: (OUT_TILES + 1, ROW_TILES) tiles of (outputs, rows) */
+};
+
+static void amx_scratch(struct amx_scratch *s, struct task *t, void *scratch) {
+    uint8_t *at = scratch;
+    t->vectors = (t->in + 127) / 128 * GROUP;
+    s->tables = t->tables = at;
+    at += 4 * ((t->in + 127) / 128 * 256);
+    t->planes = at;
+    at += 4 * 256;
+    s->absmax = t->absmax = (float *)at;
+    s->absmax_piece = (BLOCK * ((t->in + 63) / 64) + 65 + 15) / 16 * 16;
+    at += 4 * s->absmax_piece * (int64_t)sizeof *s->absmax;
+    s->rows = (uint16_t *)at;
+    at += t->vectors * CHUNK * 2;
+    s->weights = (uint16_t *)at;
+    at += 2 * COLUMN_VECTORS * CHUNK * 2;
+    s->packed = (uint16_t *)at;
+    at += ROW_TILES * COLUMN_VECTORS * CHUNK * 2;
+    s->sums = (float *)at;
+}
+
+struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+
+/* Tiles 0..3 are sums, 4 and 5 weights, 6 and 7 activations. With one row of activations those and the sums are one column wide. */
+static void tiles_begin(bool one_row) {
+    struct tile_config c __attribute__((aligned(64))) = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        c.rows[i] = SIDE;
+        c.row_bytes[i] = one_row && i != 4 && i != 5 ? 4 : 64;
+    }
+    _tile_loadconfig(&c);
+}
+
+/* A square of 32-bit elements, in place. */
+static inline void transpose(__m512i r[SIDE]) {
+    __m512i t[SIDE];
+    for (int i = 0; i < SIDE; i += 2) t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    for (int i = 0; i < SIDE; i += 4)
+        for (int k = 0; k < 2; k++) {
+            r[i + 2 * k] = _mm512_unpacklo_epi64(t[i + k], t[i + 2 + k]);
+            r[i + 2 * k + 1] = _mm512_unpackhi_epi64(t[i + k], t[i + 2 + k]);
+        }
+    for (int k = 0; k < 4; k++) { /* r[4 i + k] holds column k of every quarter, for rows 4 i .. 4 i + 3 */
+        __m512i a = _mm512_shuffle_i32x4(r[k], r[4 + k], 0x88), b = _mm512_shuffle_i32x4(r[8 + k], r[12 + k], 0x88);
+        __m512i c = _mm512_shuffle_i32x4(r[k], r[4 + k], 0xdd), d = _mm512_shuffle_i32x4(r[8 + k], r[12 + k], 0xdd);
+        t[k] = _mm512_shuffle_i32x4(a, b, 0x88);
+        t[8 + k] = _mm512_shuffle_i32x4(a, b, 0xdd);
+        t[4 + k] = _mm512_shuffle_i32x4(c, d, 0x88);
+        t[12 + k] = _mm512_shuffle_i32x4(c, d, 0xdd);
+    }
+    for (int i = 0; i < SIDE; i++) r[i] = t[i];
+}
+
+/* ---- operands ------------------------------------------------------------------------------------------------------------- */
+
+/* Up to 16 rows of activations, vectors [v0, v1), as tiles of pairs: (v1 - v0, 16, 16, 2). Missing rows are zero. v0 and the whole are
+ * multiples of the order's unit. */
+static void pack_tiles(uint16_t *to, const struct task *t, const uint16_t *x, int64_t ldx, int rows, int64_t v0, int64_t v1) {
+    for (int r = 0; r < rows; r++) pack_row(to + 32 * r, CHUNK, x + r * ldx + v0 * 32, t->in - v0 * 32, t->order, v1 - v0);
+    for (int64_t v = v0; v < v1; v++, to += CHUNK) {
+        __m512i m[SIDE];
+        for (int r = 0; r < SIDE; r++) m[r] = r < rows ? _mm512_load_si512(to + 32 * r) : _mm512_setzero_si512();
+        transpose(m);
+        for (int r = 0; r < SIDE; r++) _mm512_store_si512(to + 32 * r, m[r]);
+    }
+}
+
+/* ---- weights -------------------------------------------------------------------------------------------------------------- */
+
+/* 16 outputs: output i of the matrix's is o + i * step; of the last ones of a matrix `count` exist, the others repeat the first. */
+struct panel {
+    int64_t o, step;
+    int count;
+    const uint8_t *row[SIDE];
+    const float *absmax[SIDE]; /* NF4 */
+};
+
+/* absmax: of output `first` and those after it. */
+static inline void panel_new(struct panel *p, const struct task *t, int64_t o, int64_t step, int count, const float *absmax, int64_t first) {
+    int64_t row_bytes = t->order == ORDER_NF4 ? t->in / 2 : t->order == ORDER_FP8 ? t->in : t->in * 2;
+    p->o = o, p->step = step, p->count = count;
+    for (int i = 0; i < SIDE; i++) {
+        int64_t row = o + (i < count ? i : 0) * step;
+        p->row[i] = (const uint8_t *)t->w->data + row * row_bytes;
+        if (absmax) p->absmax[i] = absmax + (row - first) * (t->in / 64);
+    }
+}
+
+static inline __mmask64 mask64(int64_t left) { return left >= 64 ? ~0ull : left <= 0 ? 0 : (1ull << left) - 1; }
+
+/* Where the four vectors of a group go, in elements from the first. */
+struct places {
+    int b, c, d;
+};
+
+/* Columns [128 g, 128 g + 128) of outputs [first, first + 4) of a panel. FP8: f is the table of those columns, NF4: map the 16 values. left: how many
+ * of the columns exist, 128 or fewer. What lies `ahead` bytes from them is asked for. */
+static inline __attribute__((always_inline)) void expand_group(const enum order order, uint16_t *to, const struct places at, const struct panel *p,
+                                                               const int first, int64_t g, const struct fp8_table f, const __m512 map,
+                                                               const int64_t left, int64_t ahead) {
+    EACH(i, 4) {
+        uint16_t *out = to + 32 * (first + i);
+        const uint8_t *row = p->row[first + i] + (order == ORDER_NF4 ? g * 64 : order == ORDER_FP8 ? g * 128 : g * 256);
+        if (order == ORDER_FP8) {
+            _mm_prefetch((const char *)row + ahead, _MM_HINT_T1);
+            _mm_prefetch((const char *)row + ahead + 64, _MM_HINT_T1);
+            struct two m = fp8_expand(left >= 64 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi8(mask64(left), row), f);
+            _mm512_store_si512(out, m.a);
+            _mm512_store_si512(out + at.b, m.b);
+            m = fp8_expand(left >= 128 ? _mm512_loadu_si512(row + 64) : _mm512_maskz_loadu_epi8(mask64(left - 64), row + 64), f);
+            _mm512_store_si512(out + at.c, m.a);
+            _mm512_store_si512(out + at.d, m.b);
+        } else if (order == ORDER_NF4) {
+            _mm_prefetch((const char *)row + ahead, _MM_HINT_T1);
+            struct four m = nf4_expand(left >= 128 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi64(0x0f, row), map, p->absmax[first + i] + 2 * g);
+            _mm512_store_si512(out, m.a);
+            _mm512_store_si512(out + at.b, m.b);
+            _mm512_store_si512(out + at.c, m.c);
+            _mm512_store_si512(out + at.d, m.d);
+        } else {
+            EACH(k, 4) {
+                const uint16_t *e = (const uint16_t *)(const void *)row + 32 * k;
+                _mm_prefetch((const char *)e + ahead, _MM_HINT_T1);
+                _mm512_store_si512(out + (k == 0 ? 0 : k == 1 ? at.b : k == 2 ? at.c : at.d), left >= 128 ? _mm512_loadu_si512(e) : load32(e, left - 32 * k));
+            }
+        }
+    }
+}
+
+/* The same of all 16 outputs, any order, any width. */
+static void expand_panel_group(const struct task *t, uint16_t *to, const struct places at, const struct panel *p, int64_t g) {
+    const struct fp8_table f = fp8_table(t, t->order == ORDER_FP8 ? g * GROUP : 0);
+    const __m512 map = t->order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps();
+    const int64_t left = t->in - g * 128 < 128 ? t->in - g * 128 : 128;
+    for (int i = 0; i < SIDE; i += 4) {
+        if (t->order == ORDER_FP8) expand_group(ORDER_FP8, to, at, p, i, g, f, map, left, 0);
+        else if (t->order == ORDER_NF4) expand_group(ORDER_NF4, to, at, p, i, g, f, map, left, 0);
+        else expand_group(ORDER_PLAIN, to, at, p, i, g, f, map, left, 0);
+    }
+}
+
+/* What must be known before outputs [o, o1) of one block row of 128 are unpacked, kept in the `piece`-th place of the scratch. */
+static const float *prepare_outputs(struct task *t, struct amx_scratch *s, int piece, int64_t o, int64_t o1) {
+    if (t->order == ORDER_FP8) {
+        t->tables = s->tables + piece * ((t->in + 127) / 128 * 256);
+        t->tables_row = -1;
+        fp8_tables(t, o);
+    } else if (t->order == ORDER_NF4) {
+        t->absmax = s->absmax + piece * s->absmax_piece;
+        return nf4_absmax(t, o, (int)(o1 - o));
+    }
+    return NULL;
+}
+
+/* ---- decoding -------------------------------------------------------------------------------------------------------------- */
+
+struct stream {
+    struct task *t;
+    struct amx_scratch *s;
+    float *y;
+    int64_t ldy;
+    int rows;
+};
+
+/* The sums of a panel to y. */
+static inline void store_panel(const struct stream *f, const struct panel *p, const int side) {
+    float sums[SIDE * SIDE] __attribute__((aligned(64)));
+    const float *bias = f->t->w->bias;
+    _tile_stored(0, sums, 4 * side);
+    for (int i = 0; i < p->count; i++) {
+        int64_t o = p->o + i * p->step;
+        for (int r = 0; r < f->rows; r++) f->y[r * f->ldy + o] = sums[i * side + r] + (bias ? bias[o] : 0);
+    }
+}
+
+/* Outputs [o, end) of one block of 128. While a group of columns is unpacked, the one two before it is multiplied: a tile that was
+ * just stored could not be loaded until its stores have reached the cache. The four groups in flight lie such that what is stored and what
+ * is loaded differ in the address within 4 KiB, by which the processor guesses whether a load depends on a store. The first two products are of
+ * whatever lies there and come to nothing. */
+static inline __attribute__((always_inline)) void stream_block(struct stream *f, const enum order order, int64_t o, int64_t end, const int side) {
+    const struct task *t = f->t;
+    const float *absmax = prepare_outputs(f->t, f->s, 0, o, end);
+    const int64_t step = (end - o) / SIDE, panels = step + ((end - o) % SIDE != 0), groups = t->vectors / GROUP, whole = t->in / 128;
+    const __m512 map = order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps();
+    const struct places at = {CHUNK, 4 * CHUNK, 5 * CHUNK};
+    /* The end of a stream asks for the beginning of the same stream in the next block. */
+    const int64_t row_bytes = order == ORDER_NF4 ? t->in / 2 : order == ORDER_FP8 ? t->in : t->in * 2, next = (BLOCK - step) * row_bytes;
+    if (order == ORDER_NF4 && t->w->absmax_u8)
+        for (int64_t b = 0; b < BLOCK * (t->in / 64); b += 64) _mm_prefetch((const char *)t->w->absmax_u8 + end * (t->in / t->w->block_size) + b, _MM_HINT_T1);
+    struct panel ring[3], *here = ring, *there = ring; /* unpacked, multiplied */
+    uint16_t *const buffer = f->s->weights;
+    const uint16_t *const rows = f->s->rows, *x = rows;
+    int64_t n = 0, done = -2; /* groups unpacked; groups of the other panel that are multiplied */
+#define MULTIPLY(q)                                                                                                      \
+    do {                                                                                                                 \
+        _tile_loadd(4, buffer + (n & 1) * 8 * CHUNK + (~n & 2) * CHUNK + ((q) & 1) * CHUNK + ((q) >> 1) * 4 * CHUNK, 64); \
+        _tile_loadd(6, x + (q) * 32 * side, 4 * side);                                                                   \
+        _tile_dpbf16ps(0, 4, 6);                                                                                         \
+    } while (0)
+#define MULTIPLIED                                          \
+    do {                                                    \
+        n++;                                                \
+        x += GROUP * 32 * side;                             \
+        if (++done == 0) {                                  \
+            x = rows;                                       \
+            _tile_zero(0);                                  \
+        } else if (done == groups) {                        \
+            store_panel(f, there, side);                    \
+            there = there == &ring[2] ? ring : there + 1;   \
+            done = 0;                                       \
+            x = rows;                                       \
+            _tile_zero(0);                                  \
+        }                                                   \
+    } while (0)
+    for (int64_t k = 0; k < panels; k++) {
+        if (k < step) panel_new(here, t, o + k, step, SIDE, absmax, o);
+        else panel_new(here, t, o + step * SIDE, 1, (int)((end - o) % SIDE), absmax, o);
+        for (int64_t g = 0; g < whole; g++) {
+            int64_t ahead = k * row_bytes + (g + 1) * (row_bytes / groups) + AHEAD <= step * row_bytes ? AHEAD : AHEAD + next;
+            uint16_t *to = buffer + (n & 1) * 8 * CHUNK + (n & 2) * CHUNK;
+            const struct fp8_table table = fp8_table(t, order == ORDER_FP8 ? g * GROUP : 0);
+            _Pragma("GCC unroll 1") for (int q = 0; q < 4; q++) {
+                expand_group(order, to, at, here, 4 * q, g, table, map, 128, ahead);
+                MULTIPLY(q);
+            }
+            MULTIPLIED;
+        }
+        if (whole < groups) {
+            expand_panel_group(t, buffer + (n & 1) * 8 * CHUNK + (n & 2) * CHUNK, at, here, whole);
+            EACH(q, 4) MULTIPLY(q);
+            MULTIPLIED;
+        }
+        here = here == &ring[2] ? ring : here + 1;
+    }
+    for (int k = 0; k < 2; k++) {
+        EACH(q, 4) MULTIPLY(q);
+        MULTIPLIED;
+    }
+}
+
+static inline __attribute__((always_inline)) void stream_order(struct stream *f, const enum order order, int64_t o0, int64_t o1) {
+    for (int64_t o = o0, end; o < o1; o = end) {
+        end = o / BLOCK * BLOCK + BLOCK < o1 ? o / BLOCK * BLOCK + BLOCK : o1;
+        if (f->rows == 1) stream_block(f, order, o, end, 1);
+        else stream_block(f, order, o, end, SIDE);
+    }
+}
+
+static void stream(struct stream *f, int64_t o0, int64_t o1) {
+    if (f->t->order == ORDER_FP8) stream_order(f, ORDER_FP8, o0, o1);
+    else if (f->t->order == ORDER_NF4) stream_order(f, ORDER_NF4, o0, o1);
+    else stream_order(f, ORDER_PLAIN, o0, o1);
+}
+
+/* ---- prefill --------------------------------------------------------------------------------------------------------------- */
+
+/* One pair of tiles of outputs (weights unpacked at w0 and w1) times one pair of tiles of rows. */
+static void multiply_tiles(float *s00, int64_t row_tile, int64_t out_tile, const uint16_t *w0, const uint16_t *w1, const uint16_t *x0, const uint16_t *x1,
+                           int64_t vectors, bool first) {
+    float *s01 = s00 + row_tile, *s10 = s00 + out_tile, *s11 = s10 + row_tile;
+    if (first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    } else {
+        _tile_loadd(0, s00, 64);
+        _tile_loadd(1, s01, 64);
+        _tile_loadd(2, s10, 64);
+        _tile_loadd(3, s11, 64);
+    }
+    for (int64_t v = 0; v < vectors; v++) {
+        _tile_loadd(4, w0 + v * CHUNK, 64);
+        _tile_loadd(6, x0 + v * CHUNK, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, x1 + v * CHUNK, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, w1 + v * CHUNK, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, s00, 64);
+    _tile_stored(1, s01, 64);
+    _tile_stored(2, s10, 64);
+    _tile_stored(3, s11, 64);
+}
+
+/* Sums of a tile (outputs, rows) to y. */
+static void store_tile(float *y, int64_t ldy, const float *sums, int rows, const float *bias, int count) {
+    __m512i m[SIDE];
+    for (int i = 0; i < SIDE; i++) m[i] = _mm512_load_si512(sums + SIDE * i);
+    transpose(m);
+    __mmask16 mask = (__mmask16)((1u << count) - 1);
+    __m512 add = bias ? _mm512_maskz_loadu_ps(mask, bias) : _mm512_setzero_ps();
+    for (int r = 0; r < rows; r++) _mm512_mask_storeu_ps(y + r * ldy, mask, _mm512_add_ps(_mm512_castsi512_ps(m[r]), add));
+}
+
+/* Vectors [v0, v1) of a panel, as (v1 - v0, 16, 32). */
+static void expand_panel_block(struct task *t, uint16_t *to, const struct panel *p, int64_t v0, int64_t v1) {
+    const struct places at = {CHUNK, 2 * CHUNK, 3 * CHUNK};
+    if (t->order == ORDER_PLAIN && t->w->storage != STORAGE_BF16) {
+        for (int i = 0; i < SIDE; i++) expand_row(t, to + 32 * i, CHUNK, p->o + (i < p->count ? i : 0), v0, v1);
+        return;
+    }
+    for (int64_t g = v0 / GROUP; g < v1 / GROUP; g++, to += GROUP * CHUNK) expand_panel_group(t, to, at, p, g);
+}
+
+/* Up to 256 rows, outputs [o0, o1) of up to four blocks of 128. */
+static void multiply_block(struct task *t, struct amx_scratch *s, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
+    const int64_t tile = SIDE * SIDE, packed = (int64_t)COLUMN_VECTORS * CHUNK;
+    const int row_tiles = (rows + 2 * SIDE - 1) / (2 * SIDE) * 2;
+    struct {
+        int64_t o, start;
+        int count, piece;
+        const float *absmax;
+    } panels[OUT_TILES + 1];
+    int count = 0;
+    int piece = 0;
+    for (int64_t o = o0; o < o1; piece++) {
+        int64_t end = o / BLOCK * BLOCK + BLOCK < o1 ? o / BLOCK * BLOCK + BLOCK : o1, start = o;
+        const float *absmax = prepare_outputs(t, s, piece, o, end);
+        for (; o < end; o += SIDE) {
+            panels[count].o = o;
+            panels[count].start = start;
+            panels[count].count = end - o < SIDE ? (int)(end - o) : SIDE;
+            panels[count].piece = piece;
+            panels[count++].absmax = absmax;
+        }
+        o = end;
+    }
+    panels[count] = panels[count - 1]; /* an odd last panel is multiplied twice */
+    for (int64_t v0 = 0; v0 < t->vectors; v0 += COLUMN_VECTORS) {
+        int64_t v1 = v0 + COLUMN_VECTORS < t->vectors ? v0 + COLUMN_VECTORS : t->vectors;
+        for (int r = 0; r < row_tiles; r++) {
+            int left = rows - r * SIDE;
+            pack_tiles(s->packed + r * packed, t, x + r * SIDE * ldx, ldx, left < 0 ? 0 : left < SIDE ? left : SIDE, v0, v1);
+        }
+        for (int k = 0; k < count; k += 2) {
+            for (int i = 0; i < 2; i++) {
+                struct panel p;
+                panel_new(&p, t, panels[k + i].o, 1, panels[k + i].count, panels[k + i].absmax, panels[k + i].start);
+                if (t->order == ORDER_FP8) t->tables = s->tables + panels[k + i].piece * ((t->in + 127) / 128 * 256);
+                expand_panel_block(t, s->weights + i * packed, &p, v0, v1);
+            }
+            float *sums = s->sums + k * ROW_TILES * tile;
+            for (int r = 0; r < row_tiles; r += 2)
+                multiply_tiles(sums + r * tile, tile, ROW_TILES * tile, s->weights, s->weights + packed, s->packed + r * packed,
+                               s->packed + (r + 1) * packed, v1 - v0, v0 == 0);
+        }
+    }
+    for (int k = 0; k < count; k++)
+        for (int r = 0; r < rows; r += SIDE)
+            store_tile(y + r * ldy + panels[k].o, ldy, s->sums + (k * ROW_TILES + r / SIDE) * tile, rows - r < SIDE ? rows - r : SIDE,
+                       t->w->bias ? t->w->bias + panels[k].o : NULL, panels[k].count);
+}
+
+static void linear_amx(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, const struct linear_weight *w, int64_t o0, int64_t o1,
+                       void *scratch) {
+    if (rows <= 0 || o0 >= o1) return;
+    struct task t;
+    struct amx_scratch s;
+    task_new(&t, w, scratch);
+    amx_scratch(&s, &t, scratch);
+    bool streams = t.order != ORDER_PLAIN || w->storage == STORAGE_BF16;
+    if (rows <= SIDE && streams) {
+        struct stream f = {.t = &t, .s = &s, .y = y, .ldy = ldy, .rows = rows};
+        tiles_begin(rows == 1);
+        if (rows == 1) pack_row(s.rows, 32, x, t.in, t.order, t.vectors);
+        else pack_tiles(s.rows, &t, x, ldx, rows, 0, t.vectors);
+        stream(&f, o0, o1);
+    } else {
+        tiles_begin(false);
+        for (int r = 0; r < rows; r += ROW_TILES * SIDE)
+            for (int64_t o = o0, end; o < o1; o = end) {
+                end = o / BLOCK * BLOCK + OUT_TILES * SIDE < o1 ? o / BLOCK * BLOCK + OUT_TILES * SIDE : o1;
+                multiply_block(&t, &s, y + r * ldy, ldy, x + r * ldx, ldx, rows - r < ROW_TILES * SIDE ? rows - r : ROW_TILES * SIDE, o, end);
+            }
+    }
+    _tile_release();
+}
