@@ -120,6 +120,9 @@ struct qvl_stats {
     int page_tokens, pages_total, pages_used;  /* KV pages; pages_used: by sessions at work and by the prefix cache */
     int64_t prefix_hit_tokens, prefix_miss_tokens, prefix_evictions;
     int64_t images_encoded, images_reused;     /* reused: features taken from the cache */
+    int64_t image_passes, passes;              /* of the vision tower (several pictures may share one) and of the decoder */
+    int64_t pass_rows, pass_sequences;         /* tokens, and sequences, of all passes of the decoder */
+    double image_seconds, pass_seconds;        /* that the device took for them */
     size_t image_cache_bytes;
     int sessions;
     /* Of prefix_hit_tokens, those that came from host memory and from disk. */

@@ -36,7 +36,8 @@ struct frames_play {
     int frame_count;
     struct prompt_template prompt;
     struct qvl_model *model;
-    atomic_int warm;         /* games that have asked what is not measured; all wait for the last */
+    struct qvl_stats before; /* when the clock starts */
+    atomic_int warm;         /* how often a game has come to meet() */
 };
 
 struct frames_game {
@@ -44,8 +45,9 @@ struct frames_game {
     int number;
     struct engine_answerer *engine;
     struct conversation conversation;
+    uint8_t *rgb;         /* the picture in this game's colours */
     float *ms;            /* (decisions) of each question */
-    double asked, whole, began; /* seconds */
+    double asked, whole, began, shown; /* seconds; shown: spent on colours */
     double image_ms, prefill_ms, generate_ms; /* sums */
     long long answer_tokens;
     long long prompt_tokens, computed_tokens; /* of all questions but the first */
@@ -60,7 +62,7 @@ static int usage(FILE *to, int status) {
     fputs("usage: pmd-agent play --frames DIR [options]\n"
           "The questions of many games, from recorded pictures (a data set like datasets/tinywoods-200): same prompts, schemas, engine and threads as in play,\n"
           "but no emulator, and what is answered changes nothing. For speed where no libmgba can be had; the figures say so.\n"
-          "  --games N        so many at the same time (default 1), each from a place of its own in the data set\n"
+          "  --games N        so many at the same time (default 1), each from a place of its own in the data set and in colours of its own\n"
           "  --decisions N    for each game (default 50)\n"
           "  --model DIR      a checkpoint folder (default: the bundled models/tinywoods-vl)\n"
           "  --prompt FILE    whose system text comes first (default configs/prompts/tinywoods.txt); the words of the user's part are the recorded ones\n"
@@ -151,21 +153,37 @@ static const struct frame *frame_of(const struct frames_game *g, int k) {
     return &g->p->frames[((long)g->number * g->p->frame_count / g->p->games + k) % g->p->frame_count];
 }
 
-/* What happens once (buffers, libraries, kernels that are loaded when they are first used) is no part of a speed: the same questions about
- * pictures that do not come again. Failures show when it counts. */
+/* Games pass by the same pictures, and by each again when they have seen all: nobody must find his question answered already, which no game
+ * would. So each game, and each of its rounds, has colours of its own (the first game's first round the recorded ones). */
+static const uint8_t *picture_of(struct frames_game *g, int k) {
+    uint32_t colours = ((uint32_t)g->number + 1u) * 0x9E3779B1u * (uint32_t)(k < 0 ? 7919 : 1) + (uint32_t)((k < 0 ? -k : k) / g->p->frame_count) * 0x85EBCA6Bu - 0x9E3779B1u;
+    const uint8_t *from = frame_of(g, k < 0 ? -k : k)->rgb;
+    double start = clock_seconds();
+    for (int i = 0; i < FRAME_PIXELS; i++) {
+        for (int c = 0; c < 3; c++) g->rgb[3 * i + c] = (uint8_t)(from[3 * i + c] ^ colours >> 8 * c);
+    }
+    g->shown += clock_seconds() - start;
+    return g->rgb;
+}
+
+/* Waits for all games; times: so many meetings, this one included. */
+static void meet(struct frames_play *p, int times) {
+    for (atomic_fetch_add(&p->warm, 1); atomic_load(&p->warm) < times * p->games;) nanosleep(&(struct timespec){0, 100000}, NULL);
+}
+
+/* What happens once (buffers, libraries, kernels that are loaded when they are first used) is no part of a speed: questions about pictures
+ * that do not come again. Failures show when it counts. */
 static void warm_up(struct frames_game *g) {
-    uint8_t *negative = malloc(FRAME_PIXELS * 3);
     struct answerer door = engine_answerer_door(g->engine);
-    for (int k = 0; k < WARM_QUESTIONS && negative; k++) {
+    for (int k = 1; k <= WARM_QUESTIONS; k++) {
         const struct frame *f = frame_of(g, k);
         struct answer a = {.action = -1};
         struct err err;
-        for (int i = 0; i < FRAME_PIXELS * 3; i++) negative[i] = (uint8_t)~f->rgb[i];
-        struct question q = {.system = g->p->prompt.always, .prompt = f->prompt, .rgb = negative, .schema = "{\"enum\":[\"walk_north\",\"walk_east\",\"wait\"]}", .greedy = true};
+        meet(g->p, k); /* as many at once as ever will be */
+        struct question q = {.system = g->p->prompt.always, .prompt = f->prompt, .rgb = picture_of(g, -k), .schema = "{\"enum\":[\"walk_north\",\"walk_east\",\"wait\"]}", .greedy = true};
         door.answer(door.user, &q, &a, &err);
         answer_free(&a);
     }
-    free(negative);
 }
 
 static int decide(struct frames_game *g, int k, struct err *err) {
@@ -177,7 +195,7 @@ static int decide(struct frames_game *g, int k, struct err *err) {
     offers(f->scene, offered);
     action_note_schema(offered, p->prompt.scratchpad ? NOTE_CHARACTERS : 0, &schema); /* as in play */
     conversation_make_room(&g->conversation);
-    struct question q = {.system = p->history ? p->prompt.always : p->prompt.system[f->scene], .past = p->history ? &g->conversation : NULL, .prompt = f->prompt, .rgb = f->rgb, .schema = schema.data, .width = FRAME_WIDTH, .height = FRAME_HEIGHT, .greedy = true, .seed = (uint64_t)k,
+    struct question q = {.system = p->history ? p->prompt.always : p->prompt.system[f->scene], .past = p->history ? &g->conversation : NULL, .prompt = f->prompt, .rgb = picture_of(g, k), .schema = schema.data, .width = FRAME_WIDTH, .height = FRAME_HEIGHT, .greedy = true, .seed = (uint64_t)k,
                          .decision = (uint32_t)k + 1};
     struct answer a = {.action = -1};
     struct answerer door = engine_answerer_door(g->engine);
@@ -191,7 +209,7 @@ static int decide(struct frames_game *g, int k, struct err *err) {
         g->image_ms += a.image_ms, g->prefill_ms += a.prefill_ms, g->generate_ms += a.generate_ms, g->answer_tokens += a.answer_token_count;
         g->useless += !a.text || action_of_answer(a.text, offered, reason, sizeof reason) < 0;
         if (a.text) {
-            conversation_add(&g->conversation, &(struct exchange){.text = f->prompt, .rgb = f->rgb, .width = q.width, .height = q.height, .reply = a.text,
+            conversation_add(&g->conversation, &(struct exchange){.text = f->prompt, .rgb = g->rgb, .width = q.width, .height = q.height, .reply = a.text,
                                                                   .reply_tokens = a.answer_tokens, .reply_token_count = a.answer_token_count});
         }
         if (k) g->prompt_tokens += a.prompt_token_count, g->computed_tokens += a.prompt_token_count - a.cached_tokens;
@@ -203,10 +221,12 @@ static int decide(struct frames_game *g, int k, struct err *err) {
 static void *play_one(void *user) {
     struct frames_game *g = user;
     warm_up(g);
-    for (atomic_fetch_add(&g->p->warm, 1); atomic_load(&g->p->warm) < g->p->games;) nanosleep(&(struct timespec){0, 100000}, NULL);
+    meet(g->p, WARM_QUESTIONS + 1);
+    if (!g->number) qvl_model_stats(g->p->model, &g->p->before); /* questions of others may have begun: a few among hundreds */
+    g->shown = 0;
     double start = g->began = clock_seconds();
     while (g->done < g->p->decisions && !decide(g, g->done, &g->err)) g->done++;
-    g->whole = clock_seconds() - start;
+    g->whole = clock_seconds() - start - g->shown;
     return NULL;
 }
 
@@ -220,6 +240,11 @@ static void report(struct frames_play *p, const struct frames_game *games, doubl
     qvl_model_info(p->model, &info);
     long long prompt = 0, computed = 0;
     int n = 0, useless = 0;
+    struct qvl_stats now;
+    qvl_model_stats(p->model, &now);
+    double passes = (double)(now.passes - p->before.passes), busy = now.pass_seconds - p->before.pass_seconds, tower = now.image_seconds - p->before.image_seconds;
+    double pictures = (double)(now.images_encoded - p->before.images_encoded), tower_passes = (double)(now.image_passes - p->before.image_passes);
+    double sequences = (double)(now.pass_sequences - p->before.pass_sequences), rows = (double)(now.pass_rows - p->before.pass_rows);
     double outside = 0, image = 0, prefill = 0, generate = 0, answer = 0;
     for (int i = 0; i < p->games; i++) {
         image += games[i].image_ms, prefill += games[i].prefill_ms, generate += games[i].generate_ms, answer += (double)games[i].answer_tokens;
@@ -236,6 +261,9 @@ static void report(struct frames_play *p, const struct frames_game *games, doubl
         buf_str(&b, ",\"prompt_tokens_mean\":"), buf_json_number(&b, mean);
         buf_str(&b, ",\"prefilled_share\":"), buf_json_number(&b, share);
         buf_printf(&b, ",\"image_ms\":%.3f,\"prefill_ms\":%.3f,\"generate_ms\":%.3f,\"answer_tokens_mean\":%.2f", image / n, prefill / n, generate / n, answer / n);
+        buf_printf(&b, ",\"passes\":%.0f,\"pass_ms\":%.3f,\"sequences_a_pass\":%.2f,\"tokens_a_pass\":%.1f,\"image_passes\":%.0f,\"image_pass_ms\":%.3f,\"pictures\":%.0f,\"device_busy\":%.3f", passes,
+                   busy * 1e3 / (passes ? passes : 1), sequences / (passes ? passes : 1), rows / (passes ? passes : 1), tower_passes,
+                   tower * 1e3 / (tower_passes ? tower_passes : 1), pictures, (busy + tower) / seconds);
         buf_printf(&b, ",\"outside_model_ms\":%.4f,\"useless\":%d,\"best_of\":%d,\"history\":%d,\"device\":\"%s\",\"kernels\":\"%s\",\"model\":", outside * 1e3 / n, useless, p->best_of, p->history,
                    info.device, info.kernels);
         buf_json_string(&b, p->model_folder, strlen(p->model_folder));
@@ -250,6 +278,10 @@ static void report(struct frames_play *p, const struct frames_game *games, doubl
     if (prompt) printf("%.0f prompt tokens a question, %.1f %% of them computed (the first question of each game left out)\n", mean, share * 100);
     printf("in the mean %.1f ms for the picture, %.1f ms for the prompt, %.1f ms for %.1f tokens of an answer, waiting for the others included\n", image / n, prefill / n, generate / n,
            answer / n);
+    if (passes) {
+        printf("%.0f passes of the decoder, %.1f ms, with %.1f sequences and %.0f tokens in the mean; %.0f of the tower, %.1f ms, for %.0f pictures; the device was busy for %.0f %% of the time\n",
+               passes, busy * 1e3 / passes, sequences / passes, rows / passes, tower_passes, tower_passes ? tower * 1e3 / tower_passes : 0, pictures, (busy + tower) / seconds * 100);
+    }
     printf("%.3f ms a decision outside the model; %d answers named no offered action\n", outside * 1e3 / n, useless);
 }
 
@@ -258,15 +290,15 @@ static int play_all(struct frames_play *p, struct frames_game *games, struct err
     int code = 0, started = 0;
     for (int i = 0; i < p->games && !code; i++) {
         struct engine_answerer_options o = {.think_tokens = p->think_tokens, .best_of = p->best_of};
-        games[i] = (struct frames_game){.p = p, .number = i, .ms = malloc((size_t)p->decisions * sizeof(float))};
+        games[i] = (struct frames_game){.p = p, .number = i, .ms = malloc((size_t)p->decisions * sizeof(float)), .rgb = malloc(FRAME_PIXELS * 3)};
         conversation_begin(&games[i].conversation, p->history);
-        code = games[i].ms ? engine_answerer_new(p->model, &o, &games[i].engine, err) : err_set(err, ERR_MEMORY, "out of memory for %d games", p->games);
+        code = games[i].ms && games[i].rgb ? engine_answerer_new(p->model, &o, &games[i].engine, err) : err_set(err, ERR_MEMORY, "out of memory for %d games", p->games);
     }
     for (; started < p->games && !code; started++) {
         if (pthread_create(&threads[started], NULL, play_one, &games[started])) code = err_set(err, ERR_STATE, "thread %d could not be started", started + 1);
         if (code) break;
     }
-    atomic_fetch_add(&p->warm, p->games - started); /* those that could not be started are not waited for */
+    atomic_fetch_add(&p->warm, (p->games - started) * (WARM_QUESTIONS + 1)); /* those that could not be started are not waited for */
     for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
     double start = clock_seconds(), seconds = 0;
     for (int i = 0; i < started; i++) start = games[i].began < start ? games[i].began : start;
@@ -279,6 +311,7 @@ static int play_all(struct frames_play *p, struct frames_game *games, struct err
         engine_answerer_free(games[i].engine);
         conversation_forget(&games[i].conversation);
         free(games[i].ms);
+        free(games[i].rgb);
     }
     if (!code) report(p, games, seconds, ms);
     free(ms);

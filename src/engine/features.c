@@ -118,11 +118,19 @@ static struct feature_entry *find(struct feature_cache *c, struct hash128 key) {
 }
 
 /* ---- encoding: pictures of one size that wait at the same time are encoded together, like the groups of a video, between which there is
- * no attention. A small picture keeps a GPU a few percent busy, so that sixteen of them take little longer than one. ---- */
+ * no attention. A small picture keeps a GPU a few percent busy, so that sixteen of them take little longer than one; while the device is
+ * taken nothing else is done than what must be: each takes his own part out of the result afterwards. ---- */
+
+struct encoded_together {
+    struct vision_features all; /* (levels, count * tokens, hidden) */
+    int count, users;           /* users: who have not taken their part yet; guarded by the model's lock */
+};
 
 struct encode_request {
     struct patches patches;
     struct vision_features *features;
+    struct encoded_together *of; /* NULL: features are there */
+    int part;
     struct err err;
     int code;
     bool done;
@@ -152,37 +160,51 @@ static int take_requests(struct feature_cache *c, struct encode_request *taken[E
     return count;
 }
 
-/* One pass for all; negative: it failed, or memory is short. */
+/* One pass for all; negative: it failed, or memory is short. Only whoever has the device comes here. */
 static int encode_together(struct qvl_model *m, struct encode_request **taken, int count) {
     struct err err;
+    struct feature_cache *c = &m->features;
     struct patches all = taken[0]->patches;
-    struct vision_features f = {0};
-    size_t values = (size_t)all.count * (size_t)all.width;
+    size_t values = (size_t)all.count * (size_t)all.width, bytes = values * (size_t)count * sizeof *all.values;
+    struct encoded_together *t = calloc(1, sizeof *t);
+    if (bytes > c->staging_bytes) { /* kept: fresh memory costs more than what is copied into it */
+        free(c->staging);
+        c->staging = malloc(bytes);
+        c->staging_bytes = c->staging ? bytes : 0;
+    }
+    int code = t && c->staging ? 0 : ERR_MEMORY;
     all.grid_t = count;
     all.count *= count;
-    if (!(all.values = malloc(values * (size_t)count * sizeof *all.values))) return ERR_MEMORY;
-    for (int i = 0; i < count; i++) memcpy(all.values + (size_t)i * values, taken[i]->patches.values, values * sizeof *all.values);
-    int code = m->backend->encode_image(m->device, &all, &f, &err);
-    free(all.values);
-    size_t rows = code ? 0 : (size_t)f.tokens / (size_t)count * (size_t)m->config->text.hidden; /* floats of a level of one picture */
-    for (int i = 0; i < count && !code; i++) {
-        struct vision_features *to = taken[i]->features;
-        *to = (struct vision_features){1, f.grid_h, f.grid_w, f.tokens / count, f.levels, malloc((size_t)f.levels * rows * sizeof *f.values)};
-        for (int l = 0; l < f.levels && to->values; l++) memcpy(to->values + (size_t)l * rows, f.values + ((size_t)l * (size_t)count + (size_t)i) * rows, rows * sizeof *f.values);
-        if (!to->values) code = ERR_MEMORY;
-    }
-    for (int i = 0; i < count && code; i++) {
-        free(taken[i]->features->values);
-        *taken[i]->features = (struct vision_features){0};
-    }
-    vision_features_free(&f);
-    return code;
+    all.values = c->staging;
+    for (int i = 0; i < count && !code; i++) memcpy(all.values + (size_t)i * values, taken[i]->patches.values, values * sizeof *all.values);
+    if (!code) code = m->backend->encode_image(m->device, &all, &t->all, &err);
+    if (code) return free(t), code;
+    t->count = t->users = count;
+    for (int i = 0; i < count; i++) taken[i]->of = t, taken[i]->part = i;
+    return 0;
 }
 
 static void encode_requests(struct qvl_model *m, struct encode_request **taken, int count) {
     if (count > 1 && !encode_together(m, taken, count)) return;
     for (int i = 0; i < count; i++) /* one that fails must not fail its neighbours */
         taken[i]->code = m->backend->encode_image(m->device, &taken[i]->patches, taken[i]->features, &taken[i]->err);
+}
+
+/* Copies a request's part out of what was encoded together. */
+static void take_part(struct qvl_model *m, struct encode_request *r) {
+    struct encoded_together *t = r->of;
+    const struct vision_features *f = &t->all;
+    size_t rows = (size_t)(f->tokens / t->count) * (size_t)m->config->text.hidden; /* floats of a level of one picture */
+    *r->features = (struct vision_features){1, f->grid_h, f->grid_w, f->tokens / t->count, f->levels, malloc((size_t)f->levels * rows * sizeof *f->values)};
+    for (int l = 0; l < f->levels && r->features->values; l++)
+        memcpy(r->features->values + (size_t)l * rows, f->values + ((size_t)l * (size_t)t->count + (size_t)r->part) * rows, rows * sizeof *f->values);
+    if (!r->features->values) r->code = err_set(&r->err, ERR_MEMORY, "out of memory for a picture");
+    pthread_mutex_lock(&m->lock);
+    bool last = --t->users == 0;
+    pthread_mutex_unlock(&m->lock);
+    if (!last) return;
+    vision_features_free(&t->all);
+    free(t);
 }
 
 static int encode(struct qvl_model *m, const struct visual *v, struct vision_features *f, struct err *err) {
@@ -196,23 +218,31 @@ static int encode(struct qvl_model *m, const struct visual *v, struct vision_fea
     if (c->waiting_last) c->waiting_last->next = &mine;
     else c->waiting = &mine;
     c->waiting_last = &mine;
+    c->waiting_count++;
     while (!mine.done) {
-        /* Passes that wait go first, a few times: those who are answered by them come with their next picture, and more go together. */
-        if (m->computing || (m->first && c->passed_by < ENCODE_PASSED_BY)) {
+        /* Passes that wait go first, as often as there are answers under way: those who are done come with their next picture, and more
+         * go together. With few of them there is little to be won, and a question with a picture waits for few passes. */
+        int most = __atomic_load_n(&m->answers, __ATOMIC_RELAXED);
+        if (m->computing || (m->first && c->passed_by < (most < ENCODE_PASSED_BY ? most : ENCODE_PASSED_BY))) {
             pthread_cond_wait(&m->idle, &m->lock);
             continue;
         }
         m->computing = true;
         c->passed_by = 0;
         int count = take_requests(c, taken);
+        c->waiting_count -= count;
         pthread_mutex_unlock(&m->lock);
+        double start = clock_seconds();
         encode_requests(m, taken, count);
         pthread_mutex_lock(&m->lock);
+        c->passes++;
+        c->seconds += clock_seconds() - start;
         for (int i = 0; i < count; i++) taken[i]->done = true;
         m->computing = false;
         pthread_cond_broadcast(&m->idle);
     }
     pthread_mutex_unlock(&m->lock);
+    if (mine.of) take_part(m, &mine);
     patches_free(&mine.patches);
     if ((r = mine.code) && err) *err = mine.err;
     if (!r && f->tokens != v->tokens) {
@@ -296,5 +326,6 @@ void features_free(struct feature_cache *c) {
         vision_features_free(&e->features);
         free(e);
     }
+    free(c->staging);
     *c = (struct feature_cache){0};
 }

@@ -28,14 +28,18 @@ void visual_hold(struct visual *v);
 void visual_drop(struct visual *v);
 
 enum { ENCODE_TOGETHER = 32, ENCODE_PATCHES = 16384, /* pictures, and patches of several, in one pass */
-       ENCODE_PASSED_BY = 4 };                           /* passes of the decoder that go before waiting pictures */
+       ENCODE_PASSED_BY = 16 };                          /* passes of the decoder that go before waiting pictures, at most */
 
 struct feature_entry;
 struct encode_request;
 struct feature_cache {
     struct feature_entry *newest, *oldest;
     struct encode_request *waiting, *waiting_last; /* for the device, in order */
-    int passed_by;
+    int waiting_count, passed_by;
+    float *staging;          /* patches of several pictures side by side; of whoever has the device */
+    size_t staging_bytes;
+    int64_t passes;          /* of the tower */
+    double seconds;          /* ... which took so long */
     size_t bytes, limit;
     int64_t encoded, reused;
 };

@@ -274,7 +274,8 @@ void qvl_model_stats(struct qvl_model *m, struct qvl_stats *out) {
     *out = (struct qvl_stats){
         .page_tokens = BACKEND_PAGE_TOKENS, .pages_total = m->kv.page_limit, .pages_used = m->kv.pages_used,
         .prefix_hit_tokens = m->kv.hit_tokens, .prefix_miss_tokens = m->kv.miss_tokens, .prefix_evictions = m->kv.evicted,
-        .images_encoded = m->features.encoded, .images_reused = m->features.reused, .image_cache_bytes = m->features.bytes,
+        .image_passes = m->features.passes, .image_seconds = m->features.seconds, .passes = m->clock.passes,
+        .pass_rows = m->clock.rows, .pass_sequences = m->clock.spans, .pass_seconds = m->clock.seconds, .images_encoded = m->features.encoded, .images_reused = m->features.reused, .image_cache_bytes = m->features.bytes,
         .sessions = __atomic_load_n(&m->sessions, __ATOMIC_RELAXED)};
     if (m->spill) spill_stats(m->spill, out);
     pthread_mutex_unlock(&m->lock);

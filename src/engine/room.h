@@ -33,6 +33,12 @@ struct cached_grammar {
 };
 
 struct batch_request;
+/* Passes of the decoder so far; guarded by the model's lock. */
+struct batch_clock {
+    double ended, last_seconds; /* of the last one */
+    double seconds;             /* sums */
+    int64_t passes, rows, spans;
+};
 struct spill;
 
 struct qvl_model {
@@ -59,6 +65,7 @@ struct qvl_model {
     pthread_cond_t idle;      /* the device became free, or a request is done */
     bool computing;
     struct batch_request *first, *last;
+    struct batch_clock clock;
     struct kv_store kv;
     struct spill *spill;      /* the cache's levels below the device (spill.h), or NULL */
     struct feature_cache features;
