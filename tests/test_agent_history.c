@@ -168,14 +168,14 @@ static int close_game(void **state) {
 
 /* Asks the engine and looks at what it was given. */
 struct listener {
-    struct answerer by;
+    struct answerer by, other; /* other: another rung, asked at every third decision */
     struct token_chain said;  /* the last prompt and its reply, as far as tokens are known */
     int64_t first;            /* of the conversation then */
     int count, questions, again, trims, kept_tokens;
     long long prompt_tokens, computed_tokens;
     int refuse_at;            /* this decision's first answer is an impossible one */
     int fail_at;              /* ... fails while there is a conversation */
-    int failed;
+    int failed, others;
 };
 
 static int listen(void *user, const struct question *q, struct answer *out, struct err *err) {
@@ -185,8 +185,19 @@ static int listen(void *user, const struct question *q, struct answer *out, stru
         l->failed++;
         return err_set(err, ERR_LIMIT, "too long");
     }
+    if (l->other.answer && q->decision % 3 == 0) {
+        l->others++;
+        return l->other.answer(l->other.user, q, out, err);
+    }
     int code = l->by.answer(l->by.user, q, out, err);
     if (code) return code;
+    if (l->other.answer) {
+        if (q->past->first == l->first) assert_true(out->cached_tokens >= l->said.count - 2); /* what it saw and said itself is known */
+        l->first = q->past->first;
+        token_chain_set(&l->said, out->prompt_tokens, out->prompt_token_count, out->answer_tokens, out->answer_token_count);
+        l->questions++;
+        return 0;
+    }
     if (l->questions && q->past->first == l->first) {
         assert_int_equal(q->past->count, l->count + 1); /* append only */
         int same = token_chain_common(&l->said, out->prompt_tokens, out->prompt_token_count);
@@ -267,6 +278,27 @@ static void votes_go_on_from_the_winner(void **state) {
     buf_free(&w.refused);
 }
 
+/* Rungs of a ladder go on with one conversation, also when they have not a vocabulary in common: then replies go by their text. */
+static void another_model_in_between(void **state) {
+    (void)state;
+    struct qvl_options o = {.threads = 1, .device = "cpu", .kv_bytes = 64 << 20};
+    static const char *const others[] = {"tiny-c", "../../models/tinywoods-vl"};
+    for (int i = 0; i < 2; i++) {
+        struct qvl_model *second = golden_model(others[i], &o);
+        struct engine_answerer *engine;
+        struct err err;
+        struct listener l = {0};
+        struct watcher w = {0};
+        assert_int_equal(engine_answerer_new(second, NULL, &engine, &err), 0);
+        l.other = engine_answerer_door(engine);
+        play(&l, &w, 12, 1, 11);
+        assert_true(l.others >= 3 && l.questions >= 7);
+        engine_answerer_free(engine);
+        qvl_unload(second);
+        buf_free(&w.refused);
+    }
+}
+
 /* A conversation that has outgrown what there is room for is given up, and the question asked without it. */
 static void a_failed_question_is_asked_alone(void **state) {
     (void)state;
@@ -282,7 +314,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_older_three_quarters_go_at_once),   cmocka_unit_test(what_was_told_is_not_told_again),
         cmocka_unit_test(a_turn_tells_what_is_new),              cmocka_unit_test(each_prompt_begins_with_the_one_before),
-        cmocka_unit_test(votes_go_on_from_the_winner),           cmocka_unit_test(a_failed_question_is_asked_alone),
+        cmocka_unit_test(votes_go_on_from_the_winner),           cmocka_unit_test(another_model_in_between),
+        cmocka_unit_test(a_failed_question_is_asked_alone),
     };
     if (!file_exists("rom/tinywoods/tinywoods.gba")) {
         for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) printf("ok %zu # SKIP\n", i + 1);

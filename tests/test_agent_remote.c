@@ -14,6 +14,7 @@
 #include "app/openai_model.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "record/png_file.h"
 
 static struct openai_server server;
@@ -379,6 +380,23 @@ static void a_server_is_asked_for_skills(void **state) {
     assert_non_null(strstr(server.seen->body, "\\\"skill\\\"") ? server.seen->body : strstr(server.seen->body, "\"skill\""));
     assert_non_null(strstr(server.seen->body, "Goal: find the stairs"));
     assert_non_null(strstr(server.seen->body, "\"note\""));
+    /* The fourth question is the last of a conversation: three turns with their pictures and replies before it. */
+    struct arena arena = {0};
+    struct err err;
+    const struct json *body = json_parse(server.seen->body, strlen(server.seen->body), "body", &arena, &err), *messages = json_get(body, "messages");
+    if (!body) fail_msg("%s", err.message);
+    assert_true(messages->count >= 8 && messages->count % 2 == 0);
+    for (uint32_t i = 0; i < messages->count; i++) {
+        const struct json *m = messages->items[i], *content = json_get(m, "content");
+        assert_string_equal(json_as_string(json_get(m, "role"), ""), !i ? "system" : i % 2 ? "user" : "assistant");
+        if (i && i % 2 == 0) assert_non_null(strstr(json_as_string(content, ""), "\"action\""));
+        if (i == 1) assert_string_equal(json_as_string(json_get(content->items[0], "type"), ""), "image_url");
+    }
+    arena_free(&arena);
+    setenv("MODEL_BACKEND", "openai", 1);
+    assert_int_equal(PLAY(&out, 2, "--server", url_of("good"), "--model", "x", "--max-decisions", "3", "--no-record", "--json", "--history", "0"), 0);
+    unsetenv("MODEL_BACKEND");
+    assert_null(strstr(server.seen->body, "\"assistant\""));
     buf_free(&out);
 }
 

@@ -75,8 +75,28 @@ static int add_turn(struct qvl_session *s, const uint8_t *rgb, int width, int he
     return qvl_session_message(s, QVL_USER, parts + !rgb, rgb ? 2 : 1, err);
 }
 
-/* Brings a->past up to the conversation: usually by the one exchange that was added since. Another rung of a ladder may have answered
- * it: tokens are the same for all models of a family. */
+/* Do these tokens say the reply in this model's vocabulary? Another rung of a ladder may have answered: models of one family share
+ * theirs, others need not. Behind the reply there may be an end token. */
+static bool tokens_say(const struct qvl_model *m, const struct exchange *e) {
+    enum { END_BYTES = 16 };
+    struct buf b = {0};
+    bool known = e->reply_tokens != NULL;
+    for (int i = 0; i < e->reply_token_count && known; i++) {
+        size_t n;
+        const char *text = qvl_token_bytes(m, e->reply_tokens[i], &n);
+        known = text != NULL;
+        if (known) buf_append(&b, text, n);
+    }
+    size_t n = strlen(e->reply), end = 0;
+    for (known = known && !b.failed && b.len >= n; known && end <= END_BYTES; end++) {
+        if (end + n > b.len || !memcmp(b.data + b.len - end - n, e->reply, n)) break;
+    }
+    known = known && end <= END_BYTES && end + n <= b.len;
+    buf_free(&b);
+    return known;
+}
+
+/* Brings a->past up to the conversation: usually by the one exchange that was added since. */
 static int follow(struct engine_answerer *a, const struct question *q, struct err *err) {
     const struct conversation *c = q->past;
     bool goes_on = a->past && a->of == c && a->first == c->first && a->end <= c->first + c->count && !strcmp(a->system, q->system);
@@ -95,7 +115,8 @@ static int follow(struct engine_answerer *a, const struct question *q, struct er
     for (; !code && a->end < c->first + c->count; a->end++) {
         const struct exchange *e = &c->list[a->end - c->first];
         code = add_turn(a->past, e->rgb, e->width, e->height, e->text, err);
-        if (!code) code = qvl_session_reply(a->past, e->reply, e->reply_tokens, (size_t)e->reply_token_count, err);
+        bool exact = tokens_say(a->model, e);
+        if (!code) code = qvl_session_reply(a->past, e->reply, exact ? e->reply_tokens : NULL, exact ? (size_t)e->reply_token_count : 0, err);
     }
     a->of = code ? NULL : c;
     return code;
