@@ -1,6 +1,7 @@
 /* Prefill of the CUDA backend: passes of several lengths, what their time goes into, and a sustained loop of the library's products of
  * the same shapes in the same run, which is what a pass is measured against. Every figure is measured here.
- * usage: bench_prefill CHECKPOINT [tokens[/chunk] ...] (default: 1024 8192 8192/1024 8192/512 mixed; mixed: 512 rows beside 16 decode rows) */
+ * usage: bench_prefill CHECKPOINT [tokens[/chunk]|mixed|decode:rows ...] (default: 1024 8192 8192/1024 8192/512 mixed decode:128 decode:256)
+ * mixed: 512 rows of a prompt beside 16 decode rows. decode: a step of so many sequences (above 64: a pass like prefill's) at 1,024 tokens. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,6 +180,31 @@ static void mixed() {
     sequence_free(&prompt);
 }
 
+/* All sequences share the pages of a few, which must not matter: each row is of another prompt in turn, so that neighbours share nothing. */
+static void decode(int rows) {
+    enum { PROMPTS = 16, BEFORE = 1024 };
+    struct sequence s[PROMPTS];
+    struct span *span = (struct span *)calloc((size_t)rows, sizeof *span);
+    struct pick *pick = (struct pick *)calloc((size_t)rows, sizeof *pick);
+    struct picked *picked = (struct picked *)calloc((size_t)rows, sizeof *picked);
+    for (int i = 0; i < PROMPTS; i++) s[i] = sequence_new(BEFORE), pass(&s[i], BEFORE, BEFORE);
+    for (int i = 0; i < rows; i++) span[i] = span_of(&s[i % PROMPTS], BEFORE, 1), span[i].picks = &pick[i], span[i].picked = &picked[i], span[i].pick_count = 1;
+    static struct pass_times times;
+    double best = 1e9, sum = 0;
+    for (int i = -3; i < 20; i++) {
+        m->times = i == -1 ? &times : NULL, times.count = i == -1 ? 0 : times.count;
+        double start = seconds();
+        check(cuda_forward(m, span, rows, &err));
+        double t = seconds() - start;
+        if (i >= 0) sum += t;
+        if (i >= 0 && t < best) best = t;
+    }
+    printf("decode%s: %d rows at %d tokens: best %.2f, mean %.2f ms = %.0f tok/s\n", m->e4m3 ? ", e4m3" : "", rows, BEFORE, best * 1e3, sum / 20 * 1e3, rows / (sum / 20));
+    if (times.count) print_parts(&times);
+    for (int i = 0; i < PROMPTS; i++) sequence_free(&s[i]);
+    free(span), free(pick), free(picked);
+}
+
 int main(int argc, char **argv) {
     struct checkpoint *c;
     struct backend_options o = {};
@@ -193,8 +219,8 @@ int main(int argc, char **argv) {
     cudaGetDeviceProperties(&p, m->device);
     bool fp8 = m->layers[0].q.storage == STORAGE_FP8_BLOCK;
     printf("== %s: %s on %s, cublasLt %s\n", argv[1], info.storage, p.name, m->lt ? "loaded" : "missing");
-    static char *const all[] = {(char *)"1024", (char *)"8192", (char *)"8192/1024", (char *)"8192/512", (char *)"mixed"};
-    int count = argc > 2 ? argc - 2 : 5;
+    static char *const all[] = {(char *)"1024", (char *)"8192", (char *)"8192/1024", (char *)"8192/512", (char *)"mixed", (char *)"decode:128", (char *)"decode:256"};
+    int count = argc > 2 ? argc - 2 : 7;
     char *const *what = argc > 2 ? argv + 2 : all;
     for (int quantised = 0; quantised <= fp8; quantised++) {
         m->e4m3 = quantised;
@@ -204,6 +230,7 @@ int main(int argc, char **argv) {
             int tokens = atoi(what[i]);
             const char *cut = strchr(what[i], '/');
             if (!strcmp(what[i], "mixed")) mixed();
+            else if (!strncmp(what[i], "decode:", 7)) decode(atoi(what[i] + 7));
             else run(tokens, cut ? atoi(cut + 1) : tokens, limit);
         }
     }

@@ -6,8 +6,6 @@
 
 #include "backend/cuda/room.h"
 
-enum { LOGITS_ROWS = 64 }; /* at a time */
-
 static int check_span(const struct backend_model *m, const struct span *s, struct err *err) {
     const struct text_config *t = &m->w.config.text;
     if (s->count < 1 || s->first < 0) return err_set(err, ERR_ARGUMENT, "forward: a span needs at least one token, found %d", s->count);
@@ -211,7 +209,7 @@ static int reserve(struct pass *p, struct err *err) {
     size_t rows = (size_t)p->b->rows, padded = (size_t)padded_rows(p->b->rows), stride = (size_t)(p->q_size + 2 * p->k_size), widest = (size_t)(t->intermediate > p->q_size ? t->intermediate : p->q_size);
     if (widest < (size_t)p->hidden) widest = (size_t)p->hidden;
     p->h = (float *)buffer_get(m, BUFFER_HIDDEN, rows * (size_t)p->hidden * 4, err);
-    p->x = (bf16 *)buffer_get(m, BUFFER_NORMED, padded * widest * 2, err);
+    p->x = (bf16 *)buffer_get(m, BUFFER_NORMED, padded * widest * 2 + (size_t)LOGITS_ROWS * (size_t)p->hidden * 2, err); /* padded logits rows begin anywhere */
     p->qkv = (bf16 *)buffer_get(m, BUFFER_QKV, padded * (stride > (size_t)p->hidden ? stride : (size_t)p->hidden) * 2, err);
     p->q = (bf16 *)buffer_get(m, BUFFER_QUERIES, rows * (size_t)p->q_size * 2, err);
     p->attended = (bf16 *)buffer_get(m, BUFFER_ATTENDED, padded * (size_t)p->q_size * 2, err);
@@ -363,9 +361,9 @@ static int finish_chunk(struct pass *p, int k0, struct err *err) {
         const struct span *s = &p->b->spans[i];
         if (at + s->count <= p->keep[k0] || at > p->keep[k0 + rows - 1] || (!s->logits_count && !s->pick_count)) continue;
         if (!logits) {
-            if (!(logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)(rows * vocab) * 4, err))) return ERR_MEMORY;
+            if (!(logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)(padded_rows(rows) * vocab) * 4, err))) return ERR_MEMORY;
             struct product head = {{&m->head}, 1};
-            head.x = p->x + k0 * d, head.ldx = d, head.rows = rows, head.out = OUT_F32, head.y = logits, head.ldy = vocab;
+            head.x = p->x + k0 * d, head.ldx = d, head.rows = rows, head.padded = padded_rows(rows), head.out = OUT_F32, head.y = logits, head.ldy = vocab;
             if ((r = product_run(m, &head, err))) return r;
         }
         for (int j = 0; j < s->logits_count && !r; j++) {

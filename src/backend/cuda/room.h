@@ -18,6 +18,7 @@ extern "C" {
 typedef __nv_bfloat16 bf16;
 
 enum { PAGE = BACKEND_PAGE_TOKENS };
+enum { LOGITS_ROWS = 256 }; /* rows of a pass whose logits are made at once */
 enum { FEW_ROWS = 64 }; /* up to so many rows a product reads the weights as they are stored; above, they are unpacked to bf16 first */
 
 /* A linear layer's matrix in device memory; fields as in struct linear_weight. */

@@ -112,13 +112,13 @@ __global__ void heads_of_128(const struct heads_args a) {
     let_next_start();
     wait_for_input();
     int all = a.heads + 2 * a.kv_heads, head = threadIdx.x / 8, part = threadIdx.x % 8;
-    int64_t row = gridDim.x - 1 - blockIdx.x; /* the last ones are still in the second-level cache */
+    int64_t row = blockIdx.x;
     struct drow r = a.rows[row];
     bool query = head < a.heads, value = head >= a.heads + a.kv_heads;
     uint4 raw[2] = {};
     if (head < all) {
         const bf16 *x = (const bf16 *)a.qkv + (row * all + head) * 128 + part * 8;
-        raw[0] = __ldcs((const uint4 *)x), raw[1] = __ldcs((const uint4 *)(x + 64));
+        raw[0] = *(const uint4 *)x, raw[1] = *(const uint4 *)(x + 64);
     }
     for (int i = threadIdx.x; i < 64; i += blockDim.x) sincosf((float)r.position[a.axis[i]] * a.frequency[i], &turn[1][i], &turn[0][i]);
     __syncthreads();
@@ -191,9 +191,7 @@ __global__ void to_bf16_kernel(const float *x, bf16 *out, int64_t count) {
 void to_bf16(struct backend_model *m, const float *x, bf16 *out, int64_t count) { launch(m, to_bf16_kernel, dim3((unsigned)((count + 4095) / 4096)), dim3(256), 0, x, out, count); }
 
 /* ---- what the products of many rows are given ----
- *
- * These passes take the rows from the last to the first: a product before them has just written the last ones, which are still in the
- * second-level cache, and the product after them begins with the first. What is read once is marked so (ldcs, stcs). */
+ */
 
 /* Eight values of a row, k a multiple of eight: as bf16, and as e4m3 in groups of 128 of which 16 neighbouring lanes hold one (facts §2.3:
  * x ~ value * factor, factor = max(max |x|, 1e-10) / 448 of the values rounded to bf16). All lanes of the warp come here together. */
@@ -228,17 +226,17 @@ __global__ void __launch_bounds__(1024) add_norm_kernel(float *h, const bf16 *de
     __align__(16) float w[8] = {};
     if (there) *(float4 *)w = *(const float4 *)(weight + k), *(float4 *)(w + 4) = *(const float4 *)(weight + k + 4);
     wait_for_input();
-    int64_t row = gridDim.x - 1 - blockIdx.x, at = row * n + k;
+    int64_t row = blockIdx.x, at = row * n + k;
     int visual = level ? rows[row].visual : -1;
     __align__(16) float v[8] = {};
     float sum = 0;
     if (there) {
-        *(float4 *)v = __ldcs((const float4 *)(h + at)), *(float4 *)(v + 4) = __ldcs((const float4 *)(h + at + 4));
+        *(float4 *)v = *(const float4 *)(h + at), *(float4 *)(v + 4) = *(const float4 *)(h + at + 4);
         if (delta) {
-            uint4 d = __ldcs((const uint4 *)(delta + at));
+            uint4 d = *(const uint4 *)(delta + at);
             add_pair(v, d.x), add_pair(v + 2, d.y), add_pair(v + 4, d.z), add_pair(v + 6, d.w);
             for (int i = 0; i < 8 && visual >= 0; i++) v[i] += level[(int64_t)visual * n + k + i];
-            __stcs((float4 *)(h + at), *(float4 *)v), __stcs((float4 *)(h + at + 4), *(float4 *)(v + 4));
+            *(float4 *)(h + at) = *(float4 *)v, *(float4 *)(h + at + 4) = *(float4 *)(v + 4);
         }
 #pragma unroll
         for (int i = 0; i < 8; i++) sum += v[i] * v[i];
@@ -277,13 +275,13 @@ void add_norm_rows(struct backend_model *m, float *h, const bf16 *delta, const f
 __global__ void __launch_bounds__(256) silu_kernel(const bf16 *gate_up, struct row_input to, int rows, int n) {
     let_next_start();
     wait_for_input();
-    int64_t item = (int64_t)(gridDim.x - 1 - blockIdx.x) * blockDim.x + threadIdx.x, row = item / (n / 8);
+    int64_t item = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = item / (n / 8);
     int k = (int)(item % (n / 8)) * 8;
     bool there = row < rows;
     float v[8] = {};
     if (there) {
         const bf16 *from = gate_up + row * 2 * n + k;
-        uint4 g = __ldcs((const uint4 *)from), u = __ldcs((const uint4 *)(from + n));
+        uint4 g = *(const uint4 *)from, u = *(const uint4 *)(from + n);
         const uint32_t gate[4] = {g.x, g.y, g.z, g.w}, up[4] = {u.x, u.y, u.z, u.w};
 #pragma unroll
         for (int i = 0; i < 4; i++) v[2 * i] = silu(low_bf16(gate[i])) * low_bf16(up[i]), v[2 * i + 1] = silu(high_bf16(gate[i])) * high_bf16(up[i]);
