@@ -34,7 +34,7 @@ ifneq ($(NVCC),)
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(NVCC))
 NVCC_FLAGS := -std=c++17 -O3 --threads 2 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -Isrc -Iinclude -Xcompiler -fno-exceptions,-fno-rtti,-fno-threadsafe-statics
 CFLAGS_ALL += -DHAVE_CUDA
-lib_objs += $(BUILD)/obj/src/backend/cuda/door.o $(patsubst %.cu,$(BUILD)/obj/%.o,$(wildcard src/backend/cuda/*.cu))
+lib_objs += $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard src/backend/cuda/*.c)) $(patsubst %.cu,$(BUILD)/obj/%.o,$(wildcard src/backend/cuda/*.cu))
 LIB_LIBS += $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/targets/*/lib/libcudart_static.a)) -lpthread -ldl -lrt
 endif
 endif

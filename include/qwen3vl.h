@@ -45,6 +45,12 @@ struct qvl_options {
     int64_t prefill_rows;    /* GPU: most tokens of one pass of a prompt that has the device to itself; 0: 8192, less where memory is
                                 short. While other answers are made it is 1024 at most. The CPU cuts at multiples of 512 always. */
 
+    int card;                /* CUDA device, from 0 */
+    int replicas;            /* copies of the model on so many CUDA devices, from `card` on; each has its own pages and prompt cache. A
+                                session lives on one of them: that with the fewest sessions when it is made. 0, 1: one */
+    const char *device_map;  /* "auto": layers on several CUDA devices, from `card` on, as few as hold the weights and one whole
+                                context; NULL: one device */
+
     /* The prefix cache below the device (docs/prefix-cache.md). Host memory is a level of its own only where the device has
      * memory of its own. */
     size_t host_bytes;       /* pages kept in (pinned) host memory; 0: none; without effect on the CPU */
@@ -248,7 +254,8 @@ void qvl_result_free(struct qvl_result *r);
 /* n answers at once, of n different sessions of one model, by the calling thread: one forward pass a step for all of them. Forks
  * and other sessions with a common beginning compute it once. Each answer is what qvl_generate would have given alone.
  * errors (n): code 0, or why that answer failed (its result is then empty); one that fails leaves the others alone. Returns 0 when
- * all succeeded, else the code of one that failed. Callbacks come from the calling thread, in no order across sessions. */
+ * all succeeded, else the code of one that failed. Callbacks come from the calling thread, in no order across sessions; with replicas
+ * those of answers on different devices come from different threads, at the same time. */
 int qvl_generate_many(struct qvl_session *const *sessions, const struct qvl_generate *generates, struct qvl_result *results,
                       struct err *errors, int n);
 

@@ -11,6 +11,8 @@
 const char model_options_help[] =
     "  --model ID|DIR     a Hub id (taken from the Hub's cache, or fetched) or a checkpoint folder\n"
     "  --device D         auto (default), cpu or cuda\n"
+    "  --card N           GPU: which one, from 0;  --replicas N  a copy on each of N, requests are spread over them;\n"
+    "                     --device-map auto  layers on several, where one does not hold the model and a whole context\n"
     "  --threads N        default: one per core\n"
     "  --context N        most tokens of the conversation; default: the model's, as far as memory goes\n"
     "  --kv-mib N         memory for keys and values, prompt cache included\n"
@@ -64,6 +66,23 @@ static int take_cache(struct model_options *o, const char *command, int argc, ch
     return r;
 }
 
+static int take_cards(struct model_options *o, const char *command, int argc, char **argv, int *i) {
+    const char *v;
+    double number;
+    int r = option_value(command, "--device-map", argc, argv, i, &v);
+    if (r < 0 || (r && strcmp(v, "auto") && fprintf(stderr, "pmd-agent %s: --device-map: expected auto, found '%s'\n", command, v))) return -1;
+    if (r) return o->load.device_map = v, 1;
+    if ((r = option_value(command, "--card", argc, argv, i, &v))) {
+        if (r < 0 || option_number(command, "--card", v, 0, 63, &number)) return -1;
+        return o->load.card = (int)number, 1;
+    }
+    if ((r = option_value(command, "--replicas", argc, argv, i, &v))) {
+        if (r < 0 || option_number(command, "--replicas", v, 1, 64, &number)) return -1;
+        return o->load.replicas = (int)number, 1;
+    }
+    return 0;
+}
+
 int model_options_take(struct model_options *o, const char *command, int argc, char **argv, int *i) {
     const char *v;
     double number;
@@ -82,6 +101,7 @@ int model_options_take(struct model_options *o, const char *command, int argc, c
         if (r < 0 || option_number(command, "--context", v, 1, 1 << 24, &number)) return -1;
         return o->load.context = (int64_t)number, 1;
     }
+    if ((r = take_cards(o, command, argc, argv, i))) return r;
     if ((r = option_value(command, "--prefill-rows", argc, argv, i, &v))) {
         if (r < 0 || option_number(command, "--prefill-rows", v, 1, 65536, &number)) return -1;
         return o->load.prefill_rows = (int64_t)number, 1;

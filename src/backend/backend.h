@@ -21,6 +21,9 @@ struct backend_options {
     const char *cpu_limit;  /* cap of the instruction set, NULL = best */
     bool fp8_e4m3_activations;
     size_t kv_bytes;        /* budget for KV pages */
+    int card;               /* CUDA: which device, from 0 */
+    int cards;              /* CUDA, the backend of several cards: how many, from `card` on */
+    int layer_from, layer_to; /* CUDA: only these layers of the decoder (cuda/parts.c); layer_to 0: all */
 };
 
 /* Features of one image or one video: main (tokens, hidden) then deepstack_count more of the same shape, fp32, host memory. */

@@ -170,8 +170,10 @@ int qvl_generate_many(struct qvl_session *const *sessions, const struct qvl_gene
     memset(errors, 0, (size_t)n * sizeof *errors);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < i; k++)
-            if (sessions[i] == sessions[k] || sessions[i]->m != sessions[k]->m)
+            if (sessions[i] == sessions[k] || sessions[i]->m->front != sessions[k]->m->front)
                 return err_set(&errors[i], ERR_ARGUMENT, "answers %d and %d: expected different sessions of one model", k, i);
+    for (int i = 1; i < n; i++)
+        if (sessions[i]->m != sessions[0]->m) return replicas_generate(sessions, generates, results, errors, n);
     struct crowd c = {.m = sessions[0]->m, .results = results, .errors = errors, .n = n, .left = n};
     int r = open_all(&c, sessions, generates, &errors[0]);
     while (!r && c.left > 0) {

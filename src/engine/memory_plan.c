@@ -45,21 +45,30 @@ static size_t weight_bytes(const struct checkpoint *c) {
     return sum;
 }
 
-/* What is there for keys and values: all of the machine's free memory, or what the device has beside the weights. */
-static size_t memory_for_pages(struct memory_plan *p, const struct model_config *m, int64_t rows) {
+/* What is there for keys and values: all of the machine's free memory, or what the devices have beside the weights. With a device map as
+ * few devices as leave `enough`. */
+static size_t memory_for_pages(struct memory_plan *p, const struct model_config *m, const struct qvl_options *o, size_t enough) {
 #ifdef HAVE_CUDA
     if (p->on_device) {
-        p->rows = rows ? rows : ALONE_ROWS;
-        p->available = cuda_memory_free(NULL);
-        while (p->rows > BATCH_ROWS && cuda_work_bytes(m, (int)p->rows) > p->available / 16) p->rows /= 2;
-        p->work = cuda_work_bytes(m, (int)p->rows);
-        size_t taken = p->weights + p->work;
-        return p->available > taken ? p->available - taken : 0;
+        int most = o->device_map ? cuda_cards() - o->card : 1;
+        size_t room = 0, sum = 0, work = 0;
+        for (p->cards = 1;; p->cards++) {
+            size_t left = cuda_card_memory_free(o->card + p->cards - 1, NULL);
+            p->rows = o->prefill_rows ? o->prefill_rows : ALONE_ROWS;
+            while (!o->prefill_rows && p->rows > BATCH_ROWS && cuda_work_bytes(m, (int)p->rows) > left / 16) p->rows /= 2;
+            sum += left, work += cuda_work_bytes(m, (int)p->rows);
+            size_t taken = p->weights + work;
+            room = sum > taken ? sum - taken : 0;
+            if (room >= enough || p->cards >= most || p->cards >= m->text.layers) break;
+        }
+        p->available = sum, p->work = work;
+        return room;
     }
 #else
     (void)m;
 #endif
-    (void)rows;
+    (void)o;
+    (void)enough;
     return p->available;
 }
 
@@ -72,12 +81,12 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     if (r) return r;
     if (o->prefill_rows < 0 || o->prefill_rows > 65536)
         return err_set(err, ERR_ARGUMENT, "prefill passes of %lld rows: expected 1 to 65536, or 0", (long long)o->prefill_rows);
-    *out = (struct memory_plan){.rows = PREFILL_CHUNK, .on_device = backend != &backend_cpu, .weights = weight_bytes(c), .available = memory_available()};
+    *out = (struct memory_plan){.rows = PREFILL_CHUNK, .cards = 1, .on_device = backend != &backend_cpu, .weights = weight_bytes(c), .available = memory_available()};
     size_t element = o->f32 ? 4 : 2;
     out->kv_per_token = 2 * (size_t)t->kv_heads * (size_t)t->head_dim * (size_t)t->layers * element;
     size_t widest = (size_t)t->hidden * 6 + (size_t)t->heads * (size_t)t->head_dim * 4 + (size_t)t->intermediate * 4;
     out->work = 1024 * widest * 4 + (size_t)t->vocab * 16 * 4 + ((size_t)64 << 20);
-    size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS, room = memory_for_pages(out, m, o->prefill_rows);
+    size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS;
     int64_t most = o->context ? o->context : t->max_positions;
     if (o->context < 0 || o->context > t->max_positions)
         return err_set(err, ERR_ARGUMENT, "context of %lld tokens: the model takes 1 to %lld (max_position_embeddings)",
@@ -85,6 +94,7 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     /* One whole context and as much again for the prefix cache (at least 64 MiB: small models are asked by many), but no more
      * than a quarter of what is free unless asked for, on a device three quarters of what the weights leave. */
     size_t pages_most = ((size_t)most + BACKEND_PAGE_TOKENS - 1) / BACKEND_PAGE_TOKENS;
+    size_t room = memory_for_pages(out, m, o, o->kv_bytes ? o->kv_bytes : o->context ? page * pages_most : page * pages_most / 3 * 4);
     if (o->kv_bytes) out->kv = o->kv_bytes;
     else {
         out->kv = out->on_device ? room / 4 * 3 : room / 4;

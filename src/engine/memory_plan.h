@@ -11,6 +11,7 @@ struct memory_plan {
     size_t weights;          /* mapped files: shared with the page cache, needed in memory for speed; or uploaded */
     size_t kv_per_token;
     size_t kv;               /* budget for pages */
+    int cards;               /* CUDA devices that share the layers; 1 without a device map */
     int64_t rows;            /* of a prefill pass that has the device to itself: ALONE_ROWS, or less where that takes too much of it */
     size_t work;             /* activations of one such pass and one large picture, logits, tables */
     size_t total;

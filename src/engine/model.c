@@ -108,6 +108,7 @@ int choose_backend(const struct qvl_options *o, const struct backend **out, stru
 static int load(struct qvl_model *m, const struct qvl_options *o, struct err *err) {
     struct memory_plan plan;
     struct backend_options b = {.threads = o->threads, .f32 = o->f32, .cpu_limit = o->cpu_limit};
+    if (o->device_map && strcmp(o->device_map, "auto")) return err_set(err, ERR_ARGUMENT, "device_map \"%s\": expected \"auto\"", o->device_map);
     if (o->fp8_activations && strcmp(o->fp8_activations, "bf16") && strcmp(o->fp8_activations, "e4m3"))
         return err_set(err, ERR_ARGUMENT, "fp8_activations \"%s\": expected \"bf16\" or \"e4m3\"", o->fp8_activations);
     m->resampler = o->pillow_resize ? RESAMPLE_PILLOW : RESAMPLE_TORCHVISION;
@@ -121,6 +122,11 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->fixed_cuts = !plan.on_device;
     m->alone_rows = plan.rows;
     b.kv_bytes = plan.kv;
+    b.card = o->card;
+    b.cards = plan.cards;
+#ifdef HAVE_CUDA
+    if (plan.cards > 1) m->backend = &backend_cuda_parts;
+#endif
     if ((r = tokenizer_open(m->folder, &m->tokenizer, err))) return r;
     if ((r = check_vocabulary(m, err))) return r;
     if ((r = chat_detect_format(m->folder, &m->format, err))) return r;
@@ -159,11 +165,13 @@ int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_m
     static const struct qvl_options defaults;
     double start = clock_seconds();
     *out = NULL;
+    if (options && options->replicas > 1) return replicas_load(folder, options, out, err);
     struct qvl_model *m = calloc(1, sizeof *m);
     if (!m || !(m->folder = strdup(folder))) {
         free(m);
         return err_set(err, ERR_MEMORY, "out of memory");
     }
+    m->front = m;
     pthread_mutex_init(&m->lock, NULL);
     pthread_cond_init(&m->idle, NULL);
     int r = load(m, options ? options : &defaults, err);
@@ -178,6 +186,7 @@ int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_m
 
 void qvl_unload(struct qvl_model *m) {
     if (!m) return;
+    replicas_unload(m);
     spill_close(m);
     grammars_free(m);
     features_free(&m->features);
@@ -208,6 +217,7 @@ void qvl_model_info(const struct qvl_model *m, struct qvl_info *out) {
                              .layers = m->config->text.layers,
                              .thinking = m->format == CHAT_THINKING,
                              .load_seconds = m->load_seconds};
+    for (int i = 1; i < m->replica_count; i++) out->memory_bytes += m->replicas[i]->backend->memory_bytes(m->replicas[i]->device);
     for (int i = 0; i < 16; i++) snprintf(out->checkpoint + 2 * i, 3, "%02x", m->checkpoint_hash[i]);
 }
 
@@ -244,6 +254,7 @@ int qvl_check_schema(struct qvl_model *m, const char *schema, struct err *err) {
 }
 
 void qvl_model_forget(struct qvl_model *m) {
+    for (int i = 1; i < m->replica_count; i++) qvl_model_forget(m->replicas[i]);
     pthread_mutex_lock(&m->lock);
     kv_forget(&m->kv);
     if (m->spill) host_pages_forget(&m->spill->host);
@@ -257,7 +268,7 @@ void qvl_model_forget(struct qvl_model *m) {
 int qvl_device_ceilings(const struct qvl_options *options, struct qvl_ceilings *out, struct err *err) {
     static const struct qvl_options defaults;
     const struct qvl_options *o = options ? options : &defaults;
-    const struct backend_options b = {.threads = o->threads, .f32 = o->f32, .cpu_limit = o->cpu_limit};
+    const struct backend_options b = {.threads = o->threads, .f32 = o->f32, .cpu_limit = o->cpu_limit, .card = o->card};
     const struct backend *backend;
     struct backend_ceilings c;
     *out = (struct qvl_ceilings){0};
@@ -267,6 +278,18 @@ int qvl_device_ceilings(const struct qvl_options *options, struct qvl_ceilings *
     if ((r = backend->ceilings(&b, &c, err))) return r;
     *out = (struct qvl_ceilings){.device = backend->name, .read_bytes = c.read_bytes, .product_flops = c.product_flops};
     return 0;
+}
+
+/* The counters of another card; those of the folder, which they share, stay. */
+static void add_stats(struct qvl_stats *to, struct qvl_model *m) {
+    struct qvl_stats s;
+    qvl_model_stats(m, &s);
+    to->pages_total += s.pages_total, to->pages_used += s.pages_used, to->prefix_evictions += s.prefix_evictions;
+    to->prefix_hit_tokens += s.prefix_hit_tokens, to->prefix_miss_tokens += s.prefix_miss_tokens;
+    to->images_encoded += s.images_encoded, to->images_reused += s.images_reused, to->image_cache_bytes += s.image_cache_bytes;
+    to->sessions += s.sessions, to->host_hit_tokens += s.host_hit_tokens, to->disk_hit_tokens += s.disk_hit_tokens;
+    to->host_pages += s.host_pages, to->host_evictions += s.host_evictions, to->host_bytes += s.host_bytes;
+    to->disk_read_bytes += s.disk_read_bytes, to->disk_written_bytes += s.disk_written_bytes, to->disk_recomputed += s.disk_recomputed;
 }
 
 void qvl_model_stats(struct qvl_model *m, struct qvl_stats *out) {
@@ -279,4 +302,5 @@ void qvl_model_stats(struct qvl_model *m, struct qvl_stats *out) {
         .sessions = __atomic_load_n(&m->sessions, __ATOMIC_RELAXED)};
     if (m->spill) spill_stats(m->spill, out);
     pthread_mutex_unlock(&m->lock);
+    for (int i = 1; i < m->replica_count; i++) add_stats(out, m->replicas[i]);
 }

@@ -73,6 +73,10 @@ struct qvl_model {
     uint64_t grammar_clock;
     int sessions;
     int answers;              /* atomic: being made, by all callers */
+
+    struct qvl_model *front;  /* what the caller holds: this one, or the first of its replicas */
+    struct qvl_model **replicas; /* (replica_count) the first's alone; [0] is itself. NULL: no others */
+    int replica_count;
 };
 
 /* ---- batch.c: one device, many threads ---- */
@@ -87,6 +91,16 @@ static inline void token_from_pick(struct qvl_token *t, const struct picked *p) 
     memcpy(t->top_id, p->top_id, sizeof t->top_id);
     memcpy(t->top_logprob, p->top_logprob, sizeof t->top_logprob);
 }
+
+/* ---- replicas.c: copies of the model on several cards ---- */
+
+int replicas_load(const char *folder, const struct qvl_options *o, struct qvl_model **out, struct err *err);
+void replicas_unload(struct qvl_model *m); /* the others of m */
+/* The one with the fewest sessions. */
+struct qvl_model *replica_for_session(struct qvl_model *m);
+/* qvl_generate_many of sessions on several cards. */
+int replicas_generate(struct qvl_session *const *sessions, const struct qvl_generate *asked, struct qvl_result *results, struct err *errors, int n);
+struct qvl_model *session_model(const struct qvl_session *s);
 
 /* ---- grammars.c ---- */
 int grammar_get(struct qvl_model *m, const char *schema, struct grammar **out, struct err *err);

@@ -3,13 +3,19 @@
 #include <math.h>
 #include <stdlib.h>
 
-int qvl_session_new(struct qvl_model *m, struct qvl_session **out, struct err *err) {
+static int session_make(struct qvl_model *m, struct qvl_session **out, struct err *err) {
     *out = calloc(1, sizeof **out);
     if (!*out) return err_set(err, ERR_MEMORY, "out of memory for a session");
     (*out)->m = m;
     __atomic_add_fetch(&m->sessions, 1, __ATOMIC_RELAXED);
     return 0;
 }
+
+int qvl_session_new(struct qvl_model *m, struct qvl_session **out, struct err *err) {
+    return session_make(replica_for_session(m), out, err);
+}
+
+struct qvl_model *session_model(const struct qvl_session *s) { return s->m; }
 
 static void item_free(struct session_item *item) {
     for (int i = 0; i < item->part_count; i++) {
@@ -91,7 +97,7 @@ static int copy_item(struct session_item *to, const struct session_item *from, s
 }
 
 int qvl_session_fork(const struct qvl_session *s, struct qvl_session **out, struct err *err) {
-    int r = qvl_session_new(s->m, out, err);
+    int r = session_make(s->m, out, err);
     for (int i = 0; !r && i < s->count; i++) {
         struct session_item item;
         r = copy_item(&item, &s->items[i], err);

@@ -307,10 +307,12 @@ struct emulated_stream {
     std::deque<std::function<void()>> work;
     uint64_t queued, done;
     emulated_graph *capture;
+    int device;
 };
 struct emulated_event {
     emulated_stream *stream;
     uint64_t at;
+    int device;
 };
 
 static void drain(emulated_stream *s, uint64_t upto) {
@@ -411,9 +413,20 @@ cudaError_t cudaGetLastError() {
     last_error = cudaSuccess;
     return e;
 }
-cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
+/* EMULATED_DEVICES: how many there are. As on real ones a kernel runs on the thread's device, whose the stream must be; each has memory of
+ * its own. */
+static thread_local int current_device;
+cudaError_t cudaGetDeviceCount(int *count) {
+    const char *s = getenv("EMULATED_DEVICES");
+    return *count = s ? atoi(s) : 1, cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+    int count;
+    cudaGetDeviceCount(&count);
+    if (device < 0 || device >= count) return last_error = cudaErrorInvalidValue;
+    return current_device = device, cudaSuccess;
+}
+cudaError_t cudaGetDevice(int *device) { return *device = current_device, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "emulated");
@@ -426,20 +439,27 @@ static size_t device_total() {
     const char *s = getenv("EMULATED_BYTES");
     return s ? strtoull(s, NULL, 10) : (size_t)4 << 30;
 }
-static std::map<void *, size_t> held;
-static size_t held_bytes;
+struct held_memory {
+    size_t bytes;
+    int device;
+};
+static std::map<void *, held_memory> held;
+enum { MOST_DEVICES = 16 };
+static size_t held_bytes[MOST_DEVICES];
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     std::lock_guard<std::recursive_mutex> hold(lock);
     *total = device_total();
-    *free_bytes = *total > held_bytes ? *total - held_bytes : 0;
+    size_t used = held_bytes[current_device % MOST_DEVICES];
+    *free_bytes = *total > used ? *total - used : 0;
     return cudaSuccess;
 }
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     std::lock_guard<std::recursive_mutex> hold(lock);
     *p = NULL;
-    if (held_bytes + bytes > device_total() || posix_memalign(p, 256, bytes ? bytes : 1)) return last_error = cudaErrorMemoryAllocation;
+    int device = current_device % MOST_DEVICES;
+    if (held_bytes[device] + bytes > device_total() || posix_memalign(p, 256, bytes ? bytes : 1)) return last_error = cudaErrorMemoryAllocation;
     memset(*p, 0xFF, bytes);
-    held[*p] = bytes, held_bytes += bytes;
+    held[*p] = {bytes, device}, held_bytes[device] += bytes;
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
@@ -447,7 +467,7 @@ cudaError_t cudaFree(void *p) {
     if (!p) return cudaSuccess;
     for (emulated_stream *s : streams) drain(s, UINT64_MAX);
     if (!held.count(p)) abort();
-    held_bytes -= held[p];
+    held_bytes[held[p].device] -= held[p].bytes;
     held.erase(p);
     free(p);
     return cudaSuccess;
@@ -470,6 +490,7 @@ cudaError_t cudaMemset(void *to, int value, size_t n) { return cudaMemsetAsync(t
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
     std::lock_guard<std::recursive_mutex> hold(lock);
     *s = new emulated_stream();
+    (*s)->device = current_device;
     streams.insert(*s);
     return cudaSuccess;
 }
@@ -490,10 +511,11 @@ cudaError_t cudaDeviceSynchronize() {
     for (emulated_stream *s : streams) drain(s, UINT64_MAX);
     return cudaSuccess;
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { return *e = new emulated_event(), cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { return *e = new emulated_event(), (*e)->device = current_device, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     std::lock_guard<std::recursive_mutex> hold(lock);
+    if (s && s->device != e->device) return last_error = cudaErrorInvalidValue;
     e->stream = s, e->at = s ? s->queued : 0;
     return cudaSuccess;
 }
@@ -534,6 +556,7 @@ cudaError_t emulated_function_limit(const void *function, size_t shared) {
 cudaError_t emulated_launch(const cudaLaunchConfig_t *c, const void *function, std::function<void()> body) {
     std::lock_guard<std::recursive_mutex> hold(lock);
     const dim3 &g = c->gridDim, &b = c->blockDim;
+    if (c->stream && c->stream->device != current_device) return last_error = cudaErrorInvalidValue;
     size_t most = limits.count(function) ? limits[function] : 48 << 10;
     if (!g.x || !g.y || !g.z || g.y > 65535 || g.z > 65535 || g.x > 0x7FFFFFFF || !b.x || b.x * b.y * b.z > MOST_THREADS || c->dynamicSmemBytes > most)
         return last_error = cudaErrorInvalidConfiguration;

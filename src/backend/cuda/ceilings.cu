@@ -71,14 +71,14 @@ static int measure_products(struct backend_model *m, struct timer *t, double *ou
 }
 
 int cuda_ceilings(const struct backend_options *o, struct backend_ceilings *out, struct err *err) {
-    (void)o;
     struct cudaDeviceProp properties;
     struct timer t = {};
     *out = {};
     if (!cuda_available(err)) return ERR_MISSING;
     struct backend_model *m = (struct backend_model *)calloc(1, sizeof *m); /* a stream and the size of the device are all it needs */
     if (!m) return err_set(err, ERR_MEMORY, "out of memory");
-    int r = cuda_failed(cudaGetDevice(&m->device), "choosing a device", err);
+    int r = cuda_failed(cudaSetDevice(o->card), "choosing a device", err);
+    m->device = o->card;
     if (!r) r = cuda_failed(cudaGetDeviceProperties(&properties, m->device), "asking for the device's properties", err);
     if (!r) m->sm_count = properties.multiProcessorCount;
     if (!r) r = cuda_failed(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), "a stream", err);

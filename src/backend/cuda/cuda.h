@@ -9,11 +9,16 @@
 
 /* True when a usable device is there; else err says why not. */
 bool cuda_available(struct err *err);
-/* Free and total memory of the device in use; 0 when there is none. */
+/* Free and total memory of the device in use by this thread, or of one by its number; 0 when there is none. */
 size_t cuda_memory_free(size_t *total);
+size_t cuda_card_memory_free(int card, size_t *total);
+/* How many devices there are. */
+int cuda_cards(void);
 /* Device memory beside weights and pages for batches of `rows` rows. */
 size_t cuda_work_bytes(const struct model_config *c, int rows);
 
 extern const struct backend backend_cuda;
+/* A model that does not fit one card: runs of its layers on several (backend_options.cards); parts.c. */
+extern const struct backend backend_cuda_parts;
 
 #endif

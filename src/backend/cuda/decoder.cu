@@ -333,9 +333,9 @@ static int read_hidden(struct pass *p, struct err *err) {
         const struct span *s = &p->b->spans[i];
         while (k < p->kept && p->keep[k] < at) k++;
         if (!s->hidden) continue;
-        float *f = (float *)buffer_get(m, BUFFER_PRODUCT, (size_t)(s->count * d) * 4, err);
+        float *f = m->last ? (float *)buffer_get(m, BUFFER_PRODUCT, (size_t)(s->count * d) * 4, err) : p->h + k * d; /* else the next card goes on from here */
         if (!f) return ERR_MEMORY;
-        norm_rows_f32(m, p->h + k * d, m->norm, f, s->count, (int)d);
+        if (m->last) norm_rows_f32(m, p->h + k * d, m->norm, f, s->count, (int)d);
         int r = cuda_failed(cudaMemcpyAsync(s->hidden, f, (size_t)(s->count * d) * 4, cudaMemcpyDeviceToHost, m->stream), "reading hidden states", err);
         if (!r) r = cuda_failed(cudaStreamSynchronize(m->stream), "reading hidden states", err);
         if (r) return r;

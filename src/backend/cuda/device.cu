@@ -47,6 +47,21 @@ size_t cuda_memory_free(size_t *total) {
     return left;
 }
 
+int cuda_cards(void) {
+    int count = 0;
+    if (cudaGetDeviceCount(&count)) cudaGetLastError(), count = 0;
+    return count;
+}
+
+size_t cuda_card_memory_free(int card, size_t *total) {
+    int own = 0;
+    if (total) *total = 0;
+    if (cudaGetDevice(&own) || cudaSetDevice(card)) return cudaGetLastError(), 0;
+    size_t left = cuda_memory_free(total);
+    cudaSetDevice(own);
+    return left;
+}
+
 size_t cuda_work_bytes(const struct model_config *c, int rows) {
     const struct text_config *t = &c->text;
     const struct vision_config *v = &c->vision;
@@ -144,8 +159,19 @@ static int open_model(struct backend_model *m, const struct backend_options *o, 
     if (!r) r = kv_open(m, o->kv_bytes, err);
     if (!r) r = step_open(m, err);
     if (!r) m->lt = lt_open();
-    if (!r) m->few_fit = step_products_fit(m);
+    if (!r && !m->part) m->few_fit = step_products_fit(m);
     return r ? r : cuda_failed(cudaStreamSynchronize(m->stream), "loading", err);
+}
+
+/* A part of the decoder is a smaller decoder: it neither begins with the vocabulary nor ends with it unless it is the first or the last. */
+static void take_layers(struct backend_model *m, const struct backend_options *o) {
+    struct text_config *t = &m->w.config.text;
+    m->first = o->layer_to == 0 || o->layer_from == 0, m->last = o->layer_to == 0 || o->layer_to == t->layers;
+    m->part = !m->first || !m->last;
+    if (!m->part) return;
+    m->layer_from = o->layer_from;
+    memmove(m->w.layers, m->w.layers + o->layer_from, (size_t)(o->layer_to - o->layer_from) * sizeof *m->w.layers);
+    t->layers = o->layer_to - o->layer_from;
 }
 
 int cuda_load(struct checkpoint *c, const struct backend_options *o, struct backend_model **out, struct err *err) {
@@ -155,7 +181,9 @@ int cuda_load(struct checkpoint *c, const struct backend_options *o, struct back
     struct backend_model *m = (struct backend_model *)calloc(1, sizeof *m);
     if (!m) return err_set(err, ERR_MEMORY, "out of memory");
     m->e4m3 = o->fp8_e4m3_activations;
-    int r = model_weights_open(c, &m->w, err);
+    int r = cuda_failed(cudaSetDevice(o->card), "choosing a device", err);
+    if (!r) r = model_weights_open(c, &m->w, err);
+    if (!r) take_layers(m, o);
     const struct text_config *t = &m->w.config.text;
     int group = t->kv_heads ? t->heads / t->kv_heads : 0;
     if (!r && (t->head_dim > 256 || t->heads % t->kv_heads || group > (t->head_dim > 128 ? 8 : 16)))

@@ -117,6 +117,9 @@ struct backend_model {
     void *weights; /* one allocation */
     size_t weight_bytes, buffer_bytes;
 
+    bool part, first, last;  /* part: not the whole decoder; the first holds the vocabulary's embedding and the tower, the last the head */
+    int layer_from;
+
     struct dlinear embed, head, patch_embed;
     const float *norm, *pos_embed, *inverse_frequency, *vision_frequency;
     const int *axis;

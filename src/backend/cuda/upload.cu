@@ -112,14 +112,33 @@ static void put_merger(struct loader *l, const struct vision_merger *g, struct d
     put_linear(l, &g->fc2, &d->fc2);
 }
 
+static void put_tower(struct loader *l) {
+    struct backend_model *m = l->m;
+    const struct model_weights *w = &m->w;
+    const struct vision_config *v = &w->config.vision;
+    put_linear(l, &w->patch_embed, &m->patch_embed);
+    m->pos_embed = put_floats(l, w->pos_embed, (int64_t)v->positions * v->hidden);
+    for (int b = 0; b < v->depth; b++) {
+        const struct vision_block *from = &w->blocks[b];
+        struct dblock *to = &m->blocks[b];
+        to->norm1_w = put_floats(l, from->norm1_w, v->hidden), to->norm1_b = put_floats(l, from->norm1_b, v->hidden);
+        to->norm2_w = put_floats(l, from->norm2_w, v->hidden), to->norm2_b = put_floats(l, from->norm2_b, v->hidden);
+        put_linear(l, &from->qkv, &to->qkv), put_linear(l, &from->proj, &to->proj);
+        put_linear(l, &from->fc1, &to->fc1), put_linear(l, &from->fc2, &to->fc2);
+    }
+    put_merger(l, &w->merger, &m->merger);
+    for (int i = 0; i < v->deepstack_count; i++) put_merger(l, &w->deepstack[i], &m->deepstack[i]);
+    m->vision_frequency = put_floats(l, w->vision_frequency, v->hidden / v->heads / 4);
+}
+
 static void put_all(struct loader *l) {
     struct backend_model *m = l->m;
     const struct model_weights *w = &m->w;
     const struct text_config *t = &w->config.text;
-    const struct vision_config *v = &w->config.vision;
-    put_linear(l, &w->embed, &m->embed);
-    if (w->head.data == w->embed.data) m->head = m->embed;
-    else put_linear(l, &w->head, &m->head);
+    if (m->first) put_linear(l, &w->embed, &m->embed);
+    else m->embed.in = t->hidden; /* rows come from the card before, as features do */
+    if (m->last && m->first && w->head.data == w->embed.data) m->head = m->embed;
+    else if (m->last) put_linear(l, &w->head, &m->head);
     m->norm = put_floats(l, w->norm, t->hidden);
     for (int n = 0; n < t->layers; n++) {
         const struct decoder_layer *from = &w->layers[n];
@@ -133,21 +152,9 @@ static void put_all(struct loader *l) {
         put_group(l, gate_up, to_gate_up, 2);
         put_linear(l, &from->down, &to->down);
     }
-    put_linear(l, &w->patch_embed, &m->patch_embed);
-    m->pos_embed = put_floats(l, w->pos_embed, (int64_t)v->positions * v->hidden);
-    for (int b = 0; b < v->depth; b++) {
-        const struct vision_block *from = &w->blocks[b];
-        struct dblock *to = &m->blocks[b];
-        to->norm1_w = put_floats(l, from->norm1_w, v->hidden), to->norm1_b = put_floats(l, from->norm1_b, v->hidden);
-        to->norm2_w = put_floats(l, from->norm2_w, v->hidden), to->norm2_b = put_floats(l, from->norm2_b, v->hidden);
-        put_linear(l, &from->qkv, &to->qkv), put_linear(l, &from->proj, &to->proj);
-        put_linear(l, &from->fc1, &to->fc1), put_linear(l, &from->fc2, &to->fc2);
-    }
-    put_merger(l, &w->merger, &m->merger);
-    for (int i = 0; i < v->deepstack_count; i++) put_merger(l, &w->deepstack[i], &m->deepstack[i]);
     m->inverse_frequency = put_floats(l, w->inverse_frequency, t->head_dim / 2);
-    m->vision_frequency = put_floats(l, w->vision_frequency, v->hidden / v->heads / 4);
     m->axis = (const int *)put(l, w->axis, (size_t)(t->head_dim / 2) * sizeof *w->axis);
+    if (m->first) put_tower(l);
 }
 
 static cudaError_t carry(struct loader *l) {
