@@ -235,6 +235,8 @@ static void test_refusals(void **state) {
     assert_int_equal(EVAL("--as", "a/b=--policy oracle"), 2);
     assert_int_equal(EVAL("--as", "x=--policy oracle --seed 3"), 2);
     assert_true(said("log", "eval itself sets '--seed'"));
+    assert_int_equal(EVAL("--as", "x=--policy oracle --watchdog"), 2);
+    assert_true(said("log", "must go on from its start"));
     assert_int_equal(EVAL("--as", "x=", "--as", "x="), 2);
     assert_int_equal(EVAL("--seeds", "5"), 2);
     assert_int_equal(EVAL("--baselines", "best"), 2);

@@ -66,6 +66,7 @@ static int add_setting(struct options *o, const char *name, size_t n, const char
         const char *at = strstr(play, ours[i]);
         if (at && (at == play || at[-1] == ' ') && strchr(" =", at[strlen(ours[i])])) return complain("eval itself sets", ours[i]);
     }
+    if (strstr(play, "--watchdog")) return complain("an episode must go on from its start to be checked, and here it may go back to an earlier state:", "--watchdog");
     struct eval_setting *s = &o->r.settings[o->r.setting_count];
     snprintf(s->name, sizeof s->name, "%.*s", (int)n, name);
     if (!(s->options = strdup(play))) return fputs("pmd-agent eval: out of memory\n", stderr), -1;
