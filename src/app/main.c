@@ -1,5 +1,6 @@
 /* pmd-agent: the table of sub-commands. A build without the game's libraries (`make engine`) keeps every name and says which
  * library is missing. */
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,7 +53,16 @@ static void usage(FILE *out) {
     fputs("\nStart with: pmd-agent play\n", out);
 }
 
+/* Large blocks (pictures, rows of logits) come and go with every question, from many threads. By default each would be fresh memory from the
+ * system, whose page faults take longer than what is done in it; so they stay with the allocator, which has few pools to keep them in. */
+static void keep_memory(void) {
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    mallopt(M_ARENA_MAX, 4);
+}
+
 int main(int argc, char **argv) {
+    keep_memory();
     if (argc < 2) return usage(stderr), 2;
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return usage(stdout), 0;
     if (!strcmp(argv[1], "--version")) return puts("pmd-agent " PMD_VERSION), 0;

@@ -79,6 +79,36 @@ void visual_drop(struct visual *v) {
     free(v);
 }
 
+/* ---- memory for features ----
+ *
+ * Fresh memory is dear: 2.3 MB (a picture of a game, 2B) cost 1 to 2 ms of page faults on the machines measured, as much as the picture itself.
+ * So what the cache lets go is taken again, and while the device is held nothing is allocated here. */
+
+struct spare_block {
+    struct spare_block *next;
+    size_t bytes;
+};
+
+/* The lock is held. NULL: none of that size. */
+static float *spare_take(struct feature_cache *c, size_t bytes) {
+    for (struct spare_block **at = &c->spare; *at; at = &(*at)->next) {
+        struct spare_block *b = *at;
+        if (b->bytes != bytes) continue;
+        *at = b->next;
+        c->spare_count--;
+        return (float *)b;
+    }
+    return NULL;
+}
+
+static void spare_give(struct feature_cache *c, float *values, size_t bytes) {
+    if (c->spare_count == SPARE_BLOCKS || bytes < sizeof(struct spare_block)) return free(values);
+    struct spare_block *b = (struct spare_block *)values;
+    *b = (struct spare_block){c->spare, bytes};
+    c->spare = b;
+    c->spare_count++;
+}
+
 /* ---- the cache ---- */
 
 static void unlink_entry(struct feature_cache *c, struct feature_entry *e) {
@@ -102,7 +132,7 @@ void features_trim(struct feature_cache *c) {
         if (e->users) continue;
         unlink_entry(c, e);
         c->bytes -= e->bytes;
-        vision_features_free(&e->features);
+        spare_give(c, e->features.values, e->bytes);
         free(e);
     }
 }
@@ -129,7 +159,7 @@ struct encoded_together {
 struct encode_request {
     struct patches patches;
     struct vision_features *features;
-    struct encoded_together *of; /* NULL: features are there */
+    struct encoded_together *of; /* NULL: it failed */
     int part;
     struct err err;
     int code;
@@ -160,24 +190,23 @@ static int take_requests(struct feature_cache *c, struct encode_request *taken[E
     return count;
 }
 
-/* One pass for all; negative: it failed, or memory is short. Only whoever has the device comes here. */
+/* One pass for all; negative: it failed (the first has the reason). Only whoever has the device comes here. */
 static int encode_together(struct qvl_model *m, struct encode_request **taken, int count) {
-    struct err err;
     struct feature_cache *c = &m->features;
     struct patches all = taken[0]->patches;
+    int code = 0;
     size_t values = (size_t)all.count * (size_t)all.width, bytes = values * (size_t)count * sizeof *all.values;
     struct encoded_together *t = calloc(1, sizeof *t);
-    if (bytes > c->staging_bytes) { /* kept: fresh memory costs more than what is copied into it */
-        free(c->staging);
+    if (count > 1 && bytes > c->staging_bytes) {
+        while (c->spare) free(spare_take(c, c->spare->bytes));
+    free(c->staging);
         c->staging = malloc(bytes);
         c->staging_bytes = c->staging ? bytes : 0;
     }
-    int code = t && c->staging ? 0 : ERR_MEMORY;
-    all.grid_t = count;
-    all.count *= count;
-    all.values = c->staging;
-    for (int i = 0; i < count && !code; i++) memcpy(all.values + (size_t)i * values, taken[i]->patches.values, values * sizeof *all.values);
-    if (!code) code = m->backend->encode_image(m->device, &all, &t->all, &err);
+    if (!t || (count > 1 && !c->staging)) code = err_set(&taken[0]->err, ERR_MEMORY, "out of memory for a picture");
+    if (count > 1) all.grid_t = count, all.count *= count, all.values = c->staging;
+    for (int i = 0; i < count && count > 1 && !code; i++) memcpy(all.values + (size_t)i * values, taken[i]->patches.values, values * sizeof *all.values);
+    if (!code) code = m->backend->encode_image(m->device, &all, &t->all, &taken[0]->err);
     if (code) return free(t), code;
     t->count = t->users = count;
     for (int i = 0; i < count; i++) taken[i]->of = t, taken[i]->part = i;
@@ -186,8 +215,7 @@ static int encode_together(struct qvl_model *m, struct encode_request **taken, i
 
 static void encode_requests(struct qvl_model *m, struct encode_request **taken, int count) {
     if (count > 1 && !encode_together(m, taken, count)) return;
-    for (int i = 0; i < count; i++) /* one that fails must not fail its neighbours */
-        taken[i]->code = m->backend->encode_image(m->device, &taken[i]->patches, taken[i]->features, &taken[i]->err);
+    for (int i = 0; i < count; i++) taken[i]->code = encode_together(m, &taken[i], 1); /* one that fails must not fail its neighbours */
 }
 
 /* Copies a request's part out of what was encoded together. */
@@ -195,7 +223,11 @@ static void take_part(struct qvl_model *m, struct encode_request *r) {
     struct encoded_together *t = r->of;
     const struct vision_features *f = &t->all;
     size_t rows = (size_t)(f->tokens / t->count) * (size_t)m->config->text.hidden; /* floats of a level of one picture */
-    *r->features = (struct vision_features){1, f->grid_h, f->grid_w, f->tokens / t->count, f->levels, malloc((size_t)f->levels * rows * sizeof *f->values)};
+    size_t bytes = (size_t)f->levels * rows * sizeof *f->values;
+    pthread_mutex_lock(&m->lock);
+    float *values = spare_take(&m->features, bytes);
+    pthread_mutex_unlock(&m->lock);
+    *r->features = (struct vision_features){t->count > 1 ? 1 : f->grid_t, f->grid_h, f->grid_w, f->tokens / t->count, f->levels, values ? values : malloc(bytes)};
     for (int l = 0; l < f->levels && r->features->values; l++)
         memcpy(r->features->values + (size_t)l * rows, f->values + ((size_t)l * (size_t)t->count + (size_t)r->part) * rows, rows * sizeof *f->values);
     if (!r->features->values) r->code = err_set(&r->err, ERR_MEMORY, "out of memory for a picture");
