@@ -225,7 +225,7 @@ static inline __attribute__((always_inline)) void stream_block(struct stream *f,
     const __m512 map = order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps();
     const struct places at = {CHUNK, 4 * CHUNK, 5 * CHUNK};
     /* The end of a stream asks for the beginning of the same stream in the next block. */
-    const int64_t row_bytes = order == ORDER_NF4 ? t->in / 2 : order == ORDER_FP8 ? t->in : t->in * 2, next = (BLOCK - step) * row_bytes;
+    const int64_t row_bytes = order == ORDER_NF4 ? t->in / 2 : order == ORDER_FP8 ? t->in : t->in * 2, next = (end - o - step) * row_bytes;
     if (order == ORDER_NF4 && t->w->absmax_u8)
         for (int64_t b = 0; b < BLOCK * (t->in / 64); b += 64) _mm_prefetch((const char *)t->w->absmax_u8 + end * (t->in / t->w->block_size) + b, _MM_HINT_T1);
     struct panel ring[3], *here = ring, *there = ring; /* unpacked, multiplied */

@@ -112,7 +112,11 @@ void linear_run(struct backend_model *m, struct linear_job *jobs, int count) {
         int64_t block = out / (threads * (jobs[j].rows >= 8 ? 4 : 8)), least = jobs[j].rows >= 8 ? 64 : 16;
         /* FP8: a block row of 128 outputs shares its look-up tables. */
         if (jobs[j].w->storage == STORAGE_FP8_BLOCK && out >= 128 * threads) least = 128;
-        if (m->ops->decode_outputs && jobs[j].rows < 8 && out >= m->ops->decode_outputs * threads) block = least = m->ops->decode_outputs;
+        if (m->ops->decode_outputs && jobs[j].rows < 8 && out >= m->ops->decode_outputs * threads) {
+            /* Half a megabyte at most, so that the threads end together. */
+            for (block = m->ops->decode_outputs; block > 32 && linear_weight_bytes(jobs[j].w) / out * block > 1 << 19;) block /= 2;
+            least = block;
+        }
         block = (block + least - 1) / least * least;
         if (block < least) block = least;
         if (jobs[j].rows > 0) items += (out + block - 1) / block;
