@@ -23,7 +23,7 @@ enum {
     ROW_TILES = 16,       /* prefill: tiles of rows, */
     COLUMN_VECTORS = 64,  /* vectors of columns */
     OUT_TILES = 32,       /* and tiles of outputs of a block */
-    AHEAD = 1024,         /* bytes that a stream is asked for ahead */
+    AHEAD = 512,          /* bytes that a stream is asked for ahead */
 };
 
 /* The scratch of one thread, cut up (everything starts on a cache line): 76 bytes a column and 1.8 MB, see cpu_ops_scratch_bytes. */
