@@ -109,7 +109,7 @@ void linear_run(struct backend_model *m, struct linear_job *jobs, int count) {
     for (int j = 0; j < count; j++) {
         int64_t out = jobs[j].w->out;
         /* A few items a thread, for balance; not so small that packing the rows once an item costs more than the product. */
-        int64_t block = out / (threads * (jobs[j].rows >= 8 ? 4 : 8)), least = jobs[j].rows >= 8 ? 64 : 16;
+        int64_t block = out / (threads * (jobs[j].rows < 8 ? 8 : m->ops->decode_outputs ? 2 : 4)), least = jobs[j].rows >= 8 ? 64 : 16;
         /* FP8: a block row of 128 outputs shares its look-up tables. */
         if (jobs[j].w->storage == STORAGE_FP8_BLOCK && out >= 128 * threads) least = 128;
         if (m->ops->decode_outputs && jobs[j].rows < 8 && out >= m->ops->decode_outputs * threads) {
