@@ -128,6 +128,60 @@ static void around(struct span *spans, int batch, const struct batch *made) {
     free(host), free(list);
 }
 
+static int by_clock(const void *a, const void *b) { return *(const float *)a < *(const float *)b ? -1 : *(const float *)a > *(const float *)b; }
+
+/* The step as one kernel: alone on the device, and where its blocks' time goes (thousands of clocks a step: waiting for attention, for the
+ * input of a product, multiplying; the median of the blocks and the longest). */
+static void one_kernel(const struct batch *b) {
+    if (!persist_fit(m, b)) return;
+    int layers = m->w.config.text.layers, phases = layers * 4 + 1, repeats = 20;
+    size_t bytes = (size_t)m->sm_count * (size_t)phases * 4 * sizeof(long long);
+    float *logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)vocab * 4, &err), ms = 0;
+    long long *trace = NULL, *host = (long long *)malloc(bytes);
+    cudaEvent_t from, to;
+    cudaEventCreate(&from), cudaEventCreate(&to);
+    for (int i = -2; i < repeats; i++) {
+        if (i == 0) cudaEventRecord(from, m->stream);
+        check(persist_start(m, b, logits, &err), &err);
+    }
+    cudaEventRecord(to, m->stream);
+    check(cuda_failed(cudaEventSynchronize(to), "timing", &err), &err);
+    cudaEventElapsedTime(&ms, from, to);
+    printf("   one kernel: %.3f ms\n", ms / (float)repeats);
+    if (cudaMalloc((void **)&trace, bytes)) return;
+    cudaMemset(trace, 0, bytes);
+    persist_trace(m, trace);
+    check(persist_start(m, b, logits, &err), &err);
+    persist_trace(m, NULL);
+    check(cuda_failed(cudaStreamSynchronize(m->stream), "tracing", &err), &err);
+    cudaMemcpy(host, trace, bytes, cudaMemcpyDeviceToHost);
+    cudaFree(trace);
+    static const char *const names[] = {"qkv", "o", "up", "down", "head"};
+    float *block = (float *)malloc((size_t)m->sm_count * sizeof *block);
+    printf("   clocks a layer (median block, longest):");
+    for (int kind = 0; kind < 5; kind++)
+        for (int what = 0; what < 4; what++) { /* 3: the whole phase, up to the next one's beginning */
+            if (what == 0 && kind != 1) continue;
+            for (int sm = 0; sm < m->sm_count; sm++) {
+                double sum = 0;
+                int n = 0;
+                for (int p = 0; p < phases; p++) {
+                    if ((p == phases - 1 ? 4 : p % 4) != kind) continue;
+                    const long long *c = host + ((size_t)sm * (size_t)phases + (size_t)p) * 4;
+                    if (what == 3 && p + 1 < phases) sum += (double)(c[4] - c[0]), n++;
+                    else if (what < 3 && c[what] && c[what + 1] > c[what]) sum += (double)(c[what + 1] - c[what]), n++;
+                }
+                block[sm] = n ? (float)(sum / n) : 0;
+            }
+            qsort(block, (size_t)m->sm_count, sizeof *block, by_clock);
+            static const char *const whats[] = {"attend", "wait", "multiply", "all"};
+            printf(" %s %s %.0f/%.0f", names[kind], whats[what], block[m->sm_count / 2], block[m->sm_count - 1]);
+        }
+    printf("\n");
+    free(block), free(host);
+    cudaEventDestroy(from), cudaEventDestroy(to);
+}
+
 /* One step for every sequence, all at `context`. */
 static void decode(struct sequence *s, int batch, int context, const char *what, size_t weight_bytes, size_t kv_bytes) {
     struct span *spans = (struct span *)calloc((size_t)batch, sizeof *spans);
@@ -164,6 +218,7 @@ static void decode(struct sequence *s, int batch, int context, const char *what,
     }
     printf("\n");
     around(spans, batch, &b);
+    one_kernel(&b);
     fflush(stdout);
     free(b.row), free(spans), free(picks), free(picked), free(ids), free(positions);
 }

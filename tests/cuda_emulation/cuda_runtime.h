@@ -1,6 +1,8 @@
 /* CUDA on the host, for tests: the same .cu files compiled by g++, every thread of a block a fiber.
  *
  * What it is for: kernels are checked on any machine, with no GPU, to the last index. What it does:
+ *   - blocks of a cooperative launch run side by side, each thread until it waits (wait_a_little, barriers in shared memory); bulk copies
+ *     arrive some time later;
  *   - threads switch only where CUDA threads meet (__syncthreads, shuffles, mma, ldmatrix), so a run is repeatable; blocks run one
  *     after the other, forwards and backwards in turn, so that a dependence on their order shows;
  *   - shared and fresh device memory is filled with NaN; lanes that meet at different operations, and threads that wait for ever, abort
@@ -32,6 +34,8 @@
 #define __constant__
 
 struct uint2 { unsigned x, y; };
+struct int2 { int x, y; };
+static inline int2 make_int2(int x, int y) { return {x, y}; }
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
@@ -120,10 +124,10 @@ struct cudaDeviceProp {
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaFuncAttributePreferredSharedMemoryCarveout };
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization, cudaLaunchAttributeCooperative };
 struct cudaLaunchAttribute {
     cudaLaunchAttributeID id;
-    struct { int programmaticStreamSerializationAllowed; } val;
+    struct { int programmaticStreamSerializationAllowed, cooperative; } val;
 };
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;

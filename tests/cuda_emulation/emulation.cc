@@ -20,8 +20,8 @@ namespace {
 
 enum { MOST_THREADS = 1024, STACK_BYTES = 256 << 10, SHARED_BYTES = 227 << 10 };
 enum state { READY, WAITING, DONE };
-enum meeting { NO_MEETING, SHUFFLE, BALLOT, SYNCWARP, MMA, LDMATRIX, LDMATRIX_TURNED, TURN };
-const char *const meeting_name[] = {"nothing", "a shuffle", "a ballot", "__syncwarp", "mma", "ldmatrix", "ldmatrix.trans", "movmatrix"};
+enum meeting { NO_MEETING, SHUFFLE, BALLOT, SYNCWARP, MMA, MMA_F16, LDMATRIX, LDMATRIX_TURNED, TURN };
+const char *const meeting_name[] = {"nothing", "a shuffle", "a ballot", "__syncwarp", "mma", "mma of f16", "ldmatrix", "ldmatrix.trans", "movmatrix"};
 
 struct copy {
     void *to;
@@ -61,9 +61,26 @@ struct block {
     warp warps[MOST_THREADS / 32];
     int threads, live, arrived; /* at __syncthreads */
     bool at_barrier[MOST_THREADS];
+    struct { int arrived; unsigned turn; } some[16]; /* barriers of some warps */
     std::function<void()> body;
     char *shared;
 };
+
+/* A barrier in shared memory, as its 64 bits are used here. */
+struct shared_barrier {
+    uint16_t count;
+    int16_t pending;
+    int32_t bytes : 31;
+    uint32_t phase : 1;
+};
+struct bulk {
+    void *to;
+    const void *from;
+    unsigned bytes;
+    shared_barrier *barrier;
+};
+std::vector<bulk> bulks; /* under way */
+uint64_t progress;       /* counts what somebody may have waited for */
 
 block *now;
 fiber *current;
@@ -144,6 +161,7 @@ void fiber_main() {
     w->live--;
     if (w->live && w->arrived == w->live) complete(w);
     now->live--;
+    progress++;
     if (now->live && now->arrived == now->live) leave_barrier();
     to_main(true);
     abort();
@@ -171,35 +189,44 @@ void prepare(fiber *f, int i, const cudaLaunchConfig_t &c) {
 #endif
 }
 
-void run_block(const cudaLaunchConfig_t &c, dim3 at) {
-    blockIdx = at, blockDim = c.blockDim, gridDim = c.gridDim;
+void begin_block(const cudaLaunchConfig_t &c) {
     int threads = (int)(c.blockDim.x * c.blockDim.y * c.blockDim.z);
     now->threads = now->live = threads, now->arrived = 0;
     memset(now->shared, 0xFF, c.dynamicSmemBytes);
+    memset(now->some, 0, sizeof now->some);
     for (int i = 0; i < threads; i++) prepare(&now->fibers[i], i, c);
     int warps = (threads + 31) / 32;
     for (int w = 0; w < warps; w++) now->warps[w].live = threads - w * 32 < 32 ? threads - w * 32 : 32, now->warps[w].arrived = 0;
-    while (now->live) {
-        bool any = false;
-        for (int i = 0; i < threads; i++)
-            if (now->fibers[i].now == READY) {
-                any = true;
-                to_fiber(&now->fibers[i]);
-            }
-        if (!any) give_up("all threads wait, some at __syncthreads, some for their warp");
-    }
+}
+
+/* Every thread that can go on does so once. */
+bool turn_block() {
+    bool any = false;
+    for (int i = 0; i < now->threads; i++)
+        if (now->fibers[i].now == READY) {
+            any = true;
+            to_fiber(&now->fibers[i]);
+        }
+    return any;
+}
+
+void run_block(const cudaLaunchConfig_t &c, dim3 at) {
+    blockIdx = at, blockDim = c.blockDim, gridDim = c.gridDim;
+    begin_block(c);
+    while (now->live)
+        if (!turn_block()) give_up("all threads wait, some at __syncthreads, some for their warp");
 }
 
 /* ---- warp operations ---- */
 
-float half_of(uint32_t pair, int which) { return bf16_to_f32((uint16_t)(pair >> which * 16)); }
+float half_of(uint32_t pair, int which, bool f16) { return f16 ? f16_to_f32((uint16_t)(pair >> which * 16)) : bf16_to_f32((uint16_t)(pair >> which * 16)); }
 
-void do_mma(warp *w) { /* m16n8k16: A rows g and g + 8, columns 2t, 2t + 1 and + 8; B rows (k) 2t.. of column g; C rows g, g + 8, columns 2t, 2t + 1 */
+void do_mma(warp *w, bool f16) { /* m16n8k16: A rows g and g + 8, columns 2t, 2t + 1 and + 8; B rows (k) 2t.. of column g; C rows g, g + 8, columns 2t, 2t + 1 */
     float a[16][16], b[16][8], c[16][8];
     for (int l = 0; l < 32; l++) {
         int g = l / 4, t = l % 4;
-        for (int e = 0; e < 8; e++) a[g + (e / 2) % 2 * 8][t * 2 + e % 2 + e / 4 * 8] = half_of(w->lane[l].a[e / 2], e % 2);
-        for (int e = 0; e < 4; e++) b[t * 2 + e % 2 + e / 2 * 8][g] = half_of(w->lane[l].b[e / 2], e % 2);
+        for (int e = 0; e < 8; e++) a[g + (e / 2) % 2 * 8][t * 2 + e % 2 + e / 4 * 8] = half_of(w->lane[l].a[e / 2], e % 2, f16);
+        for (int e = 0; e < 4; e++) b[t * 2 + e % 2 + e / 2 * 8][g] = half_of(w->lane[l].b[e / 2], e % 2, f16);
         for (int e = 0; e < 4; e++) c[g + e / 2 * 8][t * 2 + e % 2] = w->lane[l].c[e];
     }
     for (int m = 0; m < 16; m++)
@@ -241,7 +268,7 @@ void do_shuffle(warp *w) {
 
 void complete(warp *w) {
     if (w->kind == SHUFFLE) do_shuffle(w);
-    else if (w->kind == MMA) do_mma(w);
+    else if (w->kind == MMA || w->kind == MMA_F16) do_mma(w, w->kind == MMA_F16);
     else if (w->kind == TURN) do_turn(w);
     else if (w->kind == LDMATRIX || w->kind == LDMATRIX_TURNED) do_ldmatrix(w, w->kind == LDMATRIX_TURNED);
     else if (w->kind == BALLOT) {
@@ -281,15 +308,77 @@ std::map<const void *, size_t> limits;
 cudaError_t last_error = cudaSuccess;
 bool backwards;
 
-void run_grid(const cudaLaunchConfig_t &c, const std::function<void()> &body) {
-    if (!now) {
-        now = new block();
-        now->fibers = new fiber[MOST_THREADS]();
-        now->shared = (char *)aligned_alloc(1024, SHARED_BYTES + 1024);
+block *block_number(size_t i) {
+    static std::vector<block *> all;
+    while (all.size() <= i) {
+        block *b = new block();
+        b->fibers = new fiber[MOST_THREADS]();
+        b->shared = (char *)aligned_alloc(1024, SHARED_BYTES + 1024);
+        all.push_back(b);
     }
-    now->body = body;
+    return all[i];
+}
+
+void check_phase(shared_barrier *b) {
+    if (b->pending || b->bytes) return;
+    b->phase ^= 1, b->pending = (int16_t)b->count;
+    progress++;
+}
+
+/* Some of the copies under way arrive, not in the order of their beginning. */
+void let_copies_arrive() {
+    static uint32_t random = 1;
+    for (size_t i = 0; i < bulks.size();) {
+        random = random * 1664525 + 1013904223;
+        if (random >> 30) {
+            i++;
+            continue;
+        }
+        bulk c = bulks[i];
+        bulks[i] = bulks.back();
+        bulks.pop_back();
+        memcpy(c.to, c.from, c.bytes);
+        c.barrier->bytes -= (int)c.bytes;
+        check_phase(c.barrier);
+        progress++;
+    }
+}
+
+void run_together(const cudaLaunchConfig_t &c, int64_t blocks, const std::function<void()> &body) {
+    blockDim = c.blockDim, gridDim = c.gridDim;
+    for (int64_t i = 0; i < blocks; i++) {
+        now = block_number((size_t)i);
+        now->body = body;
+        blockIdx = dim3((unsigned)i);
+        begin_block(c);
+    }
+    uint64_t seen = progress;
+    int idle = 0;
+    for (bool any = true; any; idle = progress == seen && bulks.empty() ? idle + 1 : 0, seen = progress) {
+        any = false;
+        for (int64_t n = 0; n < blocks; n++) {
+            int64_t i = backwards ? blocks - 1 - n : n;
+            now = block_number((size_t)i);
+            blockIdx = dim3((unsigned)i);
+            if (!now->live) continue;
+            any = true;
+            if (!turn_block()) give_up("all threads of a block wait for one another");
+        }
+        let_copies_arrive();
+        if (idle > 100000) give_up("blocks that run together wait for ever");
+    }
+    if (!bulks.empty()) give_up("a kernel ends with bulk copies under way");
+}
+
+void run_grid(const cudaLaunchConfig_t &c, const std::function<void()> &body, bool cooperative) {
     int64_t blocks = (int64_t)c.gridDim.x * c.gridDim.y * c.gridDim.z;
     backwards = !backwards;
+    if (cooperative) {
+        run_together(c, blocks, body);
+        return;
+    }
+    now = block_number(0);
+    now->body = body;
     for (int64_t n = 0; n < blocks; n++) {
         int64_t i = backwards ? blocks - 1 - n : n;
         run_block(c, dim3((unsigned)(i % c.gridDim.x), (unsigned)(i / c.gridDim.x % c.gridDim.y), (unsigned)(i / c.gridDim.x / c.gridDim.y)));
@@ -363,6 +452,14 @@ void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
     meet(MMA);
     memcpy(c, s->c, sizeof s->c);
 }
+void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+    slot *s = mine();
+    memcpy(s->c, c, sizeof s->c);
+    memcpy(s->a, a, sizeof s->a);
+    s->b[0] = b0, s->b[1] = b1;
+    meet(MMA_F16);
+    memcpy(c, s->c, sizeof s->c);
+}
 void load_matrices(uint32_t r[4], const void *p) {
     mine()->p = p;
     meet(LDMATRIX);
@@ -391,6 +488,35 @@ void emulated_copy_wait(int left) {
         for (const copy &c : current->groups.front()) memcpy(c.to, c.from, 16);
         current->groups.pop_front();
     }
+}
+void wait_a_little() { to_main(false); }
+void gate_init(uint64_t *p, int count) { *(shared_barrier *)p = {(uint16_t)count, (int16_t)count, 0, 0}; }
+void gate_arrive(uint64_t *p) {
+    shared_barrier *b = (shared_barrier *)p;
+    if (b->pending-- <= 0) give_up("more arrivals at a gate than it counts");
+    check_phase(b);
+}
+void gate_expect(uint64_t *p, unsigned bytes) {
+    ((shared_barrier *)p)->bytes += (int)bytes;
+    gate_arrive(p);
+}
+void gate_wait(uint64_t *p, unsigned parity) {
+    while (((volatile shared_barrier *)p)->phase == (parity & 1)) wait_a_little();
+}
+void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *p) {
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16 || bytes % 16 || !bytes) give_up("a bulk copy that is not of 16 byte pieces");
+    if ((char *)to < now->shared || (char *)to + bytes > now->shared + SHARED_BYTES) give_up("a bulk copy out of shared memory");
+    bulks.push_back({to, from, bytes, (shared_barrier *)p});
+}
+void emulated_some_sync(int id, int threads) {
+    unsigned turn = now->some[id].turn;
+    if (++now->some[id].arrived == threads) {
+        now->some[id].arrived = 0, now->some[id].turn++;
+        progress++;
+        return;
+    }
+    block *mine = now;
+    while (((volatile unsigned &)mine->some[id].turn) == turn) wait_a_little();
 }
 uint8_t e4m3_of(float x) { /* nearest, ties to even, saturating */
     uint8_t sign = signbit(x) ? 0x80 : 0;
@@ -561,6 +687,8 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t *c, const void *function, s
     if (!g.x || !g.y || !g.z || g.y > 65535 || g.z > 65535 || g.x > 0x7FFFFFFF || !b.x || b.x * b.y * b.z > MOST_THREADS || c->dynamicSmemBytes > most)
         return last_error = cudaErrorInvalidConfiguration;
     cudaLaunchConfig_t config = *c;
+    bool cooperative = false;
+    for (unsigned i = 0; i < c->numAttrs; i++) cooperative = cooperative || (c->attrs[i].id == cudaLaunchAttributeCooperative && c->attrs[i].val.cooperative);
     config.attrs = NULL;
-    return put(c->stream, [=] { run_grid(config, body); });
+    return put(c->stream, [=] { run_grid(config, body, cooperative); });
 }

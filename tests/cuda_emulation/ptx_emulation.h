@@ -17,5 +17,31 @@ static inline void wait_for_input() {}
 static inline void let_next_start() {}
 static inline float2 e4m3_pair(unsigned two) { return {e4m3_to_f32((uint8_t)two), e4m3_to_f32((uint8_t)(two >> 8))}; }
 uint8_t e4m3_of(float x);
+
+static inline uint4 load_relaxed_16(const void *p) { return *(const uint4 *)p; }
+static inline uint2 load_relaxed_8(const void *p) { return *(const uint2 *)p; }
+static inline uint32_t load_relaxed_4(const void *p) { return *(const uint32_t *)p; }
+static inline void store_relaxed_16(void *p, uint4 v) { *(uint4 *)p = v; }
+static inline void store_relaxed_8(void *p, uint2 v) { *(uint2 *)p = v; }
+static inline void store_relaxed_4(void *p, uint32_t v) { *(uint32_t *)p = v; }
+void wait_a_little();
+void gate_init(uint64_t *b, int count);
+static inline void gate_init_done() {}
+void gate_arrive(uint64_t *b);
+void gate_expect(uint64_t *b, unsigned bytes);
+void gate_wait(uint64_t *b, unsigned parity);
+void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *b);
+static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, uint64_t *b) { copy_bulk(to, from, bytes, b); }
+void emulated_some_sync(int id, int threads);
+template <int ID, int THREADS> static inline void some_sync() { emulated_some_sync(ID, THREADS); }
+static inline void keep_order() {}
+static inline long long clock_now() { return 0; }
+void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
+static inline uint32_t pack_f16(float a, float b) { return f32_to_f16(a) | (uint32_t)f32_to_f16(b) << 16; }
+static inline void e4m3_as_f16(uint32_t four, uint32_t *lo, uint32_t *hi) {
+    *lo = pack_f16(e4m3_to_f32((uint8_t)four), e4m3_to_f32((uint8_t)(four >> 8)));
+    *hi = pack_f16(e4m3_to_f32((uint8_t)(four >> 16)), e4m3_to_f32((uint8_t)(four >> 24)));
+}
+static inline uint32_t byte_of(uint32_t word, int i) { return word >> i * 8 & 0xFF; }
 #define DYNAMIC_SHARED(name) char *name = (char *)emulated_shared()
 #endif

@@ -72,7 +72,7 @@ size_t cuda_work_bytes(const struct model_config *c, int rows) {
     size_t picture = patches * (n * 28 + (size_t)v->intermediate * 6);
     size_t logits = (r < LOGITS_ROWS ? r : (size_t)LOGITS_ROWS) * (size_t)t->vocab * 4, step = (size_t)MOST_PARTS * 64 * 64 * 4 + (size_t)MOST_ITEMS * (size_t)t->heads * (size_t)(t->head_dim + 2) * 4;
     size_t unpacked = i * d * 4, library = (size_t)128 << 20;
-    return (text > picture ? text : picture) + logits + step + unpacked + library;
+    return (text > picture ? text : picture) + logits + step + unpacked + library + persist_work_bytes(t);
 }
 
 void *buffer_get(struct backend_model *m, int which, size_t bytes, struct err *err) {
@@ -109,6 +109,7 @@ void cuda_unload(struct backend_model *m) {
     cudaDeviceSynchronize();
     graphs_drop(m);
     tower_close(m);
+    persist_close(m);
     for (int i = 0; i < BUFFER_COUNT; i++) cudaFree(m->buffer[i].data);
     cudaFree(m->kv);
     cudaFree(m->weights);
@@ -160,6 +161,7 @@ static int open_model(struct backend_model *m, const struct backend_options *o, 
     if (!r) r = step_open(m, err);
     if (!r) m->lt = lt_open();
     if (!r && !m->part) m->few_fit = step_products_fit(m);
+    if (!r && m->few_fit) persist_open(m, NULL); /* without it the graph serves */
     return r ? r : cuda_failed(cudaStreamSynchronize(m->stream), "loading", err);
 }
 

@@ -6,12 +6,19 @@
 #include "ptx_emulation.h"
 #elif defined(__CUDACC__)
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 /* c (16 x 8, fp32) += a (16 x 16) b (16 x 8), bf16. Lane 4 g + t holds: a rows g, g + 8, columns 2t, 2t + 1 (a[0], a[1]) and 2t + 8, 2t + 9
  * (a[2], a[3]); b rows 2t, 2t + 1 (b0) and 2t + 8, 2t + 9 (b1) of column g; c rows g (c[0], c[1]) and g + 8, columns 2t, 2t + 1. */
 __device__ static inline void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+/* The same of f16. */
+__device__ static inline void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -64,6 +71,81 @@ __device__ static inline float2 e4m3_pair(unsigned two) {
 }
 /* Nearest, ties to even, saturating at 448. */
 __device__ static inline uint8_t e4m3_of(float x) { return (uint8_t)__nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3); }
+
+/* ---- words that blocks of one kernel hand to each other through memory: whole 32-bit words, no order among them ---- */
+
+__device__ static inline uint4 load_relaxed_16(const void *p) {
+    uint4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+    return v;
+}
+__device__ static inline uint2 load_relaxed_8(const void *p) {
+    uint2 v;
+    asm volatile("ld.relaxed.gpu.global.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
+    return v;
+}
+__device__ static inline uint32_t load_relaxed_4(const void *p) {
+    uint32_t v;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+__device__ static inline void store_relaxed_16(void *p, uint4 v) {
+    asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+__device__ static inline void store_relaxed_8(void *p, uint2 v) { asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1,%2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory"); }
+__device__ static inline void store_relaxed_4(void *p, uint32_t v) { asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory"); }
+/* In loops that wait for another block or warp; in the emulation the others run here. */
+__device__ static inline void wait_a_little() {}
+
+/* ---- barriers in shared memory and the copy engine (sm_90; nothing on older devices, whose kernels do not come here) ---- */
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define SM_90(...) __VA_ARGS__
+#else
+#define SM_90(...)
+#endif
+__device__ static inline unsigned in_shared(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
+__device__ static inline void gate_init(uint64_t *b, int count) { SM_90(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(in_shared(b)), "r"(count) : "memory");) }
+/* After gate_init, before __syncthreads: the copy engine sees the barriers. */
+__device__ static inline void gate_init_done() { SM_90(asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");) }
+__device__ static inline void gate_arrive(uint64_t *b) { SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0]; }" ::"r"(in_shared(b)) : "memory");) }
+/* Arrives and lets the phase wait for so many bytes of copies more. */
+__device__ static inline void gate_expect(uint64_t *b, unsigned bytes) {
+    SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s, [%0], %1; }" ::"r"(in_shared(b)), "r"(bytes) : "memory");)
+}
+/* Until the phase of this parity is over (of a new barrier: the one before its first, parity 1, is). */
+__device__ static inline void gate_wait(uint64_t *b, unsigned parity) {
+    SM_90(unsigned done; do asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                                          : "=r"(done) : "r"(in_shared(b)), "r"(parity) : "memory");
+          while (!done);)
+}
+/* bytes: a multiple of 16, as are both addresses. Read once: leaves the second-level cache first. */
+__device__ static inline void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *b) {
+    SM_90(uint64_t policy; asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+          asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(in_shared(to)), "l"(from),
+                       "r"(bytes), "r"(in_shared(b)), "l"(policy) : "memory");)
+}
+/* The same, to be read again by others. */
+__device__ static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, uint64_t *b) {
+    SM_90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes),
+                       "r"(in_shared(b)) : "memory");)
+}
+/* A barrier of some warps of the block. */
+template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
+/* Loads behind it stay there: registers. */
+__device__ static inline void keep_order() { asm volatile("" ::: "memory"); }
+__device__ static inline long long clock_now() { return clock64(); }
+/* Four e4m3 values as two pairs of f16; exact. */
+__device__ static inline void e4m3_as_f16(uint32_t four, uint32_t *lo, uint32_t *hi) {
+    SM_90(asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.rn.f16x2.e4m3x2 %0, l; cvt.rn.f16x2.e4m3x2 %1, h; }" : "=r"(*lo), "=r"(*hi) : "r"(four));)
+}
+__device__ static inline uint32_t pack_f16(float a, float b) {
+    __half2 v = __floats2half2_rn(a, b);
+    uint32_t r;
+    memcpy(&r, &v, 4);
+    return r;
+}
+__device__ static inline uint32_t byte_of(uint32_t word, int i) { return __byte_perm(word, 0, 0x4440 + i); }
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) char name[]
 #endif

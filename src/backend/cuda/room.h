@@ -66,6 +66,7 @@ enum { BUFFER_ROWS, BUFFER_HIDDEN, BUFFER_NORMED, BUFFER_QKV, BUFFER_QUERIES, BU
        BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_TURNED, BUFFER_ALONE, BUFFER_COUNT };
 enum { PINNED_BATCH, PINNED_PICKS, PINNED_ALONE, PINNED_COUNT };
 
+struct persist; /* the step as one kernel; NULL: the graph of step.cu */
 struct lt; /* cublasLt, loaded at run time; NULL: own kernels serve large products too */
 
 /* Work for attend_few.cu: the `rows` rows of the batch from `first` on see the tokens [begin, end) of the pages they share, whose numbers lie
@@ -149,6 +150,7 @@ struct backend_model {
     bool tower_own;              /* Hopper's own products for the vision tower (tower_warpgroup.cu) in place of cublasLt's */
     cudaEvent_t tower_event[2 * (1 + CONFIG_MAX_DEEPSTACK)]; /* of each level: made, and in host memory */
     bool e4m3;                   /* FP8 layers see quantised activations in passes of more than FEW_ROWS rows */
+    struct persist *persist;
     struct lt *lt;
     void *encode_map;            /* the driver's cuTensorMapEncodeTiled (warpgroup.h); NULL: not yet asked for */
     struct pass_times *times;    /* the benchmark's, or NULL */
@@ -323,6 +325,19 @@ int step_run(struct backend_model *m, const struct batch *b, struct err *err);
 enum { STEP_EMBED = 1, STEP_QKV = 2, STEP_HEADS = 4, STEP_ATTEND = 8, STEP_O = 16, STEP_UP = 32, STEP_DOWN = 64, STEP_HEAD = 128, STEP_ALL = 255 };
 int step_time(struct backend_model *m, const struct batch *b, unsigned parts, int repeats, float *ms, struct err *err);
 int batch_make(const struct backend_model *m, const struct span *spans, int count, struct batch *b, struct err *err); /* free(b->row) */
+
+/* ---- persist.cu ---- */
+
+/* m->persist, where the device and the model's matrices are such as the kernel takes; otherwise, and on failure, it stays NULL. */
+int persist_open(struct backend_model *m, struct err *err);
+void persist_close(struct backend_model *m);
+size_t persist_work_bytes(const struct text_config *t); /* device memory that it takes beside the weights, about */
+bool persist_fit(const struct backend_model *m, const struct batch *b);
+/* Starts the step; logits (rows, vocab) on the device are there when the stream is. On failure nothing was started. */
+int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err);
+/* The benchmark asks: clocks of every block and product (sm_count, layers * 4 + 1, 4), device memory: when it began, attention and then
+ * the input were there, and when its tiles were multiplied. NULL: none. */
+void persist_trace(struct backend_model *m, long long *trace);
 
 /* ---- pick.cu ---- */
 

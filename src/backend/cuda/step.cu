@@ -1,6 +1,6 @@
 /* A decode step: up to 64 rows of any sequences as one CUDA graph, captured once for each number of rows.
  *
- * Six kernels a layer: q, k, v; heads (norm, rotation, keys and values to the pages); attention; o; gate and up; down. The norms are left
+ * Up to 8 rows on Hopper: persist.cu instead. Six kernels a layer: q, k, v; heads (norm, rotation, keys and values to the pages); attention; o; gate and up; down. The norms are left
  * to the products (room.h). Each kernel may start its prologue, which asks for its weights, while the one in front still runs. What
  * changes from step to step (rows, pages, items of attention) is uploaded in front of the graph by one copy. */
 #include <stdlib.h>
@@ -149,12 +149,25 @@ static int begin(struct step *s, const struct batch *b, struct err *err) {
     return r ? r : cuda_failed(cudaMemcpyAsync((void *)s->head, host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading a step", err);
 }
 
+static int run_graph(struct step *s, const struct batch *b, struct err *err) {
+    struct backend_model *m = s->m;
+    int r = begin(s, b, err);
+    cudaGraphExec_t *exec = &m->graphs[b->rows][m->step_shared];
+    if (!r && !*exec) r = capture(s, exec, err);
+    return r ? r : cuda_failed(cudaGraphLaunch(*exec, m->stream), "a decode step", err);
+}
+
 int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
     struct step s = {m, b->rows, STEP_ALL};
-    int r = begin(&s, b, err);
-    cudaGraphExec_t *exec = &m->graphs[b->rows][m->step_shared];
-    if (!r && !*exec) r = capture(&s, exec, err);
-    if (!r) r = cuda_failed(cudaGraphLaunch(*exec, m->stream), "a decode step", err);
+    int r;
+    if (persist_fit(m, b)) {
+        s.logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)m->w.config.text.vocab * 4, err);
+        r = s.logits ? persist_start(m, b, s.logits, NULL) : ERR_MEMORY;
+        if (s.logits && r) { /* refused: the graph from now on */
+            persist_close(m);
+            r = run_graph(&s, b, err);
+        }
+    } else r = run_graph(&s, b, err);
     if (!r) r = read_logits(&s, b, err);
     struct pick_place picks[FEW_ROWS];
     int count = 0, at = 0;

@@ -1,0 +1,266 @@
+/* Attention within the kernel of persist.cu: heads (norm, rotation, keys and values to the pages), a share of a row's tokens for one kv head at
+ * a time, and the shares put together by whoever reads them. Device code. The arithmetic is that of attend_few.cu and rows.cu. */
+#ifndef BACKEND_CUDA_PERSIST_ATTEND_H
+#define BACKEND_CUDA_PERSIST_ATTEND_H
+
+#include "backend/cuda/persist_ring.h"
+
+/* ROUND: tokens that a warp takes at a time, four of each quarter of a page. Keys and values come through the ring like weights, a page's values
+ * in quarters that are shifted against each other, so that lanes find different banks. */
+enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, LD_VALUES = 128 + 4, QUARTER = PAGE / 4 * 256 + 32, PAGE_SLOT = PAGE * 256 + 4 * QUARTER };
+
+/* Working memory of a block in shared memory. */
+struct attend_work {
+    bf16 query[8][128], key[128], value[128];
+    float merged[MULTIPLIERS][8][2]; /* maximum, sum */
+    float values[1];                 /* (MULTIPLIERS, group, LD_VALUES) */
+};
+__host__ __device__ static inline size_t attend_work_bytes(int group) { return sizeof(struct attend_work) + (size_t)MULTIPLIERS * group * LD_VALUES * 4; }
+
+__device__ static inline uint32_t seal(uint32_t v) { return v == NOT_YET ? 0x7FFFFFFFu : v; } /* a NaN stays one */
+__device__ static inline uint32_t seal(float v) { return seal(__float_as_uint(v)); }
+__device__ static inline bool there(uint4 v) { return v.x != NOT_YET && v.y != NOT_YET && v.z != NOT_YET && v.w != NOT_YET; }
+__device__ static inline bool there(uint2 v) { return v.x != NOT_YET && v.y != NOT_YET; }
+
+__device__ static inline void multipliers_sync() { some_sync<1, MULTIPLIERS * 32>(); }
+
+__device__ static inline const bf16 *page_of(const struct persist_args &a, int row, int token, int layer) {
+    int at = a.row[row].pages + token / PAGE;
+    return (const bf16 *)(a.kv + (size_t)(a.pages ? a.pages[at] : a.inline_pages[at]) * a.page_bytes) + layer * a.layer_stride;
+}
+
+/* A warp makes one head out of the sums of q, k, v: to shared memory, keys and values to their page too. turn: (rows, 64) cosine and sine. */
+__device__ static inline void make_head(const struct persist_args &a, const struct player *l, int layer, const char *exchange, int row, int kv, int number, const float2 *turn, struct attend_work *w, int lane) {
+    bool query = number < a.group, value = number > a.group;
+    int head = query ? kv * a.group + number : a.heads + (value ? a.kv_heads : 0) + kv;
+    const float *weight = query ? l->q_norm : l->k_norm;
+    float gain[4], x[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) gain[i] = value ? 1 : weight[lane + i * 32];
+    const char *from = exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + head * 128 + lane) * 4;
+    uint32_t word[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) word[i] = load_relaxed_4(from + i * 128);
+    while (word[0] == NOT_YET || word[1] == NOT_YET || word[2] == NOT_YET || word[3] == NOT_YET) {
+        wait_a_little();
+#pragma unroll
+        for (int i = 0; i < 4; i++) word[i] = load_relaxed_4(from + i * 128);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = __uint_as_float(word[i]);
+    if (!value) {
+        float sum = x[0] * x[0];
+#pragma unroll
+        for (int i = 1; i < 4; i++) sum += x[i] * x[i];
+        for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+        float f = rsqrtf(sum / 128 + a.eps);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float lo = gain[i] * (x[i] * f), hi = gain[i + 2] * (x[i + 2] * f);
+            float2 cs = turn[row * 64 + lane + i * 32];
+            x[i] = lo * cs.x - hi * cs.y, x[i + 2] = hi * cs.x + lo * cs.y;
+        }
+    }
+    bf16 *to = query ? w->query[number] : value ? w->value : w->key;
+    bf16 *page = query ? NULL : (bf16 *)page_of(a, row, a.row[row].slot, layer) + (value ? a.half : 0) + ((int64_t)kv * PAGE + a.row[row].slot % PAGE) * 128;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        bf16 v = __float2bfloat16_rn(x[i]);
+        to[lane + i * 32] = v;
+        if (page) page[lane + i * 32] = v;
+    }
+}
+
+__device__ static inline uint32_t low_pair(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
+__device__ static inline uint32_t high_pair(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
+
+/* A page of a share, to the ring; one lane. */
+__device__ static inline void fill_page(const struct persist_args &a, struct ring *r, int layer, int row, int kv, int page) {
+    char *slot = r->slots + r->slot * r->bytes;
+    const char *keys = (const char *)(page_of(a, row, page * PAGE, layer) + (int64_t)kv * PAGE * 128);
+    uint64_t *full = &r->full[r->slot];
+    gate_wait(&r->empty[r->slot], r->parity ^ 1);
+    gate_expect(full, PAGE * 512);
+    copy_bulk_kept(slot, keys, PAGE * 256, full);
+#pragma unroll
+    for (int i = 0; i < 4; i++) copy_bulk_kept(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
+    ring_next(r);
+}
+
+/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (16 lanes' worth of dimensions 8 g + i and
+ * 64 + 8 g + i). Token of the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. */
+struct attend_sums {
+    float most[2], total[2], o[8][4];
+};
+__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int first, int end, int newest,
+                                           const struct attend_work *w, int lane) {
+    int g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2, column = t * (PAGE / 4) + round * 4; /* in the page */
+    float p[4] = {}, keep[2];
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        const uint4 lo = *(const uint4 *)(first + row == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + row * 256 + (c * 4 + t) * 16);
+        const uint4 hi = *(const uint4 *)(first + row + 2 == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + (row + 2) * 256 + (c * 4 + t) * 16);
+        const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
+        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
+        mma_bf16(p, a0, q.x, q.y);
+        mma_bf16(p, a1, q.z, q.w);
+        keep_order();
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) p[i] = first + row + i / 2 * 2 < end ? p[i] * a.scale : -INFINITY;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float top = fmaxf(p[i], p[i + 2]);
+#pragma unroll
+        for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+        top = fmaxf(top, s->most[i]); /* finite: the first token of a round is seen */
+        keep[i] = exp2f(s->most[i] - top);
+        s->most[i] = top;
+        p[i] = exp2f(p[i] - top), p[i + 2] = exp2f(p[i + 2] - top);
+        s->total[i] = s->total[i] * keep[i] + p[i] + p[i + 2];
+    }
+    uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
+    const char *values = keys + PAGE * 256 + t * QUARTER + round * 4 * 256 + g * 16;
+#pragma unroll
+    for (int h = 0; h < 2; h++) { /* half of a lane's 16 dimensions at a time: registers */
+        uint2 v[4][2];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int token = first + column + i;
+#pragma unroll
+            for (int c = 0; c < 2; c++)
+                v[i][c] = token >= end ? make_uint2(0, 0) : *(const uint2 *)(token == newest ? (const char *)&w->value[(c * 8 + g) * 8 + h * 4] : values + i * 256 + c * 128 + h * 8);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            uint32_t x[4];
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                s->o[h * 4 + i][c] *= keep[c % 2];
+                uint32_t lo = i < 2 ? v[c / 2 * 2][c % 2].x : v[c / 2 * 2][c % 2].y, hi = i < 2 ? v[c / 2 * 2 + 1][c % 2].x : v[c / 2 * 2 + 1][c % 2].y;
+                x[c] = i % 2 ? high_pair(lo, hi) : low_pair(lo, hi);
+            }
+            mma_bf16(s->o[h * 4 + i], x, p0, p1);
+        }
+        keep_order();
+    }
+}
+
+/* The first of a block's shares of a layer's attention. Where there are fewer shares than blocks, other blocks have them in the next layer. */
+__device__ static inline int first_share(const struct persist_args &a, int layer) {
+    return (int)((blockIdx.x + (unsigned)(layer * a.entries * a.kv_heads)) % gridDim.x);
+}
+
+/* This block's shares of one layer's attention; the multiplying warps. */
+__device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, const struct player *l, int layer, char *exchange, const float2 *turn, struct attend_work *w, int warp, int lane) {
+    int g = lane / 4, t = lane % 4;
+#pragma unroll 1
+    for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
+        const struct pentry e = a.entry[share / a.kv_heads];
+        int kv = share % a.kv_heads, newest = e.last ? e.end - 1 : -1, pages = (e.end - e.begin + PAGE - 1) / PAGE;
+        if (warp < a.group + (e.last ? 2 : 0)) make_head(a, l, layer, exchange, e.row, kv, warp, turn, w, lane);
+        multipliers_sync();
+        struct attend_sums s = {{-INFINITY, -INFINITY}};
+#pragma unroll 1
+        for (int page = 0; page < pages; page++) {
+            int first = e.begin + page * PAGE, round = (warp + (page * PAGE_ROUNDS / MULTIPLIERS + 1) * MULTIPLIERS - page * PAGE_ROUNDS) % MULTIPLIERS; /* this warp's in the page, if below PAGE_ROUNDS */
+            gate_wait(&ring->full[ring->slot], ring->parity);
+            if (round < PAGE_ROUNDS && first + round * 4 < e.end) attend_round(a, &s, ring->slots + ring->slot * ring->bytes, round, first, e.end, newest, w, lane);
+            ring_release(ring, lane);
+        }
+        int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had a round */
+        if (warps > MULTIPLIERS) warps = MULTIPLIERS;
+        if (warp < warps)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                int query = t * 2 + i;
+#pragma unroll
+                for (int d = 4; d < 32; d *= 2) s.total[i] += __shfl_xor_sync(~0u, s.total[i], d);
+                if (query >= a.group) continue;
+                if (g == 0) w->merged[warp][query][0] = s.most[i], w->merged[warp][query][1] = s.total[i];
+                float *to = w->values + (warp * a.group + query) * LD_VALUES + g * 8;
+#pragma unroll
+                for (int c = 0; c < 2; c++)
+#pragma unroll
+                    for (int j = 0; j < 8; j += 4) *(float4 *)(to + c * 64 + j) = make_float4(s.o[j][c * 2 + i], s.o[j + 1][c * 2 + i], s.o[j + 2][c * 2 + i], s.o[j + 3][c * 2 + i]);
+            }
+        multipliers_sync();
+#pragma unroll 1
+        for (int i = warp * 32 + lane; i < a.group * 64; i += MULTIPLIERS * 32) {
+            int query = i / 64, d = i % 64 * 2;
+            float top = -INFINITY, all = 0, value[2] = {};
+#pragma unroll 4
+            for (int v = 0; v < warps; v++) top = fmaxf(top, w->merged[v][query][0]);
+#pragma unroll 4
+            for (int v = 0; v < warps; v++) {
+                float f = exp2f(w->merged[v][query][0] - top);
+                const float2 two = *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d);
+                all += w->merged[v][query][1] * f, value[0] += two.x * f, value[1] += two.y * f;
+            }
+            int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
+            store_relaxed_4(exchange + a.at.shares + at * 256 + d * 2, seal(pack_bf16(value[0] / all, value[1] / all)));
+            if (d == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(top), seal(all)));
+        }
+        multipliers_sync();
+    }
+}
+
+/* x (rows, ldx) in shared memory: the shares of all heads, put together; f16: as FP8 weights want it. A thread takes 8 dimensions of GROUPS heads
+ * at a time, so that all it needs is under way together. */
+template <int SHARES, int GROUPS>
+__device__ static inline void gather_some(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
+    int all_groups = a.rows * a.heads * 16;
+#pragma unroll 1
+    for (int first = thread; first < all_groups; first += MULTIPLIERS * 32 * GROUPS) {
+        uint4 value[GROUPS][SHARES];
+        uint2 stats[GROUPS][SHARES];
+        bool all = false;
+        for (bool again = false; !all; again = true) {
+            if (again) wait_a_little();
+            all = true;
+#pragma unroll
+            for (int q = 0; q < GROUPS; q++) {
+                int i = first + q * MULTIPLIERS * 32, row = i / 16 / a.heads, head = i / 16 % a.heads;
+                bool mine = i < all_groups;
+                int entry = head * MOST_ENTRIES + (mine ? a.first[row] : 0), count = mine ? a.count[row] : 0;
+                const char *shares = exchange + a.at.shares + entry * 256 + i % 16 * 16, *weights = exchange + a.at.stats + entry * 8;
+#pragma unroll
+                for (int k = 0; k < SHARES; k++) {
+                    value[q][k] = make_uint4(0, 0, 0, 0), stats[q][k] = make_uint2(0xFF800000u, 0); /* of no weight */
+                    if (k < count) value[q][k] = load_relaxed_16(shares + k * 256), stats[q][k] = load_relaxed_8(weights + k * 8);
+                }
+            }
+#pragma unroll
+            for (int q = 0; q < GROUPS; q++)
+#pragma unroll
+                for (int k = 0; k < SHARES; k++) all = all && there(value[q][k]) && there(stats[q][k]);
+        }
+#pragma unroll
+        for (int q = 0; q < GROUPS; q++) {
+            int i = first + q * MULTIPLIERS * 32;
+            float top = -INFINITY, sum = 0, v[8] = {};
+#pragma unroll
+            for (int k = 0; k < SHARES; k++) top = fmaxf(top, __uint_as_float(stats[q][k].x));
+#pragma unroll
+            for (int k = 0; k < SHARES; k++) {
+                float f = exp2f(__uint_as_float(stats[q][k].x) - top) * __uint_as_float(stats[q][k].y);
+                const uint32_t pair[4] = {value[q][k].x, value[q][k].y, value[q][k].z, value[q][k].w};
+                sum += f;
+#pragma unroll
+                for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * f, v[e * 2 + 1] += high_bf16(pair[e]) * f;
+            }
+            float scale = 1 / sum;
+            if (i < all_groups)
+                *(uint4 *)(x + i / 16 / a.heads * ldx + i % (a.heads * 16) * 8) =
+                    make_uint4(pack_input(v[0] * scale, v[1] * scale, f16), pack_input(v[2] * scale, v[3] * scale, f16), pack_input(v[4] * scale, v[5] * scale, f16),
+                               pack_input(v[6] * scale, v[7] * scale, f16));
+        }
+    }
+}
+__device__ static inline void gather_shares(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
+    if (a.most_shares <= 2) gather_some<2, 4>(a, exchange, x, ldx, f16, thread);
+    else if (a.most_shares <= 8) gather_some<8, 1>(a, exchange, x, ldx, f16, thread);
+    else gather_some<12, 1>(a, exchange, x, ldx, f16, thread);
+}
+
+#endif

@@ -1,0 +1,231 @@
+/* The ring of weights in shared memory and what is multiplied out of it. Device code of persist.cu.
+ *
+ * A chunk of a tile is some of its 16 rows as they lie in memory, or a piece of their width; the second half of the tile's rows is shifted so
+ * that the 8 lanes of a quarter warp, which read two rows (one of each half), find different banks. Row m of the tensor cores' tile is row m / 2
+ * of half m % 2 (and, from 8 on, the rows 4 further), so nothing has to be repacked. A lane takes the same 16 values of a UNIT as it holds of x. */
+#ifndef BACKEND_CUDA_PERSIST_RING_H
+#define BACKEND_CUDA_PERSIST_RING_H
+
+#include "backend/cuda/persist.h"
+#include "backend/cuda/unpack.h"
+
+template <int S> struct packed;
+template <> struct packed<STORAGE_BF16> { enum { unit = 128, shift = 16, number = 0 }; }; /* bytes of a UNIT in a row; of the second half's shift */
+template <> struct packed<STORAGE_FP8_BLOCK> { enum { unit = 64, shift = 64, number = 1 }; };
+template <> struct packed<STORAGE_NF4> { enum { unit = 32, shift = 32, number = 2 }; };
+
+struct ring {
+    char *slots;
+    uint64_t *full, *empty;
+    int count, bytes; /* slots; bytes of one */
+    int slot;
+    unsigned parity, number; /* of chunks so far */
+};
+__device__ static inline void ring_next(struct ring *r) {
+    r->number++;
+    if (++r->slot == r->count) r->slot = 0, r->parity ^= 1;
+}
+/* A multiplying warp is done with the slot. */
+__device__ static inline void ring_release(struct ring *r, int lane) {
+    __syncwarp();
+    if (lane == 0) gate_arrive(&r->empty[r->slot]);
+    ring_next(r);
+}
+
+/* FP8 weights become f16 (one instruction for two); so x is f16 there as well, 2^-6 as large, so that it overflows at four million only and keeps
+ * more bits than bf16 down to 2^-8 and an error below 2^-18 under that. */
+#define F16_SCALE 0.015625f
+#define F16_REST 64.0f
+__device__ static inline float f16_range(float v) {
+    v *= F16_SCALE;
+    return v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v;
+}
+__device__ static inline uint32_t pack_input(float a, float b, bool f16) { return f16 ? pack_f16(f16_range(a), f16_range(b)) : pack_bf16(a, b); }
+
+/* The matrix and first row of one half of a tile. */
+__device__ static inline int half_of_tile(const struct pshape &s, int kind, int tile, int half, int *row) {
+    if (kind == PHASE_UP) return *row = tile * 8, half;
+    int m = kind != PHASE_QKV ? 0 : tile >= s.first[1] ? 2 : tile >= s.first[0] ? 1 : 0;
+    *row = (tile - (m == 2 ? s.first[1] : m == 1 ? s.first[0] : 0)) * 16 + half * 8;
+    return m;
+}
+__device__ static inline int scale_columns(const struct pshape &s) { return (s.units / 2 + 3) / 4 * 4; }
+
+/* A warp's units of a tile: [from, from + own) of the pass' n; before: units of the passes before; blocks: in a row. */
+struct tile_place {
+    int from, own, n, before, blocks;
+};
+/* A lane's factors: FP8: of its half's outputs; NF4: codes of its first row, nested absmax of its matrix from `first` on, absmax block that
+ * begins its first row. */
+struct lane_side {
+    const char *codes;
+    const float *factors;
+    int block, first;
+    float offset;
+};
+template <int S>
+__device__ static inline struct lane_side find_side(const struct pshape &s, const struct side_head &head, const char *buffer, int kind, int tile, int number, int tiles, int lane) {
+    struct lane_side l = {};
+    if (S == STORAGE_BF16) return l;
+    int half = lane / 4 & 1, row, m = half_of_tile(s, kind, tile, half, &row);
+    if (S == STORAGE_FP8_BLOCK) {
+        l.factors = (const float *)(buffer + head.base[m]) + (row / 128 - head.first[m]) * scale_columns(s);
+    } else {
+        l.codes = buffer + ((kind == PHASE_UP ? half * tiles * 8 + number * 8 : number * 16 + half * 8) + (lane >> 3)) * s.units;
+        l.factors = (const float *)(buffer + head.base[m]), l.first = head.first[m], l.offset = head.offset[m], l.block = (row + (lane >> 3)) * s.units;
+    }
+    return l;
+}
+
+/* acc (16 outputs x 8 rows) += this warp's units of a tile; the ring stands behind the tile then. */
+template <int S>
+__device__ static inline void multiply_tile(float acc[4], struct ring *r, const uint32_t (&b)[WARP_UNITS][8], const struct tile_place p, const struct pcut &cut, const struct lane_side side,
+                                            const uint32_t *lut, const float *nested_map, int lane) {
+    enum { BYTES = packed<S>::unit, SHIFT = packed<S>::shift };
+    int t = lane % 4, half = lane / 4 & 1, bits = cut.row_bits, chunks = 16 >> bits;
+    int low_row = half * 8 + (lane >> 3), high_row = low_row + 4;
+    float absmax[WARP_UNITS / 2]; /* NF4: lane t's are those of unit 2 i + t / 2, first or second row by t % 2 */
+    if (S == STORAGE_NF4) {
+        int ahead = p.before + p.from + t / 2 + (t & 1) * 4 * p.blocks;
+#pragma unroll
+        for (int i = 0; i < WARP_UNITS / 2; i++)
+            if (i * 2 < p.own) { /* past the last unit: a number nobody uses */
+                int block = ahead + i * 2;
+                absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[(side.block + block) / 256 - side.first]), side.offset);
+            }
+    }
+#pragma unroll 1
+    for (int piece = 0; piece < p.n; piece += cut.piece_units) {
+        int wide = p.n - piece < cut.piece_units ? p.n - piece : cut.piece_units, pitch = wide * BYTES, slot = r->slot;
+        const char *low = r->slots, *high = r->slots;
+#pragma unroll 1
+        for (int c = 0, parity = r->parity; c < chunks; c++) {
+            int at = slot * r->bytes;
+            if (low_row >> bits == c) low += at;
+            if (high_row >> bits == c) high += at;
+            gate_wait(&r->full[slot], parity);
+            if (++slot == r->count) slot = 0, parity ^= 1;
+        }
+        int to_unit = p.from - piece, at = half * SHIFT + to_unit * BYTES + t * (BYTES / 4); /* to_unit: of the first unit, within the piece */
+        low += (low_row & ((1 << bits) - 1)) * pitch + at, high += (high_row & ((1 << bits) - 1)) * pitch + at;
+#pragma unroll
+        for (int u = 0; u < WARP_UNITS; u++) {
+            if (u >= p.own || to_unit + u < 0 || to_unit + u >= wide) continue;
+            if (S == STORAGE_BF16) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    uint4 lo = *(const uint4 *)(low + u * BYTES + i * 16), hi = *(const uint4 *)(high + u * BYTES + i * 16);
+                    const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
+                    mma_bf16(acc, a0, b[u][i * 4], b[u][i * 4 + 1]);
+                    mma_bf16(acc, a1, b[u][i * 4 + 2], b[u][i * 4 + 3]);
+                }
+            } else if (S == STORAGE_FP8_BLOCK) {
+                float part[4] = {}, factor = side.factors[(p.before + p.from + u) / 2];
+                uint4 lo = *(const uint4 *)(low + u * BYTES), hi = *(const uint4 *)(high + u * BYTES);
+                const uint32_t words[2][4] = {{lo.x, lo.y, lo.z, lo.w}, {hi.x, hi.y, hi.z, hi.w}};
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    uint32_t a[4];
+                    e4m3_as_f16(words[0][i], &a[0], &a[2]);
+                    e4m3_as_f16(words[1][i], &a[1], &a[3]);
+                    mma_f16(part, a, b[u][i * 2], b[u][i * 2 + 1]);
+                }
+#pragma unroll
+                for (int c = 0; c < 4; c++) acc[c] += part[c] * factor;
+            } else {
+                float part[4] = {}, factor[2];
+                uint2 lo = *(const uint2 *)(low + u * BYTES), hi = *(const uint2 *)(high + u * BYTES);
+#pragma unroll
+                for (int i = 0; i < 2; i++) factor[i] = __shfl_sync(~0u, absmax[u / 2], (lane & ~3) | (u % 2 * 2 + i));
+                const uint32_t words[2][2] = {{lo.x, lo.y}, {hi.x, hi.y}};
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    uint32_t v[4], w[4];
+#pragma unroll
+                    for (int k = 0; k < 4; k++) v[k] = lut[byte_of(words[0][i], k) * 32], w[k] = lut[byte_of(words[1][i], k) * 32];
+                    const uint32_t a0[4] = {v[0], w[0], v[1], w[1]}, a1[4] = {v[2], w[2], v[3], w[3]};
+                    mma_bf16(part, a0, b[u][i * 4], b[u][i * 4 + 1]);
+                    mma_bf16(part, a1, b[u][i * 4 + 2], b[u][i * 4 + 3]);
+                }
+#pragma unroll
+                for (int c = 0; c < 4; c++) acc[c] += part[c] * factor[c / 2];
+            }
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (int c = 0; c < chunks; c++) {
+            if (lane == 0) gate_arrive(&r->empty[r->slot]);
+            ring_next(r);
+        }
+    }
+    if (S == STORAGE_FP8_BLOCK)
+#pragma unroll
+        for (int c = 0; c < 4; c++) acc[c] *= F16_REST;
+}
+
+/* ---- the lane that fills it ---- */
+
+__device__ static inline int storage_number(int storage) { return storage == STORAGE_BF16 ? 0 : storage == STORAGE_FP8_BLOCK ? 1 : 2; }
+
+/* The factors of a block's tiles of one product: bytes that arrive at `full`, beside those of a chunk. */
+__device__ static inline unsigned fill_side(struct side_head *head, char *buffer, const struct pphase *phase, const struct pshape &s, int kind, int2 share, uint64_t *full) {
+    unsigned all = 0;
+    int at = 0, nested_at = (share.y * 16 * s.units + 15) / 16 * 16;
+    for (int m = 0; m < (kind == PHASE_QKV ? 3 : kind == PHASE_UP ? 2 : 1); m++) {
+        const struct pmatrix &w = phase->m[m];
+        int begin = kind == PHASE_QKV ? (m ? s.first[m - 1] : 0) : 0, end = kind == PHASE_QKV && m < 2 ? s.first[m] : s.tiles; /* tiles of the matrix */
+        int first = share.x > begin ? share.x : begin, last = share.x + share.y < end ? share.x + share.y : end;
+        if (first >= last || w.storage == STORAGE_BF16) continue;
+        int tall = kind == PHASE_UP ? 8 : 16, row = (first - begin) * tall, rows = (last - first) * tall;
+        if (w.storage == STORAGE_FP8_BLOCK) {
+            int scale = row / 128, columns = scale_columns(s);
+            unsigned bytes = (unsigned)(((row + rows - 1) / 128 - scale + 1) * columns * 4);
+            head->base[m] = at, head->first[m] = scale;
+            copy_bulk(buffer + at, w.scale + (int64_t)scale * columns, bytes, full);
+            at += (int)bytes, all += bytes;
+        } else {
+            unsigned bytes = (unsigned)(rows * s.units);
+            int nested = row * s.units / 256 & ~3, count = (((row + rows) * s.units - 1) / 256 | 3) + 1 - nested;
+            head->offset[m] = w.offset, head->base[m] = nested_at, head->first[m] = nested;
+            copy_bulk(buffer + (kind == PHASE_UP ? m * rows : (first - share.x) * 16) * s.units, w.codes + (int64_t)row * s.units, bytes, full);
+            copy_bulk(buffer + nested_at, w.nested + nested, (unsigned)count * 4, full);
+            nested_at += count * 4, all += bytes + (unsigned)count * 4;
+        }
+    }
+    return all;
+}
+
+/* The pieces of one pass of a tile: units [before, before + n). One lane. side: bytes of factors that come with its first chunk. */
+__device__ static inline void fill_tile(struct ring *r, const struct pphase *phase, const struct pshape &s, int kind, int tile, int before, int n, unsigned side) {
+    int row0, row1;
+    const struct pmatrix *m0 = &phase->m[half_of_tile(s, kind, tile, 0, &row0)], *m1 = &phase->m[half_of_tile(s, kind, tile, 1, &row1)];
+    int number = storage_number(m0->storage), unit = 128 >> number, shift = number == 0 ? 16 : number == 1 ? 64 : 32;
+    int bits = s.cut[number].row_bits, rows = 1 << bits, piece_units = s.cut[number].piece_units;
+    size_t row_bytes = (size_t)s.units * unit;
+    const char *data0 = m0->data + (size_t)row0 * row_bytes + (size_t)before * unit, *data1 = m1->data + (size_t)row1 * row_bytes + (size_t)before * unit;
+#pragma unroll 1
+    for (int piece = 0; piece < n; piece += piece_units) {
+        int wide = n - piece < piece_units ? n - piece : piece_units, pitch = wide * unit;
+#pragma unroll 1
+        for (int at = 0; at < 16; at += rows) {
+            char *to = r->slots + r->slot * r->bytes;
+            uint64_t *full = &r->full[r->slot];
+            gate_wait(&r->empty[r->slot], r->parity ^ 1);
+            gate_expect(full, (unsigned)(rows * pitch) + side);
+            side = 0;
+#pragma unroll 1
+            for (int h = at / 8; h <= (at + rows - 1) / 8; h++) {
+                const char *from = (h ? data1 : data0) + (size_t)piece * unit + (size_t)(at % 8) * row_bytes;
+                char *half = to + h * shift + (rows == 16 ? h * 8 * pitch : 0);
+                int count = rows == 16 ? 8 : rows;
+                if (wide == s.units) copy_bulk(half, from, (unsigned)(count * pitch), full); /* whole rows lie one behind the other */
+                else
+#pragma unroll 1
+                    for (int i = 0; i < count; i++) copy_bulk(half + i * pitch, from + i * row_bytes, (unsigned)pitch, full);
+            }
+            ring_next(r);
+        }
+    }
+}
+
+#endif
