@@ -232,11 +232,15 @@ static inline __attribute__((always_inline)) void stream_block(struct stream *f,
     uint16_t *const buffer = f->s->weights;
     const uint16_t *const rows = f->s->rows, *x = rows;
     int64_t n = 0, done = -2; /* groups unpacked; groups of the other panel that are multiplied */
-#define MULTIPLY(q)                                                                                                      \
+#define BRING(q)                                                                                                         \
     do {                                                                                                                 \
         _tile_loadd(4, buffer + (n & 1) * 8 * CHUNK + (~n & 2) * CHUNK + ((q) & 1) * CHUNK + ((q) >> 1) * 4 * CHUNK, 64); \
         _tile_loadd(6, x + (q) * 32 * side, 4 * side);                                                                   \
-        _tile_dpbf16ps(0, 4, 6);                                                                                         \
+    } while (0)
+#define MULTIPLY(q)              \
+    do {                         \
+        BRING(q);                \
+        _tile_dpbf16ps(0, 4, 6); \
     } while (0)
 #define MULTIPLIED                                          \
     do {                                                    \
@@ -261,8 +265,9 @@ static inline __attribute__((always_inline)) void stream_block(struct stream *f,
             uint16_t *to = buffer + (n & 1) * 8 * CHUNK + (n & 2) * CHUNK;
             const struct fp8_table table = fp8_table(t, order == ORDER_FP8 ? g * GROUP : 0);
             _Pragma("GCC unroll 1") for (int q = 0; q < 4; q++) {
+                BRING(q);
                 expand_group(order, to, at, here, 4 * q, g, table, map, 128, ahead);
-                MULTIPLY(q);
+                _tile_dpbf16ps(0, 4, 6);
             }
             MULTIPLIED;
         }
