@@ -224,6 +224,21 @@ static void medians_and_percentiles(void **state) {
     assert_true(percentile(sorted, 100, 0.5) == 50 && percentile(sorted, 100, 0.99) == 99 && percentile(sorted, 1, 0.99) == 1);
 }
 
+/* ---- energy ---- */
+
+/* A meter tells joules that only grow, or that it has none; a card that is not there has none. */
+static void energy_or_not(void **state) {
+    (void)state;
+    for (int cards = 0; cards < 3; cards++) {
+        struct energy_meter m;
+        energy_meter_open(&m, cards == 2 ? 1000 : 0, cards ? 1 : 0);
+        double first = energy_meter_read(&m), second = energy_meter_read(&m);
+        if (!strcmp(m.source, "not available")) assert_true(isnan(first) && isnan(second));
+        else assert_true(second >= first && first >= 0 && cards < 2 && !strcmp(m.source, cards ? "NVML" : "RAPL"));
+        energy_meter_close(&m);
+    }
+}
+
 /* ---- random checkpoints ---- */
 
 static void *new_folder(char *path) {
@@ -378,6 +393,6 @@ int main(void) {
                                        cmocka_unit_test(cells_of_a_matrix),       cmocka_unit_test(both_forms_say_the_same),
                                        cmocka_unit_test(broken_files_are_named),  cmocka_unit_test(verdicts),
                                        cmocka_unit_test(medians_and_percentiles), cmocka_unit_test(real_shapes),
-                                       cmocka_unit_test(rows_differ), cmocka_unit_test(tiny_ones_answer),        cmocka_unit_test(prompts_have_their_length)};
+                                       cmocka_unit_test(energy_or_not), cmocka_unit_test(rows_differ), cmocka_unit_test(tiny_ones_answer),        cmocka_unit_test(prompts_have_their_length)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

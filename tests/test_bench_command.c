@@ -89,6 +89,20 @@ static void check_measured(const struct result *r) {
 
 #define MODEL "--models", "tests/golden/tiny-a", "--threads", "1"
 
+/* A cell that is the model's whole context has room for one token less. */
+static void whole_context(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct results a;
+    const char *words[] = {MODEL, "--contexts", "4096", "--best-of", "2", "--repeats", "1", "--answer-tokens", "3", "--json", in_folder("whole.json"), NULL};
+    int status = run(words);
+    if (status) fail_msg("%d: %s", status, complaints.data);
+    if (results_read(in_folder("whole.json"), &a, &err)) fail_msg("%s", err.message);
+    assert_int_equal(a.count, 1);
+    check_measured(&a.items[0]);
+    results_free(&a);
+}
+
 static void a_sweep(void **state) {
     (void)state;
     struct err err = {0};
@@ -272,7 +286,7 @@ static int remove_folder(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_sweep), cmocka_unit_test(a_killed_sweep_goes_on),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_sweep), cmocka_unit_test(whole_context), cmocka_unit_test(a_killed_sweep_goes_on),
                                        cmocka_unit_test(limits_of_time_and_room), cmocka_unit_test(a_plan_measures_nothing),
                                        cmocka_unit_test(comparing), cmocka_unit_test(wrong_usage), cmocka_unit_test(drawing)};
     return cmocka_run_group_tests(tests, open_folder, remove_folder);

@@ -176,6 +176,10 @@ static int add_gap(struct repeats *all, double ms) {
 static int full(const struct subject *s, const struct cell *c, int answer_tokens, struct crowd *w, struct repeats *all, double *out,
                 struct err *err) {
     int n = c->batch * c->best_of, r = 0;
+    struct qvl_info info;
+    qvl_model_info(s->m, &info);
+    /* A first token and answer_tokens more, or one less where the cell is the model's whole context. */
+    if (c->context >= info.context && answer_tokens > 1) answer_tokens = (int)(info.context - (c->context - answer_tokens)) - 1;
     for (int i = c->batch; !r && i < n; i++) r = qvl_session_fork(w->sessions[i % c->batch], &w->sessions[i], err);
     double before = energy_meter_read(s->energy), first, end = 0;
     if (!r) r = ask(w, n, answer_tokens + 1, err);

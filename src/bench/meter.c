@@ -34,7 +34,7 @@ static bool read_package(int i, double *joules) {
     return ok;
 }
 
-static bool open_nvml(struct energy_meter *m) {
+static bool open_nvml(struct energy_meter *m, int first, int cards) {
     m->library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
     if (!m->library) return false;
     int (*init)(void) = (int (*)(void))dlsym(m->library, "nvmlInit_v2");
@@ -42,16 +42,18 @@ static bool open_nvml(struct energy_meter *m) {
     int (*name)(void *, char *, unsigned) = (int (*)(void *, char *, unsigned))dlsym(m->library, "nvmlDeviceGetName");
     m->card_energy = (int (*)(void *, unsigned long long *))dlsym(m->library, "nvmlDeviceGetTotalEnergyConsumption");
     unsigned long long millijoules;
-    if (!init || !by_index || init() || by_index(0, &m->handle)) return false;
-    if (name && name(m->handle, m->card, sizeof m->card)) m->card[0] = 0;
-    return m->card_energy && m->card_energy(m->handle, &millijoules) == 0;
+    if (!init || !by_index || cards > METER_CARDS || init()) return false;
+    for (m->cards = 0; m->cards < cards; m->cards++)
+        if (by_index((unsigned)(first + m->cards), &m->handle[m->cards])) return false;
+    if (name && name(m->handle[0], m->card, sizeof m->card)) m->card[0] = 0;
+    return m->card_energy && m->card_energy(m->handle[0], &millijoules) == 0;
 }
 
-void energy_meter_open(struct energy_meter *m, bool cuda) {
+void energy_meter_open(struct energy_meter *m, int first, int cards) {
     double joules = 0;
     *m = (struct energy_meter){.source = "not available"};
-    if (cuda) {
-        if (open_nvml(m)) m->source = "NVML";
+    if (cards > 0) {
+        if (open_nvml(m, first, cards)) m->source = "NVML";
         return;
     }
     while (m->packages < 8 && read_package(m->packages, &joules)) m->packages++;
@@ -66,7 +68,13 @@ void energy_meter_close(struct energy_meter *m) {
 double energy_meter_read(const struct energy_meter *m) {
     unsigned long long millijoules;
     double joules = 0;
-    if (!strcmp(m->source, "NVML") && m->card_energy(m->handle, &millijoules) == 0) return (double)millijoules * 1e-3;
+    if (!strcmp(m->source, "NVML")) {
+        for (int i = 0; i < m->cards; i++) {
+            if (m->card_energy(m->handle[i], &millijoules)) return NAN;
+            joules += (double)millijoules * 1e-3;
+        }
+        return joules;
+    }
     if (strcmp(m->source, "RAPL")) return NAN;
     for (int i = 0; i < m->packages; i++)
         if (!read_package(i, &joules)) return NAN;

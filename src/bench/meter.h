@@ -11,14 +11,17 @@ void host_memory_reset(void);
 double host_memory_peak_mib(void);
 
 /* Joules counted by the hardware: NVML for an NVIDIA card (loaded when asked for), RAPL of the processor's packages otherwise. */
+enum { METER_CARDS = 16 };
 struct energy_meter {
     const char *source;      /* "NVML", "RAPL", "not available" */
-    void *library, *handle;
+    void *library, *handle[METER_CARDS];
+    int cards;               /* whose joules are added up */
     int (*card_energy)(void *handle, unsigned long long *millijoules);
     int packages;
-    char card[96];           /* name of the card, empty without */
+    char card[96];           /* name of the first card, empty without */
 };
-void energy_meter_open(struct energy_meter *m, bool cuda);
+/* Of `cards` cards from `first` on; 0: of the processor. */
+void energy_meter_open(struct energy_meter *m, int first, int cards);
 void energy_meter_close(struct energy_meter *m);
 /* A reading in joules that only differences give sense to; NaN when not available. */
 double energy_meter_read(const struct energy_meter *m);

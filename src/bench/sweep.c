@@ -247,7 +247,7 @@ static int run_all(struct progress *p, struct err *err) {
     if (r || !remaining) return r;
     if ((r = qvl_device_ceilings(&p->s->load, &p->device, err))) return r;
     p->device_at = clock_seconds();
-    energy_meter_open(&p->energy, strcmp(p->device.device, "cpu") != 0);
+    energy_meter_open(&p->energy, p->s->load.card, !strcmp(p->device.device, "cpu") ? 0 : p->s->load.replicas > 1 ? p->s->load.replicas : 1);
     if (p->energy.card[0]) snprintf(p->machine, sizeof p->machine, "%s", p->energy.card);
     frame_files_read(p->s->pictures, &p->frames);
     fprintf(stderr, "%s (%s): reads %.1f GB/s, bf16 products %.3g TFLOP/s, measured now; %zu cells, set \"%s\"\n", p->machine,
