@@ -172,6 +172,10 @@ static int run_large(struct backend_model *m, const struct product *p, struct er
     int rows = p->padded ? p->padded : p->rows, r = 0;
     for (int i = 0; i < p->count && !r;) {
         struct joined j = join(p, i);
+        if (!j.eight && many_rows_fit(m, p, i, j.count) && many_rows_run(m, p, i, j.count, y)) {
+            i += j.count, y += j.out * element_bytes(p->out);
+            continue;
+        }
         bool straight = !j.first->bias && (p->out == OUT_F32 || p->out == OUT_ADD || p->out == OUT_BF16);
         if (straight) {
             r = by_library(m, p, i, &j, rows, y, p->ldy, p->out == OUT_BF16, p->out == OUT_ADD, err);

@@ -207,6 +207,11 @@ bool library_fit(const struct backend_model *m, const struct product *p);
 /* fp32 rows picked by drow.id, or from the image features. weight, x, squares: the norm that follows is left to the product; or NULL. */
 void embed_rows(struct backend_model *m, const struct drow *rows, int count, const float *visual, float *h, const float *weight, bf16 *x, float *squares);
 
+/* many.cu: NF4 on Hopper, where it is faster than unpacking; the product's matrices [first, first + count), y: the first one's results, bf16.
+ * many_rows_run: false: could not be started. */
+bool many_rows_fit(struct backend_model *m, const struct product *p, int first, int count);
+bool many_rows_run(struct backend_model *m, const struct product *p, int first, int count, void *y);
+
 /* ---- lt.cu ---- */
 
 struct lt *lt_open(void); /* NULL when the library is not there */
