@@ -118,11 +118,30 @@ struct rows_of {
     uint16_t *bits;
     const bf16 *at;
 };
-static struct rows_of random_rows(int rows, int n) {
+/* tiled: on the device by tiled_place, rows that are not there NaN. */
+static struct rows_of random_rows(int rows, int n, int tiled = TILED_NO) {
     struct rows_of r = {(float *)malloc((size_t)rows * n * 4), (uint16_t *)malloc((size_t)rows * n * 2), NULL};
     for (int i = 0; i < rows * n; i++) r.bits[i] = f32_to_bf16(random_float() * 2), r.x[i] = bf16_to_f32(r.bits[i]);
-    r.at = (const bf16 *)device(r.bits, (size_t)rows * n * 2);
+    if (tiled) {
+        size_t bytes = (size_t)FEW_ROWS * n * 2;
+        uint16_t *t = (uint16_t *)malloc(bytes);
+        memset(t, 0xFF, bytes);
+        for (int i = 0; i < rows * n; i++) t[tiled_place(i / n, i % n, tiled)] = r.bits[i];
+        r.at = (const bf16 *)device(t, bytes);
+        free(t);
+    } else {
+        r.at = (const bf16 *)device(r.bits, (size_t)rows * n * 2);
+    }
     return r;
+}
+/* (rows, n) bf16 that a kernel wrote, as floats. */
+static float *rows_back(const void *from, int rows, int n, int tiled) {
+    size_t count = (size_t)(tiled ? FEW_ROWS : rows) * n;
+    uint16_t *bits = host<uint16_t>(from, count);
+    float *f = (float *)malloc((size_t)rows * n * 4);
+    for (int i = 0; i < rows * n; i++) f[i] = bf16_to_f32(bits[tiled ? tiled_place(i / n, i % n, tiled) : i]);
+    free(bits);
+    return f;
 }
 static void rows_free(struct rows_of *r) {
     free(r->x);
@@ -137,12 +156,12 @@ struct storage_kind {
 static const struct storage_kind kinds[] = {{STORAGE_BF16, 0, 1e-5}, {STORAGE_FP8_BLOCK, 0, 1e-5}, {STORAGE_NF4, 1, 3e-3}, {STORAGE_NF4, 0, 3e-3}, {STORAGE_F16, 0, 2e-3}, {STORAGE_F32, 0, 2e-3}};
 
 /* Three matrices of one input, one below the other, with the norm left to the product. */
-static void check_three(const struct storage_kind *k, int rows, int out0, int out1, int in, bool norm) {
+static void check_three(const struct storage_kind *k, int rows, int out0, int out1, int in, bool norm, int tiled = TILED_NO) {
     struct matrix w[3];
     struct dlinear d[3];
     int outs[3] = {out0, out1, out1}, all = out0 + 2 * out1, parts = 5;
     for (int i = 0; i < 3; i++) matrix_new(&w[i], k->storage, outs[i], in, i == 1, k->nested), d[i] = upload(&w[i].w);
-    struct rows_of x = random_rows(rows, in);
+    struct rows_of x = random_rows(rows, in, tiled);
     float *y = (float *)device(NULL, (size_t)rows * all * 4), *squares = (float *)calloc((size_t)rows * MOST_SQUARES, 4), *factor = (float *)malloc((size_t)rows * 4);
     for (int r = 0; r < rows; r++) {
         double sum = 0;
@@ -150,11 +169,11 @@ static void check_three(const struct storage_kind *k, int rows, int out0, int ou
         factor[r] = norm ? (float)(1 / sqrt(sum / in + 1e-6)) : 1;
     }
     struct product p = {{&d[0], &d[1], &d[2]}, 3};
-    p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_F32, p.y = y, p.ldy = all;
+    p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_F32, p.y = y, p.ldy = all, p.tiled = tiled;
     if (norm) p.squares = (const float *)device(squares, (size_t)rows * MOST_SQUARES * 4), p.squares_count = parts, p.norm_n = in;
     struct err err = {};
-    if (norm && !few_rows_fit(&p)) fail_msg("no kernel for %s %d x %d", storage_names[k->storage], out0, in);
-    if (norm) few_rows_run(m, &p);
+    if ((norm || tiled) && !few_rows_fit(&p)) fail_msg("no kernel for %s %d x %d", storage_names[k->storage], out0, in);
+    if (norm || tiled) few_rows_run(m, &p);
     else if (product_run(m, &p, &err)) fail_msg("%s", err.message);
     OK(cudaGetLastError());
     float *got = host<float>(y, (size_t)rows * all);
@@ -169,7 +188,7 @@ static void check_three(const struct storage_kind *k, int rows, int out0, int ou
                 mine[r * outs[i] + o] = got[r * all + at + o];
             }
         char what[160];
-        snprintf(what, sizeof what, "%s%s, %d rows, matrix %d of %d x %d%s", storage_names[k->storage], k->nested ? " nested" : "", rows, i, outs[i], in, norm ? ", norm" : "");
+        snprintf(what, sizeof what, "%s%s, %d rows, matrix %d of %d x %d%s%s", storage_names[k->storage], k->nested ? " nested" : "", rows, i, outs[i], in, norm ? ", norm" : "", tiled ? ", tiled" : "");
         near(what, distance(mine, want, (size_t)rows * outs[i]), d[i].fast ? k->limit : k->limit + 2e-3); /* elsewhere weights are rounded to bf16 */
         free(want);
         free(mine);
@@ -201,28 +220,27 @@ static void products(void **) {
 }
 
 /* The residual with the next norm's share. */
-static void check_add(const struct storage_kind *k, int rows, int out, int in) {
+static void check_add(const struct storage_kind *k, int rows, int out, int in, int tiled = TILED_NO) {
     struct matrix w;
     matrix_new(&w, k->storage, out, in, 0, k->nested);
     struct dlinear d = upload(&w.w);
-    struct rows_of x = random_rows(rows, in);
+    struct rows_of x = random_rows(rows, in, tiled);
     size_t n = (size_t)rows * out;
     float *h = (float *)malloc(n * 4), *weight = (float *)malloc((size_t)out * 4);
     for (size_t i = 0; i < n; i++) h[i] = random_float() * 3;
     for (int o = 0; o < out; o++) weight[o] = random_float() + 1.5f;
     struct product p = {{&d}, 1};
     p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_ADD, p.y = device(h, n * 4), p.ldy = out;
-    p.next_weight = (const float *)device(weight, (size_t)out * 4), p.next_x = (bf16 *)device(NULL, n * 2), p.next_squares = (float *)device(NULL, (size_t)rows * MOST_SQUARES * 4);
+    p.next_weight = (const float *)device(weight, (size_t)out * 4), p.tiled = tiled, p.next_x = (bf16 *)device(NULL, (size_t)(tiled ? FEW_ROWS : rows) * out * 2), p.next_squares = (float *)device(NULL, (size_t)rows * MOST_SQUARES * 4);
     if (!few_rows_fit(&p)) fail_msg("no kernel for %s %d x %d", storage_names[k->storage], out, in);
     few_rows_run(m, &p);
     OK(cudaGetLastError());
     double *want = (double *)malloc(n * sizeof *want);
     twin(&w.w, x.x, rows, want);
-    float *got = host<float>(p.y, n), *squares = host<float>(p.next_squares, (size_t)rows * MOST_SQUARES), *next = (float *)malloc(n * 4);
-    uint16_t *bits = host<uint16_t>(p.next_x, n);
+    float *got = host<float>(p.y, n), *squares = host<float>(p.next_squares, (size_t)rows * MOST_SQUARES), *next = rows_back(p.next_x, rows, out, tiled);
     for (size_t i = 0; i < n; i++) want[i] += h[i];
     char what[160];
-    snprintf(what, sizeof what, "%s, %d rows, added, %d x %d", storage_names[k->storage], rows, out, in);
+    snprintf(what, sizeof what, "%s, %d rows, added, %d x %d%s", storage_names[k->storage], rows, out, in, tiled ? ", tiled" : "");
     near(what, distance(got, want, n), k->limit);
     for (int r = 0; r < rows; r++) {
         double sum = 0, have = 0;
@@ -230,11 +248,11 @@ static void check_add(const struct storage_kind *k, int rows, int out, int in) {
         for (int i = 0; i < product_squares(&p); i++) have += squares[r * MOST_SQUARES + i];
         if (!(fabs(have / sum - 1) < 2e-3)) fail_msg("%s: sum of squares of row %d: %g, expected %g", what, r, have, sum);
     }
-    for (size_t i = 0; i < n; i++) want[i] *= weight[i % out], next[i] = bf16_to_f32(bits[i]);
+    for (size_t i = 0; i < n; i++) want[i] *= weight[i % out];
     near(what, distance(next, want, n), k->limit + 3e-3);
     matrix_free(&w);
     rows_free(&x);
-    free(h), free(weight), free(want), free(got), free(squares), free(bits), free(next);
+    free(h), free(weight), free(want), free(got), free(squares), free(next);
     release();
 }
 static void residual(void **) {
@@ -245,30 +263,29 @@ static void residual(void **) {
         }
 }
 
-static void check_silu(const struct storage_kind *k, int rows, int out, int in) {
+static void check_silu(const struct storage_kind *k, int rows, int out, int in, int tiled = TILED_NO) {
     struct matrix g, u;
     matrix_new(&g, k->storage, out, in, 0, k->nested);
     matrix_new(&u, k->storage, out, in, 0, k->nested);
     struct dlinear dg = upload(&g.w), du = upload(&u.w);
-    struct rows_of x = random_rows(rows, in);
+    struct rows_of x = random_rows(rows, in, tiled);
     size_t n = (size_t)rows * out;
     struct product p = {{&dg}, 1, &du};
-    p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_SILU, p.y = device(NULL, n * 2), p.ldy = out;
+    p.x = x.at, p.ldx = in, p.rows = rows, p.out = OUT_SILU, p.y = device(NULL, (size_t)(tiled ? FEW_ROWS : rows) * out * 2), p.ldy = out, p.tiled = tiled;
     struct err err = {};
-    if (product_run(m, &p, &err)) fail_msg("%s", err.message);
+    if (tiled) few_rows_run(m, &p);
+    else if (product_run(m, &p, &err)) fail_msg("%s", err.message);
     double *a = (double *)malloc(n * sizeof *a), *b = (double *)malloc(n * sizeof *b);
     twin(&g.w, x.x, rows, a);
     twin(&u.w, x.x, rows, b);
     for (size_t i = 0; i < n; i++) a[i] = a[i] / (1 + exp(-a[i])) * b[i];
-    uint16_t *bits = host<uint16_t>(p.y, n);
-    float *got = (float *)malloc(n * 4);
-    for (size_t i = 0; i < n; i++) got[i] = bf16_to_f32(bits[i]);
+    float *got = rows_back(p.y, rows, out, tiled);
     char what[160];
-    snprintf(what, sizeof what, "%s, %d rows, silu, %d x %d", storage_names[k->storage], rows, out, in);
+    snprintf(what, sizeof what, "%s, %d rows, silu, %d x %d%s", storage_names[k->storage], rows, out, in, tiled ? ", tiled" : "");
     near(what, distance(got, a, n), k->limit + (dg.fast ? 4e-3 : 6e-3));
     matrix_free(&g), matrix_free(&u);
     rows_free(&x);
-    free(a), free(b), free(bits), free(got);
+    free(a), free(b), free(got);
     release();
 }
 static void gated(void **) {
@@ -278,6 +295,26 @@ static void gated(void **) {
             if (!emulated() && (rows == 1 || rows == 64)) check_silu(&kinds[i], rows, 6144, 2048), check_silu(&kinds[i], rows, 9728, 2560);
         }
     check_silu(&kinds[1], 3, 20, 100);
+}
+
+/* The kernels of wide_tiled.cu, which are not emulated: shapes that take each of their forms, row counts of each size. */
+static void tiled(void **) {
+    if (m->arch != 90 || emulated()) skip();
+    static const int three[][3] = {{256, 128, 512}, {128, 128, 256}, {2048, 1024, 2048}, {4096, 1024, 2560}};
+    static const int one[][2] = {{128, 512}, {2048, 2048}, {2048, 6144}, {2560, 4096}, {4096, 1024}};
+    static const int pair[][2] = {{64, 256}, {192, 512}, {6144, 512}, {9728, 512}, {12288, 256}};
+    int counts[] = {9, 13, 16, 17, 31, 33, 57, 64}, next = 0;
+    for (int i = 0; i < 5; i++) { /* 4: bf16 once more, as the layers of an FP8 file see it */
+        const struct storage_kind *k = &kinds[i % 4];
+        int how = i == 4 || k->storage == STORAGE_FP8_BLOCK ? TILED_CROSSED : TILED_STRAIGHT;
+        for (const int *s : three)
+            for (int times = s[2] < 1024 ? 8 : 1; times; times--, next++) check_three(k, counts[next % 8], s[0], s[1], s[2], next % 3, how);
+        for (const int *s : one)
+            for (int times = s[1] < 1024 ? 8 : 1; times; times--) check_add(k, counts[next++ % 8], s[0], s[1], how);
+        for (const int *s : pair)
+            for (int times = s[1] < 512 ? 8 : 1; times; times--) check_silu(k, counts[next++ % 8], s[0], s[1], how);
+    }
+    for (int rows : {64, 40}) check_three(&kinds[0], rows, 128 * 270, 128, 256, false, TILED_STRAIGHT); /* as many outputs as the head's */
 }
 
 /* Quantised activations: values, factors, and products of them. */
@@ -635,7 +672,8 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
     t->heads = heads, t->kv_heads = kv_heads, t->head_dim = n;
     m->kv = (char *)device(k.bits, k.pages * page_values * 2), m->page_bytes = page_values * 2, m->layer_stride = (int64_t)page_values, m->capacity = k.pages;
     struct rows_of q = random_rows(rows, heads * n);
-    bf16 *out = (bf16 *)device(NULL, (size_t)rows * heads * n * 2);
+    int tiled = how == 0 && rows > 8 ? TILED_STRAIGHT : TILED_NO;
+    bf16 *out = (bf16 *)device(NULL, (size_t)(tiled ? FEW_ROWS : rows) * heads * n * 2);
     if (how == 0) {
         m->step_shared = attend_shared(row, rows, page);
         assert_int_equal(m->step_shared, rows > 1 && shared[1] >= MIN_SHARED_PAGES * 32);
@@ -643,7 +681,7 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
         char *step = (char *)calloc(1, step_bytes(&b));
         size_t bytes = step_fill(m, &b, step);
         assert_true(bytes <= step_bytes(&b));
-        attend_items(m, 0, (const struct step_head *)device(step, bytes), q.at, out);
+        attend_items(m, 0, (const struct step_head *)device(step, bytes), q.at, out, tiled);
         free(step);
     } else if (how == 1) {
         size_t counters = (size_t)rows * kv_heads * 4;
@@ -657,17 +695,17 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
         attend_runs(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), &run, 1, (const int32_t *)device(page, (size_t)pages * 4), q.at, out);
     }
     OK(cudaGetLastError());
-    uint16_t *bits = host<uint16_t>(out, (size_t)rows * heads * n);
+    float *all = rows_back(out, rows, heads * n, tiled);
     double *want = (double *)malloc((size_t)heads * n * sizeof *want);
     float *got = (float *)malloc((size_t)heads * n * 4);
     for (int r = 0; r < rows; r++) {
         attend_twin(&k, page + row[r].pages, length[r], q.x + (int64_t)r * heads * n, want);
-        for (int i = 0; i < heads * n; i++) got[i] = bf16_to_f32(bits[(int64_t)r * heads * n + i]);
+        for (int i = 0; i < heads * n; i++) got[i] = all[(int64_t)r * heads * n + i];
         char what[160];
         snprintf(what, sizeof what, "attention %d, %d/%d heads of %d, row %d of %d, length %d", how, heads, kv_heads, n, r, rows, length[r]);
         near(what, distance(got, want, (size_t)heads * n), 5e-3);
     }
-    free(row), free(page), free(k.bits), free(bits), free(want), free(got);
+    free(row), free(page), free(k.bits), free(all), free(want), free(got);
     rows_free(&q);
     release();
 }
@@ -787,7 +825,8 @@ static void attention(void **) {
     check_attend(32, 8, 128, lengths, zero, 9, 0, 1);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(residual), cmocka_unit_test(gated), cmocka_unit_test(quantised), cmocka_unit_test(row_passes), cmocka_unit_test(library), cmocka_unit_test(attention), cmocka_unit_test(runs)};
+int main(int argc, char **argv) {
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(residual), cmocka_unit_test(gated), cmocka_unit_test(tiled), cmocka_unit_test(quantised), cmocka_unit_test(row_passes), cmocka_unit_test(library), cmocka_unit_test(attention), cmocka_unit_test(runs)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

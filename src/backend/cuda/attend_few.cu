@@ -20,6 +20,7 @@ struct items_args {
     size_t page_bytes;
     int64_t layer_at, half;
     int heads, kv_heads;
+    int tiled;
     float scale;
     float *partial;     /* (parts, heads, 2 + HEAD): sum, maximum, weighted values */
     unsigned *counters; /* (rows, kv_heads) */
@@ -27,6 +28,10 @@ struct items_args {
 
 __device__ static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
 __device__ static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
+
+__device__ static inline int64_t place_out(const struct items_args &a, int row, int column) {
+    return a.tiled ? tiled_place(row, column, a.tiled) : (int64_t)row * a.heads * HEAD + column;
+}
 
 template <int NQ>
 __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(const struct items_args a) {
@@ -159,7 +164,7 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
                 all += merged[w][query][1] * f, value += values[w][query][d] * f;
             }
             if (part.of == 1) {
-                a.out[((int64_t)part.row * a.heads + h) * HEAD + d] = __float2bfloat16_rn(value / all);
+                a.out[place_out(a, part.row, h * HEAD + d)] = __float2bfloat16_rn(value / all);
             } else {
                 float *to = a.partial + ((int64_t)(part.first + part.number) * a.heads + h) * (HEAD + 2);
                 if (d == 0) to[0] = all, to[1] = top;
@@ -205,16 +210,16 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
             float value = 0;
 #pragma unroll 8
             for (int s = 0; s < part.of; s++) value += __ldcg(&from[s * stride]) * weights[query][s];
-            a.out[((int64_t)part.row * a.heads + kv * group + query % group) * HEAD + d] = __float2bfloat16_rn(value);
+            a.out[place_out(a, part.row, (kv * group + query % group) * HEAD + d)] = __float2bfloat16_rn(value);
         }
         __syncthreads();
     }
 }
 
-void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out) {
+void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled) {
     const struct text_config *t = &m->w.config.text;
     struct items_args a = {};
-    a.head = head, a.q = q, a.out = out, a.kv = m->kv, a.page_bytes = m->page_bytes;
+    a.head = head, a.q = q, a.out = out, a.tiled = tiled, a.kv = m->kv, a.page_bytes = m->page_bytes;
     a.layer_at = layer * m->layer_stride, a.half = m->layer_stride / 2;
     a.heads = t->heads, a.kv_heads = t->kv_heads, a.scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim)); /* exp2 from here on */
     a.partial = m->attend_partial, a.counters = m->attend_counters;

@@ -255,7 +255,7 @@ static int attend(struct pass *p, int layer, const bf16 *q, bool kept, struct er
     for (int g = 0; g < p->groups; g++) {
         int64_t at = (int64_t)g * FEW_ROWS * p->q_size;
         m->step_shared = p->group_shared[g];
-        attend_items(m, layer, (const struct step_head *)(p->group_table + p->group_bytes * (size_t)g), q + at, p->attended + at);
+        attend_items(m, layer, (const struct step_head *)(p->group_table + p->group_bytes * (size_t)g), q + at, p->attended + at, TILED_NO);
     }
     if (runs) attend_runs(m, layer, p->row, run, runs, p->page, q, p->attended);
     if (alone) attend_rows(m, layer, p->row, b->rows, p->page, q, p->attended, 1, NULL, NULL);
@@ -397,7 +397,7 @@ static int run_batch(struct backend_model *m, const struct batch *b, struct err 
     if (!r) r = upload(&p, err);
     if (!r) r = plan_alone(&p, err);
     if (!r) r = reserve(&p, err);
-    if (!r) embed_rows(m, p.row, b->rows, p.visual, p.h, NULL, NULL, NULL);
+    if (!r) embed_rows(m, p.row, b->rows, p.visual, p.h, NULL, NULL, NULL, TILED_NO);
     if (!r) norm_before(&p, 0, NULL, false, b->rows);
     for (int n = 0; n < t->layers && !r; n++) r = run_layer(&p, n, err);
     if (!r && p.kept) r = finish(&p, err);

@@ -160,7 +160,9 @@ static int open_model(struct backend_model *m, const struct backend_options *o, 
     if (!r) r = kv_open(m, o->kv_bytes, err);
     if (!r) r = step_open(m, err);
     if (!r) m->lt = lt_open();
-    if (!r && !m->part) m->few_fit = step_products_fit(m);
+    if (!r && !m->part) m->few_fit = step_products_fit(m, TILED_NO);
+    for (int how = TILED_STRAIGHT; !r && m->few_fit && how <= TILED_CROSSED && !m->tiled; how++)
+        if (step_products_fit(m, how)) m->tiled = how;
     if (!r && m->few_fit) persist_open(m, NULL); /* without it the graph serves */
     return r ? r : cuda_failed(cudaStreamSynchronize(m->stream), "loading", err);
 }

@@ -215,7 +215,7 @@ int product_run(struct backend_model *m, const struct product *p, struct err *er
 /* ---- embedding ---- */
 
 /* weight: that of the first norm, left to the product (room.h), or NULL. */
-__global__ void embed_kernel(struct dlinear w, const struct drow *rows, const float *visual, float *h, const float *weight, bf16 *x, float *squares) {
+__global__ void embed_kernel(struct dlinear w, const struct drow *rows, const float *visual, float *h, const float *weight, bf16 *x, float *squares, int tiled) {
     __shared__ float sums[8];
     let_next_start();
     wait_for_input();
@@ -225,7 +225,7 @@ __global__ void embed_kernel(struct dlinear w, const struct drow *rows, const fl
         int64_t at = (int64_t)blockIdx.x * w.in + k;
         float v = r.visual >= 0 ? visual[(int64_t)r.visual * w.in + k] : weight_at(w, r.id, k);
         h[at] = v;
-        if (weight) x[at] = __float2bfloat16_rn(v * weight[k]), sum += v * v;
+        if (weight) x[tiled ? tiled_place((int)blockIdx.x, k, tiled) : at] = __float2bfloat16_rn(v * weight[k]), sum += v * v;
     }
     if (!weight) return;
     for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
@@ -236,6 +236,6 @@ __global__ void embed_kernel(struct dlinear w, const struct drow *rows, const fl
     squares[(int64_t)blockIdx.x * MOST_SQUARES] = sum;
 }
 
-void embed_rows(struct backend_model *m, const struct drow *rows, int count, const float *visual, float *h, const float *weight, bf16 *x, float *squares) {
-    launch(m, embed_kernel, dim3((unsigned)count), dim3(256), 0, m->embed, rows, visual, h, weight, x, squares);
+void embed_rows(struct backend_model *m, const struct drow *rows, int count, const float *visual, float *h, const float *weight, bf16 *x, float *squares, int tiled) {
+    launch(m, embed_kernel, dim3((unsigned)count), dim3(256), 0, m->embed, rows, visual, h, weight, x, squares, tiled);
 }

@@ -139,6 +139,7 @@ struct backend_model {
 
     /* Decode steps (step.cu). */
     bool few_fit;                /* every product of the decoder has a kernel for few rows */
+    int tiled;                   /* TILED_...: and one of wide_tiled.cu */
     float *split_parts;          /* (MOST_PARTS, 64, 64) */
     unsigned *split_counters;    /* (MOST_PARTS) zero between kernels */
     float *attend_partial;       /* (MOST_ITEMS, heads, 2 + head_dim) */
@@ -193,19 +194,34 @@ struct product {
     const float *next_weight; /* OUT_ADD: (ldy) the weight of the norm after this product */
     bf16 *next_x;             /* (rows, ldy) */
     float *next_squares;      /* (rows, MOST_SQUARES) */
+    int tiled;                /* TILED_...: x, next_x and the y of OUT_SILU are laid out by tiled_place; needs tiled_fit */
 };
 /* Rows that a large product makes of so many: few different shapes, so that plans are kept, and none that tiles of 128 rows do not make anyway. */
 static inline int padded_rows(int rows) { return rows <= FEW_ROWS ? rows : rows <= 512 ? (rows + 63) / 64 * 64 : (rows + 127) / 128 * 128; }
+/* Where wide_tiled.cu has column `column` of a row of bf16 activations, in elements: tiles of 64 columns x FEW_ROWS rows, each 128 bytes a row;
+ * within a row the pieces of 16 bytes change places by row (the 128-byte swizzle of shared memory), and columns stand in the order in
+ * which the lanes that hold 16 consecutive weights each give them to the tensor cores: pairs of neighbours, or crossed (0 2, 1 3) as FP8
+ * weights are unpacked. */
+enum { TILED_NO, TILED_STRAIGHT, TILED_CROSSED };
+__host__ __device__ static inline int64_t tiled_place(int row, int column, int tiled) {
+    int c = column % 64, low = tiled == TILED_CROSSED ? c % 2 * 2 + c / 2 % 2 : c % 4, piece = c % 16 / 4 * 2 + low / 2;
+    return (int64_t)(column / 64) * (64 * FEW_ROWS) + row * 64 + (piece ^ (row & 7)) * 8 + c / 16 * 2 + low % 2;
+}
 /* How many parts of next_squares product_run fills for a row. */
 int product_squares(const struct product *p);
 /* Is there a kernel that reads these weights as stored, for up to FEW_ROWS rows? */
 bool few_rows_fit(const struct product *p);
 void few_rows_run(struct backend_model *m, const struct product *p); /* few.cu; p must fit */
+bool tiled_fit(const struct product *p);                             /* wide_tiled.cu, sm_90a, 9 to FEW_ROWS rows */
+int tiled_squares(const struct product *p);
 int product_run(struct backend_model *m, const struct product *p, struct err *err);
 /* Is product_run's way that of the library (rows above FEW_ROWS)? */
 bool library_fit(const struct backend_model *m, const struct product *p);
 /* fp32 rows picked by drow.id, or from the image features. weight, x, squares: the norm that follows is left to the product; or NULL. */
 void embed_rows(struct backend_model *m, const struct drow *rows, int count, const float *visual, float *h, const float *weight, bf16 *x, float *squares);
+/* fp32 rows picked by drow.id, or from the image features. weight, x (tiled: by tiled_place), squares: the norm that follows is left to the
+ * product; or NULL. */
+void embed_rows(struct backend_model *m, const struct drow *rows, int count, const float *visual, float *h, const float *weight, bf16 *x, float *squares, int tiled);
 
 /* many.cu: NF4 on Hopper, where it is faster than unpacking; the product's matrices [first, first + count), y: the first one's results, bf16.
  * many_rows_run: false: could not be started. */
@@ -317,12 +333,13 @@ int attend_queries(const struct backend_model *m); /* query rows of one item: 8 
 /* Cuts the step's work and lays it out as the kernels read it, in step_bytes(batch) of host memory; returns the bytes in use. */
 size_t step_bytes(const struct batch *b);
 size_t step_fill(const struct backend_model *m, const struct batch *b, char *host);
-void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out);
+/* tiled: out is laid out by tiled_place. */
+void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled);
 
 /* ---- decoder.cu, step.cu, tower.cu ---- */
 
 /* Has every product of the decoder a kernel for few rows? */
-bool step_products_fit(const struct backend_model *m);
+bool step_products_fit(const struct backend_model *m, int tiled);
 /* A decode step: up to FEW_ROWS rows, none with image features, nobody wants hidden states. */
 bool step_fit(const struct backend_model *m, const struct batch *b);
 int step_run(struct backend_model *m, const struct batch *b, struct err *err);

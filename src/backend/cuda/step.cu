@@ -8,10 +8,13 @@
 
 #include "backend/cuda/room.h"
 
+enum { STEP_FEW = 8 }; /* up to so many rows the products want activations row by row */
+
 struct step {
     struct backend_model *m;
     int rows;
     unsigned parts; /* STEP_...: what is launched */
+    int tiled;      /* TILED_...: activations */
     const struct step_head *head;
     const struct drow *row;
     const int32_t *page;
@@ -40,41 +43,43 @@ static bool step_launch(const struct step *s) {
     int64_t d = t->hidden, q = (int64_t)t->heads * t->head_dim, k = (int64_t)t->kv_heads * t->head_dim;
     int rows = s->rows, squares = 1;
     bool fit = true;
+    int tiled = s->tiled;
     unsigned run = s->parts;
-    if (run & STEP_EMBED) embed_rows(m, s->row, rows, NULL, s->h, m->layers[0].input_norm, s->x, s->squares[0]);
+    if (run & STEP_EMBED) embed_rows(m, s->row, rows, NULL, s->h, m->layers[0].input_norm, s->x, s->squares[0], tiled);
     for (int n = 0; n < t->layers; n++) {
         const struct dlayer *l = &m->layers[n];
         struct product qkv = {{&l->q, &l->k, &l->v}, 3};
         qkv.x = s->x, qkv.ldx = d, qkv.rows = rows, qkv.out = OUT_F32, qkv.y = s->qkv, qkv.ldy = q + 2 * k;
-        qkv.squares = s->squares[0], qkv.squares_count = squares, qkv.norm_n = (int)d;
+        qkv.squares = s->squares[0], qkv.squares_count = squares, qkv.norm_n = (int)d, qkv.tiled = tiled;
         few_or_each(m, &qkv, run & STEP_QKV, &fit);
         if (run & STEP_HEADS) heads_rows(m, l, n, s->row, rows, s->page, s->qkv, s->q);
-        if (run & STEP_ATTEND) attend_items(m, n, s->head, s->q, s->attended);
+        if (run & STEP_ATTEND) attend_items(m, n, s->head, s->q, s->attended, tiled);
         struct product o = {{&l->o}, 1};
         o.x = s->attended, o.ldx = q, o.rows = rows, o.out = OUT_ADD, o.y = s->h, o.ldy = d;
-        o.next_weight = l->post_norm, o.next_x = s->x, o.next_squares = s->squares[1];
+        o.next_weight = l->post_norm, o.next_x = s->x, o.next_squares = s->squares[1], o.tiled = tiled;
         few_or_each(m, &o, run & STEP_O, &fit);
         struct product up = {{&l->gate}, 1, &l->up};
         up.x = s->x, up.ldx = d, up.rows = rows, up.out = OUT_SILU, up.y = s->wide, up.ldy = l->gate.out;
-        up.squares = s->squares[1], up.squares_count = product_squares(&o), up.norm_n = (int)d;
+        up.squares = s->squares[1], up.squares_count = product_squares(&o), up.norm_n = (int)d, up.tiled = tiled;
         few_or_each(m, &up, run & STEP_UP, &fit);
         struct product down = {{&l->down}, 1};
         down.x = s->wide, down.ldx = l->gate.out, down.rows = rows, down.out = OUT_ADD, down.y = s->h, down.ldy = d;
-        down.next_weight = n + 1 < t->layers ? m->layers[n + 1].input_norm : m->norm, down.next_x = s->x, down.next_squares = s->squares[0];
+        down.next_weight = n + 1 < t->layers ? m->layers[n + 1].input_norm : m->norm, down.next_x = s->x, down.next_squares = s->squares[0], down.tiled = tiled;
         few_or_each(m, &down, run & STEP_DOWN, &fit);
         squares = product_squares(&down);
     }
     struct product head = {{&m->head}, 1};
     head.x = s->x, head.ldx = d, head.rows = rows, head.out = OUT_F32, head.y = s->logits, head.ldy = t->vocab;
-    head.squares = s->squares[0], head.squares_count = squares, head.norm_n = (int)d;
+    head.squares = s->squares[0], head.squares_count = squares, head.norm_n = (int)d, head.tiled = tiled;
     few_or_each(m, &head, run & STEP_HEAD, &fit);
     return fit;
 }
 
-bool step_products_fit(const struct backend_model *m) {
+bool step_products_fit(const struct backend_model *m, int tiled) {
     struct step s = {(struct backend_model *)m};
-    if (!attend_few_fit(m)) return false;
-    for (s.rows = 1; s.rows <= FEW_ROWS; s.rows += FEW_ROWS - 1)
+    s.tiled = tiled;
+    if (!attend_few_fit(m) || (tiled && m->arch != 90)) return false;
+    for (s.rows = tiled ? FEW_ROWS : 1; s.rows <= FEW_ROWS; s.rows += FEW_ROWS - 1)
         if (!step_launch(&s)) return false;
     return true;
 }
@@ -158,7 +163,7 @@ static int run_graph(struct step *s, const struct batch *b, struct err *err) {
 }
 
 int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
-    struct step s = {m, b->rows, STEP_ALL};
+    struct step s = {m, b->rows, STEP_ALL, b->rows > STEP_FEW ? m->tiled : TILED_NO};
     int r;
     if (persist_fit(m, b)) {
         s.logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)m->w.config.text.vocab * 4, err);
@@ -179,7 +184,7 @@ int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
 }
 
 int step_time(struct backend_model *m, const struct batch *b, unsigned parts, int repeats, float *ms, struct err *err) {
-    struct step s = {m, b->rows, parts};
+    struct step s = {m, b->rows, parts, b->rows > STEP_FEW ? m->tiled : TILED_NO};
     cudaGraphExec_t exec = NULL;
     cudaEvent_t from = NULL, to = NULL;
     int r = begin(&s, b, err);
