@@ -100,7 +100,7 @@ static void cuts(const char *what, int rows, int how, const struct dlinear *(*wh
                 cudaEventCreate(&from), cudaEventCreate(&to);
                 cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal);
                 bool right = true;
-                for (int b = 0; b < depth; b++) right = tower_product_run(m, which(b), x, rows, how, y, rotary, &cut) && right;
+                for (int b = 0; b < depth; b++) right = tower_product_run(m, which(b), x, rows, how, y, rotary, which((b + 1) % depth), &cut) && right;
                 cudaStreamEndCapture(m->stream, &graph);
                 if (!right || cudaGraphInstantiate(&exec, graph, 0)) {
                     printf(" failed: %s", cudaGetErrorString(cudaGetLastError()));
@@ -129,7 +129,6 @@ int main(int argc, char **argv) {
     bool once = argc > 2; /* for a profiler: one picture */
     static const int large[][2] = {{480, 320}}, frame[][2] = {{240, 160}}, mixed[][2] = {{480, 320}, {320, 224}, {640, 352}, {256, 256}};
     int newest = m->arch;
-    m->tower_own = true;
     for (int arch : {80, newest}) {
         if (once && arch != newest) continue;
         m->arch = arch;

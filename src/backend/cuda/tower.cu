@@ -86,7 +86,9 @@ struct tower {
     bool fast; /* Hopper's kernels */
     int hidden, heads, tokens;
     float *h, *qkv, *rotary, *features; /* (rows, V), (rows, 3V) or parts, (rows, head_dim), (levels, tokens, D) */
-    bf16 *pixels, *x, *merged, *wide;   /* (rows, width), (rows, V), (rows, V), (rows, J) or (tokens, M) */
+    bf16 *pixels, *x, *wide;            /* (rows, width), (rows, V), (rows, J) */
+    bf16 *merged[2], *merged_wide;      /* (tokens, M): a merger's input, in turn, and what is between its products */
+    float *merged_parts;                /* (3, tokens, D) */
     void *turned;                       /* attention's work; or q, k, v in bf16 (rows, 3V) */
     size_t level;                       /* values of one level of the features */
     char *host;                         /* pinned: what goes up, then what comes down */
@@ -112,15 +114,9 @@ static int run_block(struct tower *w, const struct dblock *b, struct err *err) {
 }
 
 static void merger_norm(struct tower *w, const struct dmerger *g, bf16 *to) {
-    int unit = w->p.merge * w->p.merge;
-    if (g->after) layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, w->tokens, w->hidden * unit);
-    else layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, w->p.rows, w->hidden);
-}
-
-static int run_merger(struct tower *w, const struct dmerger *g, float *out, struct err *err) {
-    merger_norm(w, g, w->x);
-    int r = run_product(w, &g->fc1, w->x, w->tokens, OUT_GELU_ERF, w->wide, err);
-    return r ? r : run_product(w, &g->fc2, w->wide, w->tokens, OUT_F32, out, err);
+    int unit = w->p.merge * w->p.merge, n = g->after ? w->hidden * unit : w->hidden, rows = g->after ? w->tokens : w->p.rows;
+    if (w->fast && n <= 4096) tower_add_norm(w->m, w->h, NULL, 0, NULL, g->norm_w, g->norm_b, to, rows, n, false);
+    else layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, rows, n);
 }
 
 /* Hopper's kernels: x holds the norm in front of block b when it begins, that of the next one when it ends. */
@@ -128,59 +124,69 @@ static int run_merger(struct tower *w, const struct dmerger *g, float *out, stru
 static int refused(struct err *err) { return err_set(err, ERR_IO, "CUDA: a product of the vision tower could not be started"); }
 
 /* h += what `l` makes of x; its norm with (weight, bias) into w->x, unless NULL. */
-static int add_product(struct tower *w, const struct dlinear *l, const bf16 *x, const float *weight, const float *bias, struct err *err) {
-    int parts = tower_product(w->m, l, x, w->p.rows, OUT_PARTS, w->qkv, NULL);
+static int add_product(struct tower *w, const struct dlinear *l, const bf16 *x, const float *weight, const float *bias, const struct dlinear *ahead, struct err *err) {
+    int parts = tower_product(w->m, l, x, w->p.rows, OUT_PARTS, w->qkv, NULL, ahead);
     if (!parts) return refused(err);
     tower_add_norm(w->m, w->h, w->qkv, parts, l->bias, weight, bias, weight ? w->x : NULL, w->p.rows, w->hidden, false);
     return 0;
 }
 
+/* Each product asks for the weights of the next but one. */
 static int run_block_fast(struct tower *w, int number, struct err *err) {
     struct backend_model *m = w->m;
     const struct dblock *b = &m->blocks[number], *next = number + 1 < m->w.config.vision.depth ? b + 1 : NULL;
     int rows = w->p.rows, d = w->hidden / w->heads, r;
     bool turned = d == 64; /* rotated by the product's own epilogue */
-    if (!tower_product(m, &b->qkv, w->x, rows, turned ? OUT_HEADS : OUT_F32, turned ? w->turned : w->qkv, w->rotary)) return refused(err);
+    if (!tower_product(m, &b->qkv, w->x, rows, turned ? OUT_HEADS : OUT_F32, turned ? w->turned : w->qkv, w->rotary, &b->fc1)) return refused(err);
     attend_groups(m, &w->p, turned ? w->turned : w->qkv, w->rotary, w->heads, d, turned ? NULL : w->turned, w->x);
-    if ((r = add_product(w, &b->proj, w->x, b->norm2_w, b->norm2_b, err))) return r;
-    if (!tower_product(m, &b->fc1, w->x, rows, OUT_GELU_TANH, w->wide, NULL)) return refused(err);
-    return add_product(w, &b->fc2, w->wide, next ? next->norm1_w : NULL, next ? next->norm1_b : NULL, err);
-}
-
-static int run_merger_fast(struct tower *w, const struct dmerger *g, float *out, struct err *err) {
-    merger_norm(w, g, w->merged);
-    if (!tower_product(w->m, &g->fc1, w->merged, w->tokens, OUT_GELU_ERF, w->wide, NULL)) return refused(err);
-    int parts = tower_product(w->m, &g->fc2, w->wide, w->tokens, OUT_PARTS, w->qkv, NULL);
-    if (!parts) return refused(err);
-    tower_add_norm(w->m, out, w->qkv, parts, g->fc2.bias, NULL, NULL, NULL, w->tokens, g->fc2.out, true);
-    return 0;
+    if ((r = add_product(w, &b->proj, w->x, b->norm2_w, b->norm2_b, &b->fc2, err))) return r;
+    if (!tower_product(m, &b->fc1, w->x, rows, OUT_GELU_TANH, w->wide, NULL, next ? &next->qkv : &m->merger.fc1)) return refused(err);
+    return add_product(w, &b->fc2, w->wide, next ? next->norm1_w : NULL, next ? next->norm1_b : NULL, next ? &next->proj : &m->merger.fc2, err);
 }
 
 static int embed(struct tower *w, struct err *err) {
     struct backend_model *m = w->m;
     launch(m, place_kernel, dim3((unsigned)w->p.rows), dim3(256), 0, w->p, m->pos_embed, w->hidden, w->h, m->vision_frequency, w->hidden / w->heads, w->rotary);
-    if (w->fast) return add_product(w, &m->patch_embed, w->pixels, m->blocks[0].norm1_w, m->blocks[0].norm1_b, err);
+    if (w->fast) return add_product(w, &m->patch_embed, w->pixels, m->blocks[0].norm1_w, m->blocks[0].norm1_b, &m->blocks[0].qkv, err);
     return run_product(w, &m->patch_embed, w->pixels, w->p.rows, OUT_ADD, w->h, err);
 }
 
-/* The kernels up to tap `segment`, or from the last tap on; *block: the next one. */
-static int run_segment(struct tower *w, int segment, int *block, struct err *err) {
+static bool is_last(const struct tower *w, int segment) { return segment == w->m->w.config.vision.deepstack_count; }
+static const struct dmerger *merger_of(const struct tower *w, int segment) { return is_last(w, segment) ? &w->m->merger : &w->m->deepstack[segment]; }
+
+/* The blocks up to tap `segment`, or those behind the last tap, and the norm of the merger there; *block: the next one. */
+static int run_blocks(struct tower *w, int segment, int *block, struct err *err) {
     struct backend_model *m = w->m;
     const struct vision_config *v = &m->w.config.vision;
-    bool last = segment == v->deepstack_count;
-    int end = last ? v->depth : v->deepstack[segment] + 1, r = segment ? 0 : embed(w, err);
+    int end = is_last(w, segment) ? v->depth : v->deepstack[segment] + 1, r = segment ? 0 : embed(w, err);
     for (; *block < end && !r; ++*block) r = w->fast ? run_block_fast(w, *block, err) : run_block(w, &m->blocks[*block], err);
-    const struct dmerger *g = last ? &m->merger : &m->deepstack[segment];
-    float *out = w->features + (last ? 0 : (size_t)(1 + segment) * w->level);
-    if (!r) r = w->fast ? run_merger_fast(w, g, out, err) : run_merger(w, g, out, err);
+    if (!r) merger_norm(w, merger_of(w, segment), w->merged[segment % 2]);
     return r ? r : cuda_failed(cudaGetLastError(), "a block of the vision tower", err);
+}
+
+/* A level of features from the merger's input. */
+static int run_level(struct tower *w, int segment, struct err *err) {
+    const struct dmerger *g = merger_of(w, segment);
+    const bf16 *merged = w->merged[segment % 2];
+    float *out = w->features + (is_last(w, segment) ? 0 : (size_t)(1 + segment) * w->level);
+    if (!w->fast) {
+        int r = run_product(w, &g->fc1, merged, w->tokens, OUT_GELU_ERF, w->merged_wide, err);
+        return r ? r : run_product(w, &g->fc2, w->merged_wide, w->tokens, OUT_F32, out, err);
+    }
+    if (!tower_product(w->m, &g->fc1, merged, w->tokens, OUT_GELU_ERF, w->merged_wide, NULL, &g->fc2)) return refused(err);
+    int parts = tower_product(w->m, &g->fc2, w->merged_wide, w->tokens, OUT_PARTS, w->merged_parts, NULL, NULL);
+    if (!parts) return refused(err);
+    tower_add_norm(w->m, out, w->merged_parts, parts, g->fc2.bias, NULL, NULL, NULL, w->tokens, g->fc2.out, true);
+    return cuda_failed(cudaGetLastError(), "a merger of the vision tower", err);
 }
 
 /* ---- graphs ---- */
 
 static void drop(struct tower_graph *g) {
-    for (int i = 0; i < 1 + CONFIG_MAX_DEEPSTACK; i++)
-        if (g->part[i]) cudaGraphExecDestroy(g->part[i]);
+    for (int i = 0; i < 1 + CONFIG_MAX_DEEPSTACK; i++) {
+        if (g->blocks[i]) cudaGraphExecDestroy(g->blocks[i]);
+        if (g->level[i]) cudaGraphExecDestroy(g->level[i]);
+    }
     memset(g, 0, sizeof *g);
 }
 
@@ -207,16 +213,22 @@ static struct tower_graph *graph_of(struct backend_model *m, const struct pictur
     return oldest;
 }
 
-static int capture(struct tower *w, int segment, int *block, cudaGraphExec_t *exec, struct err *err) {
+/* Blocks, or the level made of them (block NULL), on the model's stream: captured and started, started again, or as they are. */
+static int start_part(struct tower *w, int segment, int *block, bool record, cudaGraphExec_t *exec, struct err *err) {
+    cudaStream_t stream = w->m->stream;
     cudaGraph_t graph = NULL;
-    int r = cuda_failed(cudaStreamBeginCapture(w->m->stream, cudaStreamCaptureModeThreadLocal), "capturing the vision tower", err);
+    int r = 0;
+    if (record && !*exec) {
+        if ((r = cuda_failed(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing the vision tower", err))) return r;
+        r = block ? run_blocks(w, segment, block, err) : run_level(w, segment, err);
+        int end = cuda_failed(cudaStreamEndCapture(stream, &graph), "capturing the vision tower", r ? NULL : err);
+        if (!r) r = end;
+        if (!r) r = cuda_failed(cudaGraphInstantiate(exec, graph, 0), "the vision tower's graph", err);
+        if (graph) cudaGraphDestroy(graph);
+    }
     if (r) return r;
-    r = run_segment(w, segment, block, err);
-    int end = cuda_failed(cudaStreamEndCapture(w->m->stream, &graph), "capturing the vision tower", r ? NULL : err);
-    if (!r) r = end;
-    if (!r) r = cuda_failed(cudaGraphInstantiate(exec, graph, 0), "the vision tower's graph", err);
-    if (graph) cudaGraphDestroy(graph);
-    return r;
+    if (record) return cuda_failed(cudaGraphLaunch(*exec, stream), "the vision tower", err);
+    return block ? run_blocks(w, segment, block, err) : run_level(w, segment, err);
 }
 
 /* ---- the door ---- */
@@ -226,12 +238,12 @@ static int reserve(struct tower *w, size_t input, char **device, struct err *err
     struct backend_model *m = w->m;
     const struct vision_config *v = &m->w.config.vision;
     size_t rows = (size_t)w->p.rows, n = (size_t)v->hidden, unit = (size_t)(v->merge * v->merge), tokens = rows / unit, levels = (size_t)(1 + v->deepstack_count);
-    size_t wide = rows * (size_t)v->intermediate > tokens * unit * n ? rows * (size_t)v->intermediate : tokens * unit * n, most = n > (size_t)v->out_hidden / unit ? n : (size_t)v->out_hidden / unit;
     w->level = tokens * (size_t)v->out_hidden, w->width = (size_t)m->patch_embed.in, w->upload = (input + 255) / 256 * 256;
     w->h = (float *)buffer_get(m, BUFFER_HIDDEN, rows * n * 4, err);
-    w->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * 3 * most * 4, err); /* parts: at most three */
-    w->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * n * 4, err);
-    w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, wide * 2, err);
+    w->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * 3 * n * 4, err); /* parts: at most three */
+    w->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * n * 8, err); /* x, merged twice, merged_wide */
+    w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, rows * (size_t)v->intermediate * 2, err);
+    w->merged_parts = (float *)buffer_get(m, BUFFER_PARTIAL, 3 * w->level * 4, err);
     w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, rows * n / (size_t)v->heads * 4, err);
     w->features = (float *)buffer_get(m, BUFFER_VISUAL, levels * w->level * 4, err);
     w->turned = buffer_get(m, BUFFER_TURNED, attend_groups_bytes(w->p.rows, v->heads, v->hidden / v->heads), err);
@@ -239,28 +251,36 @@ static int reserve(struct tower *w, size_t input, char **device, struct err *err
     w->host = (char *)pinned_get(m, PINNED_BATCH, w->upload + levels * w->level * 4, err);
     for (int i = 0; i < 2 * (1 + v->deepstack_count); i++)
         if (!m->tower_event[i] && cuda_failed(cudaEventCreateWithFlags(&m->tower_event[i], cudaEventDisableTiming), "an event", err)) return ERR_MEMORY;
-    if (!w->h || !w->qkv || !w->x || !w->wide || !w->rotary || !w->features || !w->turned || !w->pixels || !w->host) return ERR_MEMORY;
-    w->merged = w->x + rows * n;
+    if (!w->h || !w->qkv || !w->x || !w->wide || !w->merged_parts || !w->rotary || !w->features || !w->turned || !w->pixels || !w->host) return ERR_MEMORY;
+    w->merged[0] = w->x + rows * n, w->merged[1] = w->merged[0] + rows * n, w->merged_wide = w->merged[1] + rows * n;
     *device = (char *)w->pixels + (rows * w->width * 2 + 255) / 256 * 256;
     return 0;
 }
 
-/* Launches all; each level's way to the host follows on the other stream as soon as it is there. */
+/* Launches all. Hopper's own products have working memory for a merger beside the blocks: it goes to the other stream. */
 static int launch_all(struct tower *w, struct err *err) {
     struct backend_model *m = w->m;
+    cudaStream_t stream = m->stream;
     int taps = m->w.config.vision.deepstack_count, block = 0, r = 0;
     struct tower_graph *g = graph_of(m, &w->p);
     g->last = ++m->tower_clock;
-    bool replay = g->uses > 1 && g->part[0], record = g->uses == 1;
+    bool record = g->uses > 0;
     char *down = w->host + w->upload;
     for (int s = 0; s <= taps && !r; s++) {
         cudaEvent_t made = m->tower_event[2 * s], there = m->tower_event[2 * s + 1];
         size_t at = (size_t)(s == taps ? 0 : 1 + s) * w->level * 4;
-        if (record) r = capture(w, s, &block, &g->part[s], err);
-        else if (!replay) r = run_segment(w, s, &block, err);
-        if (!r && (record || replay)) r = cuda_failed(cudaGraphLaunch(g->part[s], m->stream), "the vision tower", err);
-        if (!r) r = cuda_failed(cudaEventRecord(made, m->stream), "an event", err);
+        bool beside = w->fast && s < taps;
+        if (s > 1) r = cuda_failed(cudaStreamWaitEvent(stream, m->tower_event[2 * s - 3], 0), "an event", err); /* its input is free again */
+        if (!r) r = start_part(w, s, &block, record, &g->blocks[s], err);
+        if (!r && s > 0 && !beside) r = cuda_failed(cudaStreamWaitEvent(stream, m->tower_event[2 * s - 1], 0), "an event", err); /* and its working memory */
+        if (!r && !beside) r = start_part(w, s, NULL, record, &g->level[s], err);
+        if (!r) r = cuda_failed(cudaEventRecord(made, stream), "an event", err);
         if (!r) r = cuda_failed(cudaStreamWaitEvent(m->copy_stream, made, 0), "an event", err);
+        if (!r && beside) {
+            m->stream = m->copy_stream;
+            r = start_part(w, s, NULL, record, &g->level[s], err);
+            m->stream = stream;
+        }
         if (!r) r = cuda_failed(cudaMemcpyAsync(down + at, (char *)w->features + at, w->level * 4, cudaMemcpyDeviceToHost, m->copy_stream), "reading image features", err);
         if (!r) r = cuda_failed(cudaEventRecord(there, m->copy_stream), "an event", err);
     }

@@ -14,7 +14,7 @@
 #ifdef CUDA_EMULATION
 
 bool tower_warpgroup_fit(struct backend_model *) { return false; }
-int tower_product(struct backend_model *, const struct dlinear *, const bf16 *, int, int, void *, const float *) { return 0; }
+int tower_product(struct backend_model *, const struct dlinear *, const bf16 *, int, int, void *, const float *, const struct dlinear *) { return 0; }
 void tower_add_norm(struct backend_model *, float *, const float *, int, const float *, const float *, const float *, bf16 *, int, int, bool) {}
 
 #else
@@ -31,8 +31,12 @@ template <int N> struct tiles {
 struct product_args {
     const float *bias, *rotary; /* rotary (rows, 64): for OUT_HEADS */
     void *y;                    /* (rows, out); fp32 parts (splits, rows, out) for OUT_PARTS */
+    const char *ahead;          /* weights of a later product, on their way into the second-level cache */
+    int64_t ahead_bytes;        /* a multiple of 16 */
     int rows, out, steps, how, cluster;
 };
+
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /* One thread. */
 template <int N>
@@ -85,6 +89,14 @@ __device__ static inline void multiply(float (&d)[N / 2], struct tiles<N> *s, in
     }
     warpgroup_wait<0>();
     warpgroup_hold(d);
+}
+
+/* A warp: this block's share of what a later product reads, in pieces that the accelerator asks for by itself. */
+__device__ static inline void bring_ahead(const struct product_args &a) {
+    enum { PIECE = 4096 };
+    int64_t blocks = (int64_t)gridDim.x * gridDim.y * gridDim.z, block = ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    for (int64_t at = (block * 31 + threadIdx.x % 32 - 1) * PIECE; at < a.ahead_bytes; at += blocks * 31 * PIECE)
+        prefetch_piece(a.ahead + at, (int)(a.ahead_bytes - at < PIECE ? a.ahead_bytes - at : PIECE));
 }
 
 /* x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): gelu_tanh without tanhf. */
@@ -146,6 +158,8 @@ __device__ static inline void put(const struct product_args &a, float (&d)[N / 2
         }
 }
 
+#endif
+
 template <int N>
 __global__ void __launch_bounds__(THREADS, tiles<N>::BLOCKS) tower_product_kernel(const struct product_args a, const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap w) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -163,6 +177,7 @@ __global__ void __launch_bounds__(THREADS, tiles<N>::BLOCKS) tower_product_kerne
     if (a.cluster > 1) cluster_meet();
     if (warp == 8) {
         if (threadIdx.x % 32 == 0) bring(a, s, &x, &w, begin, end);
+        else bring_ahead(a);
         __syncwarp();
     } else {
         float d[N / 2];
@@ -174,7 +189,8 @@ __global__ void __launch_bounds__(THREADS, tiles<N>::BLOCKS) tower_product_kerne
 #endif
 }
 
-/* A block of 128 threads makes a row of n <= 4,096 values, a multiple of 4: h [+]= bias + the parts' sum, then the norm of it, if wanted. */
+/* A block of 128 threads makes a row of n <= 4,096 values, a multiple of 4: h [+]= bias + the parts' sum, unless there is no bias; then the norm of
+ * it, if wanted. */
 __global__ void __launch_bounds__(128) add_norm_kernel(float *h, const float *parts, int count, const float *bias, const float *weight, const float *norm_bias, bf16 *x, int rows, int n,
                                                        int fresh) {
     __shared__ float shared[2][4];
@@ -188,7 +204,7 @@ __global__ void __launch_bounds__(128) add_norm_kernel(float *h, const float *pa
         int at = (threadIdx.x + i * 128) * 4;
         v[i] = make_float4(0, 0, 0, 0);
         if (at >= n) continue;
-        float4 b = *(const float4 *)(bias + at);
+        float4 b = bias ? *(const float4 *)(bias + at) : make_float4(0, 0, 0, 0);
         if (!fresh) v[i] = *(const float4 *)(h + row * n + at);
         float4 p[MOST_SPLITS_K];
 #pragma unroll
@@ -196,7 +212,7 @@ __global__ void __launch_bounds__(128) add_norm_kernel(float *h, const float *pa
 #pragma unroll
         for (int s = 0; s < MOST_SPLITS_K; s++) b.x += p[s].x, b.y += p[s].y, b.z += p[s].z, b.w += p[s].w;
         v[i].x += b.x, v[i].y += b.y, v[i].z += b.z, v[i].w += b.w;
-        *(float4 *)(h + row * n + at) = v[i];
+        if (bias) *(float4 *)(h + row * n + at) = v[i];
         sum += v[i].x + v[i].y + v[i].z + v[i].w;
     }
     if (!x) return;
@@ -234,7 +250,7 @@ static bool merger_fits(const struct dmerger *g) { return fits(&g->fc1) && fits(
 
 bool tower_warpgroup_fit(struct backend_model *m) {
     const struct vision_config *v = &m->w.config.vision;
-    if (!m->tower_own || m->arch != 90 || v->hidden > 4096 || v->out_hidden > 4096 || !fits(&m->patch_embed) || !merger_fits(&m->merger) || !tile_encoder(&m->encode_map)) return false;
+    if (m->arch != 90 || v->hidden > 4096 || v->out_hidden > 4096 || !fits(&m->patch_embed) || !merger_fits(&m->merger) || !tile_encoder(&m->encode_map)) return false;
     for (int i = 0; i < v->deepstack_count; i++)
         if (!merger_fits(&m->deepstack[i])) return false;
     for (int i = 0; i < v->depth; i++) {
@@ -246,13 +262,15 @@ bool tower_warpgroup_fit(struct backend_model *m) {
 
 static int blocks_across(const struct dlinear *w, const struct product_cut *c) { return ((w->out + c->n - 1) / c->n + c->cluster - 1) / c->cluster * c->cluster; }
 
-/* Cycles: the tensor cores', or what the second-level cache takes for the tiles at about 28 bytes a cycle and multiprocessor; then what it takes
- * for a block to begin and end, and for parts to be written and read. Clusters of four leave some multiprocessors unused. */
+/* Cycles, fitted to what was measured (bench/LOG.md): a step takes what its products take, or the latency of a tile over those under way; blocks
+ * beyond the first wave share or follow; then what it takes to begin and end, and for parts to be written and read. */
 static double cycles(const struct backend_model *m, int rows, const struct dlinear *w, const struct product_cut *c) {
-    double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits;
+    double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits, stages = c->n == 128 ? 3 : 4;
     int blocks = (rows + ROWS - 1) / ROWS * blocks_across(w, c) * c->splits, at_once = m->sm_count - m->sm_count % (c->cluster * c->cluster);
-    double waves = (blocks + at_once - 1) / at_once, products = waves * steps * 4 * c->n, tiles = blocks * steps * (16384.0 / c->cluster + c->n * 128) / (m->sm_count * 28.0);
-    return (products > tiles ? products : tiles) + waves * 1500 + (c->splits > 1 ? c->splits : 0) * 8.0 * rows * w->out / (m->sm_count * 28.0);
+    int waves = (blocks + at_once - 1) / at_once, together = c->n <= 128 && waves > 1 ? 2 : 1;
+    double product = 4.0 * c->n * together, latency = 1800 / (stages - 1), step = product > latency ? product : latency;
+    double tiles = blocks * steps * (16384.0 / c->cluster + c->n * 128) / (m->sm_count * 28.0), all = (double)((waves + together - 1) / together) * steps * step;
+    return (all > tiles ? all : tiles) + (c->splits > 1 ? c->splits : 0) * 8.0 * rows * w->out / (m->sm_count * 28.0);
 }
 
 template <int N>
@@ -282,14 +300,16 @@ struct product_cut tower_product_cut(const struct backend_model *m, const struct
     return best;
 }
 
-bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct product_cut *c) {
-    struct product_args a = {w->bias, rotary, y, rows, w->out, (w->in + STEP - 1) / STEP, how, c->cluster};
+bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct dlinear *ahead,
+                       const struct product_cut *c) {
+    struct product_args a = {w->bias, rotary, y, NULL, 0, rows, w->out, (w->in + STEP - 1) / STEP, how, c->cluster};
+    if (ahead) a.ahead = (const char *)ahead->data, a.ahead_bytes = (int64_t)ahead->out * ahead->in * 2;
     return c->n == 64 ? start<64>(m, &a, w, x, c) : c->n == 128 ? start<128>(m, &a, w, x, c) : start<176>(m, &a, w, x, c);
 }
 
-int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary) {
+int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct dlinear *ahead) {
     struct product_cut c = tower_product_cut(m, w, rows, how);
-    return tower_product_run(m, w, x, rows, how, y, rotary, &c) ? c.splits : 0;
+    return tower_product_run(m, w, x, rows, how, y, rotary, ahead, &c) ? c.splits : 0;
 }
 
 #endif
