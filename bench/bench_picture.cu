@@ -1,5 +1,6 @@
 /* The vision tower through the CUDA backend's door: wall clock from bytes (or patches) in host memory to features in host memory, by number and
  * size of pictures, with the kernels of sm_80 and Hopper's. usage: bench_picture CHECKPOINT */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,34 @@ static void cuts(const char *what, int rows, int how, const struct dlinear *(*wh
     fflush(stdout);
 }
 
+/* The two ways' features of one picture, || a - b || / || b || of each level. */
+static void compare(int newest) {
+    struct image im = {480, 320, (uint8_t *)malloc(480 * 320 * 3)};
+    struct prepared_picture p;
+    struct vision_features f[2];
+    for (int i = 0; i < 480 * 320 * 3; i++) im.rgb[i] = (uint8_t)(i * 7 % 255 + i / 1440 % 3);
+    check(image_picture(&im, &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
+    for (int way = 0; way < 2; way++) {
+        m->arch = way ? newest : 80;
+        tower_graphs_drop(m);
+        check(cuda_encode_pictures(m, &p, 1, &f[way], &err));
+    }
+    printf("features of the two ways apart:");
+    size_t n = (size_t)f[0].tokens * (size_t)m->w.config.vision.out_hidden;
+    for (int l = 0; l < f[0].levels; l++) {
+        double d = 0, w = 0;
+        for (size_t i = 0; i < n; i++) {
+            double a = f[1].values[l * n + i], b = f[0].values[l * n + i];
+            d += (a - b) * (a - b), w += b * b;
+        }
+        printf(" %.1e", sqrt(d / w));
+    }
+    printf("\n");
+    for (int way = 0; way < 2; way++) vision_features_free(&f[way]);
+    picture_free(&p);
+    free(im.rgb);
+}
+
 int main(int argc, char **argv) {
     struct checkpoint *c;
     struct backend_options o = {};
@@ -129,6 +158,7 @@ int main(int argc, char **argv) {
     bool once = argc > 2; /* for a profiler: one picture */
     static const int large[][2] = {{480, 320}}, frame[][2] = {{240, 160}}, mixed[][2] = {{480, 320}, {320, 224}, {640, 352}, {256, 256}};
     int newest = m->arch;
+    if (!once) compare(newest);
     for (int arch : {80, newest}) {
         if (once && arch != newest) continue;
         m->arch = arch;
