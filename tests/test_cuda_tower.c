@@ -86,12 +86,12 @@ static void against_cpu(void **unused) {
             vision_features_free(&got[i]);
         }
     }
-    struct prepared_picture many[19]; /* more than one batch holds */
-    struct vision_features each[19];
-    for (int i = 0; i < 19; i++) many[i] = p[i % 2];
-    if (backend_cuda.encode_pictures(gpu, many, 19, each, &err)) fail_msg("%s", err.message);
-    for (int i = 0; i < 19; i++) {
-        near("19 pictures", &many[i], &each[i], &want[i % 2]);
+    struct prepared_picture many[40]; /* more than one batch holds */
+    struct vision_features each[40];
+    for (int i = 0; i < 40; i++) many[i] = p[i % 2];
+    if (backend_cuda.encode_pictures(gpu, many, 40, each, &err)) fail_msg("%s", err.message);
+    for (int i = 0; i < 40; i++) {
+        near("40 pictures", &many[i], &each[i], &want[i % 2]);
         vision_features_free(&each[i]);
     }
     for (int i = 0; i < SIZES; i++) {

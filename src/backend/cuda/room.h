@@ -93,7 +93,7 @@ struct pass_times {
 };
 
 /* What the vision tower works on at once: rows are patches, picture after picture, group after group, in merge-block order. Passed to kernels by value. */
-enum { MOST_PICTURES = 16, MOST_TOWER_GRAPHS = 8 };
+enum { MOST_PICTURES = 32, MOST_TOWER_GRAPHS = 8 };
 struct pictures {
     int count, rows, groups, merge, side; /* groups: temporal groups of all pictures; side: of the table of learned positions */
     struct {
