@@ -12,8 +12,11 @@ static const struct model_config *config;
 /* Frames of random bytes, of any grid: also those that the configuration would resize. */
 static struct prepared_picture picture_new(int groups, int grid_h, int grid_w) {
     int patch = config->vision.patch, frames = groups == 1 ? 1 : groups * config->vision.temporal_patch - 1; /* the last one repeated */
-    struct prepared_picture p = {.grid_t = groups, .grid_h = grid_h, .grid_w = grid_w, .frames = frames, .width = grid_w * patch, .height = grid_h * patch};
-    size_t bytes = (size_t)frames * (size_t)p.width * (size_t)p.height * 3;
+    struct prepared_picture p = {.grid_t = groups, .grid_h = grid_h, .grid_w = grid_w, .frames = frames, .width = grid_w * patch, .height = grid_h * patch,
+                                  .source_width = grid_w * patch, .source_height = grid_h * patch};
+    if (groups == 1 && grid_h % 3 == 0) p.source_width = p.width * 3 / 4 + 1, p.source_height = p.height * 2; /* resized both ways */
+    if (groups == 1 && grid_h == 4) p.source_height = p.height / 2, p.kind = RESAMPLE_PILLOW;                /* and one only */
+    size_t bytes = (size_t)frames * (size_t)p.source_width * (size_t)p.source_height * 3;
     p.rgb = malloc(bytes);
     for (size_t i = 0; i < bytes; i++) p.rgb[i] = (uint8_t)(random_bits() >> 5);
     for (int ch = 0; ch < 3; ch++)

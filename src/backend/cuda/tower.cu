@@ -64,6 +64,24 @@ struct frames {
     int first, count, patch, temporal;
 };
 
+/* One axis of a resize (vision/image.h) on the device. */
+struct axis {
+    const int *first, *count, *weight;
+    int bits, most;
+};
+
+/* A thread makes a byte: rows of `in` pixels, or columns where `down`, of frames one below the other. out (frames, rows, width, 3). */
+__global__ void resize_kernel(const uint8_t *from, const struct axis a, int frames, int source_rows, int source_width, int rows, int width, int down, uint8_t *out) {
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, all = (int64_t)frames * rows * width * 3;
+    wait_for_input();
+    if (i >= all) return;
+    int channel = i % 3, x = i / 3 % width, y = i / 3 / width % rows, frame = (int)(i / 3 / width / rows), at = down ? y : x, sum = 1 << (a.bits - 1);
+    const uint8_t *p = from + ((int64_t)frame * source_rows + (down ? a.first[at] : y)) * source_width * 3 + (down ? x : a.first[at]) * 3 + channel;
+    for (int j = 0; j < a.count[at]; j++, p += down ? source_width * 3 : 3) sum += a.weight[at * a.most + j] * *p;
+    sum >>= a.bits;
+    out[i] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
 /* A block makes a patch: (3, temporal, patch, patch) values (facts §5.3). */
 __global__ void patch_kernel(const struct pictures p, int picture, const struct frames f, bf16 *out) {
     int index = f.first + blockIdx.x, row, col, group = blockIdx.x / (p.at[picture].h * p.at[picture].w);
@@ -233,8 +251,8 @@ static int start_part(struct tower *w, int segment, int *block, bool record, cud
 
 /* ---- the door ---- */
 
-/* Working memory for w->p and `input` bytes of whatever the patches are made of. */
-static int reserve(struct tower *w, size_t input, char **device, struct err *err) {
+/* Working memory for w->p, with `input` bytes for whatever the patches are made of, and w->upload (input, rounded up) behind *device `more`. */
+static int reserve(struct tower *w, size_t input, size_t more, char **device, struct err *err) {
     struct backend_model *m = w->m;
     const struct vision_config *v = &m->w.config.vision;
     size_t rows = (size_t)w->p.rows, n = (size_t)v->hidden, unit = (size_t)(v->merge * v->merge), tokens = rows / unit, levels = (size_t)(1 + v->deepstack_count);
@@ -247,7 +265,7 @@ static int reserve(struct tower *w, size_t input, char **device, struct err *err
     w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, rows * n / (size_t)v->heads * 4, err);
     w->features = (float *)buffer_get(m, BUFFER_VISUAL, levels * w->level * 4, err);
     w->turned = buffer_get(m, BUFFER_TURNED, attend_groups_bytes(w->p.rows, v->heads, v->hidden / v->heads), err);
-    w->pixels = (bf16 *)buffer_get(m, BUFFER_PIXELS, rows * w->width * 2 + 256 + w->upload, err);
+    w->pixels = (bf16 *)buffer_get(m, BUFFER_PIXELS, rows * w->width * 2 + 256 + w->upload + more, err);
     w->host = (char *)pinned_get(m, PINNED_BATCH, w->upload + levels * w->level * 4, err);
     for (int i = 0; i < 2 * (1 + v->deepstack_count); i++)
         if (!m->tower_event[i] && cuda_failed(cudaEventCreateWithFlags(&m->tower_event[i], cudaEventDisableTiming), "an event", err)) return ERR_MEMORY;
@@ -355,7 +373,7 @@ int cuda_encode_image(struct backend_model *m, const struct patches *p, struct v
                        p->grid_h, p->grid_w, (long long)p->count, (long long)p->width, w.p.merge, (long long)m->w.patch_embed.in);
     int r = add_picture(&w, p->grid_t, p->grid_h, p->grid_w, out, err);
     size_t bytes = (size_t)p->count * (size_t)p->width * 4;
-    if (!r) r = reserve(&w, bytes, &device, err);
+    if (!r) r = reserve(&w, bytes, 0, &device, err);
     if (!r) {
         memcpy(w.host, p->values, bytes);
         r = cuda_failed(cudaMemcpyAsync(device, w.host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading an image", err);
@@ -364,35 +382,94 @@ int cuda_encode_image(struct backend_model *m, const struct patches *p, struct v
     return finish(&w, out, r, err);
 }
 
+static size_t in_sixteens(size_t bytes) { return (bytes + 15) / 16 * 16; }
+static size_t frames_bytes(const struct prepared_picture *p, int height, int width) { return in_sixteens((size_t)p->frames * (size_t)height * (size_t)width * 3); }
+
+static size_t taps_bytes(const struct resize_taps *t, int out) { return t->most ? in_sixteens((size_t)out * (size_t)(2 + t->most) * 4) : 0; }
+static struct axis put_taps(const struct resize_taps *t, int out, char *host, const char *device) {
+    struct axis a = {(const int *)device, (const int *)device + out, (const int *)device + 2 * out, t->bits, t->most};
+    memcpy(host, t->first, (size_t)out * 4);
+    memcpy(host + (size_t)out * 4, t->count, (size_t)out * 4);
+    memcpy(host + (size_t)out * 8, t->weight, (size_t)out * (size_t)t->most * 4);
+    return a;
+}
+
+/* What of a picture goes up, and what is made of it there. */
+struct raw {
+    struct resize_taps across, down;
+    size_t up, made; /* bytes */
+    struct frames frames;
+    const uint8_t *source;
+    struct axis x, y;
+};
+
+static int raw_new(struct raw *r, const struct prepared_picture *p, struct err *err) {
+    memset(r, 0, sizeof *r);
+    int code = 0;
+    if (p->source_width != p->width) code = resize_taps_new(&r->across, p->source_width, p->width, p->kind, err);
+    if (!code && p->source_height != p->height) code = resize_taps_new(&r->down, p->source_height, p->height, p->kind, err);
+    r->up = sizeof p->values + frames_bytes(p, p->source_height, p->source_width) + taps_bytes(&r->across, p->width) + taps_bytes(&r->down, p->height);
+    r->made = (r->across.most ? frames_bytes(p, p->source_height, p->width) : 0) + (r->down.most ? frames_bytes(p, p->height, p->width) : 0);
+    return code;
+}
+
+/* Into the pinned memory at `host` that will be uploaded to `device`. */
+static void raw_fill(struct raw *r, const struct prepared_picture *p, char *host, const char *device) {
+    size_t at = sizeof p->values, pixels = (size_t)p->frames * (size_t)p->source_height * (size_t)p->source_width * 3;
+    memcpy(host, p->values, sizeof p->values);
+    memcpy(host + at, p->rgb, pixels);
+    r->frames.values = (const float *)device, r->source = (const uint8_t *)device + at;
+    at += in_sixteens(pixels);
+    if (r->across.most) r->x = put_taps(&r->across, p->width, host + at, device + at);
+    at += taps_bytes(&r->across, p->width);
+    if (r->down.most) r->y = put_taps(&r->down, p->height, host + at, device + at);
+}
+
+static void launch_resize(struct backend_model *m, const uint8_t *from, const struct axis *a, const struct prepared_picture *p, int rows, int width, bool down, uint8_t *out) {
+    int64_t all = (int64_t)p->frames * rows * width * 3;
+    launch(m, resize_kernel, dim3((unsigned)((all + 255) / 256)), dim3(256), 0, from, *a, p->frames, p->source_height, down ? p->width : p->source_width, rows, width, (int)down, out);
+}
+
+/* Resizes where that is left to the device, then the patches; made: memory for r->made bytes. */
+static void raw_launch(struct tower *w, struct raw *r, const struct prepared_picture *p, int picture, char *made) {
+    const struct vision_config *v = &w->m->w.config.vision;
+    const uint8_t *now = r->source;
+    if (r->across.most) {
+        launch_resize(w->m, now, &r->x, p, p->source_height, p->width, false, (uint8_t *)made);
+        now = (const uint8_t *)made, made += frames_bytes(p, p->source_height, p->width);
+    }
+    if (r->down.most) {
+        launch_resize(w->m, now, &r->y, p, p->height, p->width, true, (uint8_t *)made);
+        now = (const uint8_t *)made;
+    }
+    r->frames.rgb = now, r->frames.first = w->p.at[picture].row, r->frames.count = p->frames, r->frames.patch = v->patch, r->frames.temporal = v->temporal_patch;
+    launch(w->m, patch_kernel, dim3((unsigned)(p->grid_t * p->grid_h * p->grid_w)), dim3(256), 0, w->p, picture, r->frames, w->pixels);
+}
+
 /* At most MOST_PICTURES. */
 static int encode_some(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err) {
     struct tower w;
+    struct raw raw[MOST_PICTURES] = {};
     const struct vision_config *v = &m->w.config.vision;
     char *device;
-    size_t bytes = 0;
+    size_t up = 0, made = 0;
     int r = 0;
     start(&w, m);
     for (int i = 0; i < count && !r; i++) {
         const struct prepared_picture *p = &pictures[i];
         if (p->height != p->grid_h * v->patch || p->width != p->grid_w * v->patch || p->frames < 1 || 3 * v->temporal_patch * v->patch * v->patch != m->w.patch_embed.in)
             r = err_set(err, ERR_ARGUMENT, "picture: %d frames of %d x %d pixels are no grid of %d x %d x %d", p->frames, p->width, p->height, p->grid_t, p->grid_h, p->grid_w);
+        if (!r) r = raw_new(&raw[i], p, err);
         if (!r) r = add_picture(&w, p->grid_t, p->grid_h, p->grid_w, &out[i], err);
-        bytes += sizeof p->values + ((size_t)p->frames * (size_t)p->height * (size_t)p->width * 3 + 15) / 16 * 16;
+        up += raw[i].up, made += raw[i].made;
     }
-    if (!r) r = reserve(&w, bytes, &device, err);
-    for (size_t i = 0, at = 0; i < (size_t)count && !r; i++) {
-        const struct prepared_picture *p = &pictures[i];
-        size_t pixels = (size_t)p->frames * (size_t)p->height * (size_t)p->width * 3;
-        memcpy(w.host + at, p->values, sizeof p->values);
-        memcpy(w.host + at + sizeof p->values, p->rgb, pixels);
-        at += sizeof p->values + (pixels + 15) / 16 * 16;
-    }
-    if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
-    for (int i = 0; i < count && !r; i++) {
-        const struct prepared_picture *p = &pictures[i];
-        struct frames f = {(const uint8_t *)device + sizeof p->values, (const float *)device, w.p.at[i].row, p->frames, v->patch, v->temporal_patch};
-        launch(m, patch_kernel, dim3((unsigned)(p->grid_t * p->grid_h * p->grid_w)), dim3(256), 0, w.p, i, f, w.pixels);
-        device += sizeof p->values + ((size_t)p->frames * (size_t)p->height * (size_t)p->width * 3 + 15) / 16 * 16;
+    if (!r) r = reserve(&w, up, made, &device, err);
+    for (size_t i = 0, at = 0; i < (size_t)count && !r; at += raw[i++].up) raw_fill(&raw[i], &pictures[i], w.host + at, device + at);
+    if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, up, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
+    for (size_t i = 0, at = w.upload; i < (size_t)count && !r; at += raw[i++].made) raw_launch(&w, &raw[i], &pictures[i], (int)i, device + at);
+    for (int i = 0; i < count; i++) {
+        resize_taps_free(&raw[i].across);
+        resize_taps_free(&raw[i].down);
     }
     return finish(&w, out, r, err);
 }
