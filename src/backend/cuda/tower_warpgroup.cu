@@ -293,7 +293,7 @@ struct product_cut tower_product_cut(const struct backend_model *m, const struct
     struct product_cut best = {64, 1, 1};
     for (int n : {64, 128, 176})
         for (int splits = 1; splits <= (how == OUT_PARTS ? MOST_SPLITS_K : 1) && splits <= (w->in + STEP - 1) / STEP; splits++)
-            for (int cluster : {1, 2, 4}) {
+            for (int cluster : {4, 2, 1}) { /* of equals the largest */
                 struct product_cut c = {n, splits, cluster};
                 if (!(how == OUT_HEADS && n % 64) && cycles(m, rows, w, &c) < cycles(m, rows, w, &best)) best = c;
             }
