@@ -23,7 +23,7 @@ void tower_add_norm(struct backend_model *, float *, const float *, int, const f
 
 enum { ROWS = 128, STEP = 64, THREADS = 288, MOST_SPLITS_K = 3, SLICE = 32 /* rows that are brought at once */ };
 template <int N> struct tiles {
-    enum { STAGES = N == 64 ? 4 : N == 128 ? 3 : 4, BLOCKS = N <= 128 ? 2 : 1 /* of a multiprocessor */ };
+    enum { STAGES = N == 64 ? 4 : N == 128 ? 6 : 5, BLOCKS = N == 64 ? 2 : 1 /* of a multiprocessor */ };
     bf16 x[STAGES][ROWS][STEP], w[STAGES][N][STEP];
     uint64_t full[STAGES], empty[STAGES];
 };
@@ -103,7 +103,7 @@ __device__ static inline void bring_ahead(const struct product_args &a) {
 __device__ static inline float gelu_tanh_fast(float x) { return __fdividef(x, 1 + exp2_fast(-2.302208198f * (x + 0.044715f * x * x * x))); }
 
 template <int N>
-__device__ static inline void put(const struct product_args &a, float (&d)[N / 2], int row, int out0) {
+__device__ static inline void put(const struct product_args &a, struct tiles<N> *s, float (&d)[N / 2], int row, int out0) {
     int t = threadIdx.x % 4;
     if (a.how == OUT_PARTS) {
         float *y = (float *)a.y + (int64_t)blockIdx.z * a.rows * a.out;
@@ -146,16 +146,31 @@ __device__ static inline void put(const struct product_args &a, float (&d)[N / 2
 #pragma unroll
         for (int i = 0; i < N / 2; i++) d[i] = gelu_erf(d[i]);
     }
+    if (a.how == OUT_F32) {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+#pragma unroll
+            for (int j = 0; j < N / 8; j++) {
+                int o = out0 + 8 * j + 2 * t;
+                if (row + 8 * r < a.rows && o < a.out) *(float2 *)((float *)a.y + (int64_t)(row + 8 * r) * a.out + o) = make_float2(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
+            }
+        return;
+    }
+    /* bf16: a warp's 16 rows by way of shared memory, so that whole sectors are written. The tiles there have been read by now. */
+    enum { PITCH = N + 8 };
+    bf16 *mine = (bf16 *)s + (int64_t)(threadIdx.x / 32) * 16 * PITCH;
+    int lane = threadIdx.x % 32, first = row - lane / 4;
+    turn_wait(1, 256);
 #pragma unroll
     for (int r = 0; r < 2; r++)
 #pragma unroll
-        for (int j = 0; j < N / 8; j++) {
-            int o = out0 + 8 * j + 2 * t;
-            if (row + 8 * r >= a.rows || o >= a.out) continue;
-            int64_t at = (int64_t)(row + 8 * r) * a.out + o;
-            if (a.how == OUT_F32) *(float2 *)((float *)a.y + at) = make_float2(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
-            else *(uint32_t *)((bf16 *)a.y + at) = pack_bf16(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
-        }
+        for (int j = 0; j < N / 8; j++) *(uint32_t *)&mine[(lane / 4 + 8 * r) * PITCH + 8 * j + 2 * t] = pack_bf16(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
+    __syncwarp();
+#pragma unroll
+    for (int i = lane; i < 16 * (N / 8); i += 32) {
+        int r = i / (N / 8), o = i % (N / 8) * 8;
+        if (first + r < a.rows && out0 + o < a.out) *(uint4 *)((bf16 *)a.y + (int64_t)(first + r) * a.out + out0 + o) = *(const uint4 *)&mine[r * PITCH + o];
+    }
 }
 
 #endif
@@ -183,7 +198,7 @@ __global__ void __launch_bounds__(THREADS, tiles<N>::BLOCKS) tower_product_kerne
         float d[N / 2];
         multiply<N>(d, s, warp / 4, end - begin, a.cluster);
         wait_for_input();
-        put<N>(a, d, blockIdx.y * ROWS + warp * 16 + threadIdx.x % 32 / 4, blockIdx.x * N);
+        put<N>(a, s, d, blockIdx.y * ROWS + warp * 16 + threadIdx.x % 32 / 4, blockIdx.x * N);
     }
     if (a.cluster > 1) cluster_meet(); /* nobody leaves while tiles of its are under way to others */
 #endif
@@ -265,10 +280,10 @@ static int blocks_across(const struct dlinear *w, const struct product_cut *c) {
 /* Cycles, fitted to what was measured (bench/LOG.md): a step takes what its products take, or the latency of a tile over those under way; blocks
  * beyond the first wave share or follow; then what it takes to begin and end, and for parts to be written and read. */
 static double cycles(const struct backend_model *m, int rows, const struct dlinear *w, const struct product_cut *c) {
-    double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits, stages = c->n == 128 ? 3 : 4;
+    double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits, stages = c->n == 64 ? 4 : c->n == 128 ? 6 : 5;
     int blocks = (rows + ROWS - 1) / ROWS * blocks_across(w, c) * c->splits, at_once = m->sm_count - m->sm_count % (c->cluster * c->cluster);
-    int waves = (blocks + at_once - 1) / at_once, together = c->n <= 128 && waves > 1 ? 2 : 1;
-    double product = 4.0 * c->n * together, latency = 1800 / (stages - 1), step = product > latency ? product : latency;
+    int waves = (blocks + at_once - 1) / at_once, together = c->n == 64 && waves > 1 ? 2 : 1;
+    double product = 4.0 * c->n * together, latency = 1900 / (stages - 1), step = product > latency ? product : latency;
     double tiles = blocks * steps * (16384.0 / c->cluster + c->n * 128) / (m->sm_count * 28.0), all = (double)((waves + together - 1) / together) * steps * step;
     return (all > tiles ? all : tiles) + (c->splits > 1 ? c->splits : 0) * 8.0 * rows * w->out / (m->sm_count * 28.0);
 }
