@@ -120,6 +120,54 @@ static void cuts(const char *what, int rows, int how, const struct dlinear *(*wh
     fflush(stdout);
 }
 
+/* Microseconds of what `body` launches, `count` times one after the other in a graph. */
+template <typename T> static double in_graph(int count, T body) {
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    cudaEvent_t from, to;
+    float ms = 0;
+    cudaEventCreate(&from), cudaEventCreate(&to);
+    cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal);
+    for (int i = 0; i < count; i++) body(i);
+    cudaStreamEndCapture(m->stream, &graph);
+    if (cudaGraphInstantiate(&exec, graph, 0)) return -1;
+    cudaGraphLaunch(exec, m->stream);
+    cudaEventRecord(from, m->stream);
+    for (int k = 0; k < 4; k++) cudaGraphLaunch(exec, m->stream);
+    cudaEventRecord(to, m->stream);
+    cudaEventSynchronize(to);
+    cudaEventElapsedTime(&ms, from, to);
+    cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaEventDestroy(from), cudaEventDestroy(to);
+    return ms * 1e3 / 4 / count;
+}
+
+/* What is between the products, and all blocks without what goes up and down. After pictures of 480x320 were encoded. */
+static void others() {
+    const struct vision_config *v = &m->w.config.vision;
+    struct pictures p = {};
+    p.count = 1, p.rows = 600, p.groups = 1, p.merge = v->merge, p.at[0].t = 1, p.at[0].h = 20, p.at[0].w = 30;
+    bf16 *qkv = (bf16 *)m->buffer[BUFFER_TURNED].data, *x = (bf16 *)m->buffer[BUFFER_NORMED].data;
+    float *h = (float *)m->buffer[BUFFER_HIDDEN].data, *parts = (float *)m->buffer[BUFFER_QKV].data;
+    const struct dblock *b = m->blocks;
+    if (v->hidden / v->heads == 64) printf("attention %.1f us", in_graph(24, [&](int) { attend_groups(m, &p, qkv, NULL, v->heads, 64, NULL, x); }));
+    for (int n = 1; n <= 3; n++) printf(", norm of %d parts %.1f us", n, in_graph(24, [&](int) { tower_add_norm(m, h, parts, n, b->proj.bias, b->norm1_w, b->norm1_b, x, 600, v->hidden, false); }));
+    for (int i = 0; i < MOST_TOWER_GRAPHS; i++) {
+        struct tower_graph *g = &m->towers[i];
+        if (g->uses < 2 || g->pictures.rows != 600) continue;
+        cudaEvent_t from, to;
+        float ms;
+        cudaEventCreate(&from), cudaEventCreate(&to);
+        cudaEventRecord(from, m->stream);
+        for (int k = 0; k < 8; k++)
+            for (int s = 0; s <= v->deepstack_count; s++) cudaGraphLaunch(g->blocks[s], m->stream);
+        cudaEventRecord(to, m->stream);
+        cudaEventSynchronize(to);
+        cudaEventElapsedTime(&ms, from, to);
+        printf(", all blocks %.3f ms", ms / 8);
+    }
+    printf("\n");
+}
+
 /* The two ways' features of one picture, || a - b || / || b || of each level. */
 static void compare(int newest) {
     struct image im = {480, 320, (uint8_t *)malloc(480 * 320 * 3)};
@@ -181,7 +229,10 @@ int main(int argc, char **argv) {
             cuts("merger fc2", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc2; });
         }
         encode("480x320 from patches made on the host", large, 1, 1, true);
-        for (int n : {1, 4, 16}) encode("480x320 from bytes", large, 1, n, false);
+        for (int n : {1, 4, 16}) {
+            encode("480x320 from bytes", large, 1, n, false);
+            if (n == 1 && tower_warpgroup_fit(m)) others();
+        }
         encode("240x160 enlarged, from bytes", frame, 1, 1, false);
         encode("four sizes in turn, from bytes", mixed, 4, 4, false);
         encode("four sizes in turn, from bytes", mixed, 4, 16, false);
