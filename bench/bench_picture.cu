@@ -90,7 +90,7 @@ static void cuts(const char *what, int rows, int how, const struct dlinear *(*wh
     struct product_cut chosen = tower_product_cut(m, w, rows, how);
     printf("%-12s %4d x %4d, %d rows, %.1f GFLOP; chosen %d/%d/%d:", what, w->out, w->in, rows, 2e-9 * rows * w->out * w->in, chosen.n, chosen.splits, chosen.cluster);
     for (int i : n)
-        for (int splits = 1; splits <= (how == OUT_PARTS ? 3 : 1); splits += 2)
+        for (int splits = 1; splits <= (how == OUT_PARTS ? 3 : 1); splits++)
             for (int c : cluster) {
                 struct product_cut cut = {i, splits, c};
                 if (how == OUT_HEADS && i % 64) continue;
@@ -225,7 +225,7 @@ int main(int argc, char **argv) {
             cuts("proj", 600, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->blocks[b].proj; });
             cuts("fc1", 600, OUT_GELU_TANH, [](int b) -> const struct dlinear * { return &m->blocks[b].fc1; });
             cuts("fc2", 600, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->blocks[b].fc2; });
-            cuts("merger fc1", 150, OUT_GELU_ERF, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc1; });
+            cuts("merger fc1", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc1; });
             cuts("merger fc2", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc2; });
         }
         encode("480x320 from patches made on the host", large, 1, 1, true);

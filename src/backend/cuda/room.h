@@ -295,6 +295,9 @@ bool tower_product_run(struct backend_model *m, const struct dlinear *w, const b
 /* h (rows, n) = [h +] bias + the parts' sum, where there is a bias; x its layer norm, or NULL. n <= 4,096, a multiple of 4. */
 void tower_add_norm(struct backend_model *m, float *h, const float *parts, int count, const float *bias, const float *weight, const float *norm_bias, bf16 *x, int rows, int n, bool fresh);
 
+/* y (rows, n) bf16 = gelu_erf(bias + the parts' sum). */
+void tower_gelu_parts(struct backend_model *m, const float *parts, int count, const float *bias, bf16 *y, int rows, int n);
+
 /* The rows of a batch as the kernels want them, in host memory, with what the spans ask for. */
 struct batch {
     const struct span *spans;

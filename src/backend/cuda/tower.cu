@@ -106,7 +106,7 @@ struct tower {
     float *h, *qkv, *rotary, *features; /* (rows, V), (rows, 3V) or parts, (rows, head_dim), (levels, tokens, D) */
     bf16 *pixels, *x, *wide;            /* (rows, width), (rows, V), (rows, J) */
     bf16 *merged[2], *merged_wide;      /* (tokens, M): a merger's input, in turn, and what is between its products */
-    float *merged_parts;                /* (3, tokens, D) */
+    float *merged_parts;                /* (3, tokens, M or D) */
     void *turned;                       /* attention's work; or q, k, v in bf16 (rows, 3V) */
     size_t level;                       /* values of one level of the features */
     char *host;                         /* pinned: what goes up, then what comes down */
@@ -141,11 +141,11 @@ static void merger_norm(struct tower *w, const struct dmerger *g, bf16 *to) {
 
 static int refused(struct err *err) { return err_set(err, ERR_IO, "CUDA: a product of the vision tower could not be started"); }
 
-/* h += what `l` makes of x; its norm with (weight, bias) into w->x, unless NULL. */
-static int add_product(struct tower *w, const struct dlinear *l, const bf16 *x, const float *weight, const float *bias, const struct dlinear *ahead, struct err *err) {
+/* h += what `l` makes of x; its norm with (weight, bias) to `to`, unless NULL. */
+static int add_product(struct tower *w, const struct dlinear *l, const bf16 *x, const float *weight, const float *bias, bf16 *to, const struct dlinear *ahead, struct err *err) {
     int parts = tower_product(w->m, l, x, w->p.rows, OUT_PARTS, w->qkv, NULL, ahead);
     if (!parts) return refused(err);
-    tower_add_norm(w->m, w->h, w->qkv, parts, l->bias, weight, bias, weight ? w->x : NULL, w->p.rows, w->hidden, false);
+    tower_add_norm(w->m, w->h, w->qkv, parts, l->bias, weight, bias, to, w->p.rows, w->hidden, false);
     return 0;
 }
 
@@ -157,15 +157,21 @@ static int run_block_fast(struct tower *w, int number, struct err *err) {
     bool turned = d == 64; /* rotated by the product's own epilogue */
     if (!tower_product(m, &b->qkv, w->x, rows, turned ? OUT_HEADS : OUT_F32, turned ? w->turned : w->qkv, w->rotary, &b->fc1)) return refused(err);
     attend_groups(m, &w->p, turned ? w->turned : w->qkv, w->rotary, w->heads, d, turned ? NULL : w->turned, w->x);
-    if ((r = add_product(w, &b->proj, w->x, b->norm2_w, b->norm2_b, &b->fc2, err))) return r;
+    if ((r = add_product(w, &b->proj, w->x, b->norm2_w, b->norm2_b, w->x, &b->fc2, err))) return r;
     if (!tower_product(m, &b->fc1, w->x, rows, OUT_GELU_TANH, w->wide, NULL, next ? &next->qkv : &m->merger.fc1)) return refused(err);
-    return add_product(w, &b->fc2, w->wide, next ? next->norm1_w : NULL, next ? next->norm1_b : NULL, next ? &next->proj : &m->merger.fc2, err);
+    if (next) return add_product(w, &b->fc2, w->wide, next->norm1_w, next->norm1_b, w->x, &next->proj, err);
+    const struct dmerger *g = &m->merger; /* what the last merger reads, when it has its norm in front */
+    return add_product(w, &b->fc2, w->wide, g->norm_w, g->norm_b, g->after ? NULL : w->merged[m->w.config.vision.deepstack_count % 2], &g->fc2, err);
+}
+
+/* Positions, while the host still copies pixels. */
+static void place(struct tower *w) {
+    launch(w->m, place_kernel, dim3((unsigned)w->p.rows), dim3(256), 0, w->p, w->m->pos_embed, w->hidden, w->h, w->m->vision_frequency, w->hidden / w->heads, w->rotary);
 }
 
 static int embed(struct tower *w, struct err *err) {
     struct backend_model *m = w->m;
-    launch(m, place_kernel, dim3((unsigned)w->p.rows), dim3(256), 0, w->p, m->pos_embed, w->hidden, w->h, m->vision_frequency, w->hidden / w->heads, w->rotary);
-    if (w->fast) return add_product(w, &m->patch_embed, w->pixels, m->blocks[0].norm1_w, m->blocks[0].norm1_b, &m->blocks[0].qkv, err);
+    if (w->fast) return add_product(w, &m->patch_embed, w->pixels, m->blocks[0].norm1_w, m->blocks[0].norm1_b, w->x, &m->blocks[0].qkv, err);
     return run_product(w, &m->patch_embed, w->pixels, w->p.rows, OUT_ADD, w->h, err);
 }
 
@@ -178,7 +184,7 @@ static int run_blocks(struct tower *w, int segment, int *block, struct err *err)
     const struct vision_config *v = &m->w.config.vision;
     int end = is_last(w, segment) ? v->depth : v->deepstack[segment] + 1, r = segment ? 0 : embed(w, err);
     for (; *block < end && !r; ++*block) r = w->fast ? run_block_fast(w, *block, err) : run_block(w, &m->blocks[*block], err);
-    if (!r) merger_norm(w, merger_of(w, segment), w->merged[segment % 2]);
+    if (!r && (!w->fast || !is_last(w, segment) || m->merger.after)) merger_norm(w, merger_of(w, segment), w->merged[segment % 2]);
     return r ? r : cuda_failed(cudaGetLastError(), "a block of the vision tower", err);
 }
 
@@ -191,8 +197,10 @@ static int run_level(struct tower *w, int segment, struct err *err) {
         int r = run_product(w, &g->fc1, merged, w->tokens, OUT_GELU_ERF, w->merged_wide, err);
         return r ? r : run_product(w, &g->fc2, w->merged_wide, w->tokens, OUT_F32, out, err);
     }
-    if (!tower_product(w->m, &g->fc1, merged, w->tokens, OUT_GELU_ERF, w->merged_wide, NULL, &g->fc2)) return refused(err);
-    int parts = tower_product(w->m, &g->fc2, w->merged_wide, w->tokens, OUT_PARTS, w->merged_parts, NULL, NULL);
+    int parts = tower_product(w->m, &g->fc1, merged, w->tokens, OUT_PARTS, w->merged_parts, NULL, &g->fc2);
+    if (!parts) return refused(err);
+    tower_gelu_parts(w->m, w->merged_parts, parts, g->fc1.bias, w->merged_wide, w->tokens, g->fc1.out);
+    parts = tower_product(w->m, &g->fc2, w->merged_wide, w->tokens, OUT_PARTS, w->merged_parts, NULL, NULL);
     if (!parts) return refused(err);
     tower_add_norm(w->m, out, w->merged_parts, parts, g->fc2.bias, NULL, NULL, NULL, w->tokens, g->fc2.out, true);
     return cuda_failed(cudaGetLastError(), "a merger of the vision tower", err);
@@ -261,7 +269,7 @@ static int reserve(struct tower *w, size_t input, size_t more, char **device, st
     w->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * 3 * n * 4, err); /* parts: at most three */
     w->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * n * 8, err); /* x, merged twice, merged_wide */
     w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, rows * (size_t)v->intermediate * 2, err);
-    w->merged_parts = (float *)buffer_get(m, BUFFER_PARTIAL, 3 * w->level * 4, err);
+    w->merged_parts = (float *)buffer_get(m, BUFFER_PARTIAL, 3 * tokens * (n * unit > (size_t)v->out_hidden ? n * unit : (size_t)v->out_hidden) * 4, err);
     w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, rows * n / (size_t)v->heads * 4, err);
     w->features = (float *)buffer_get(m, BUFFER_VISUAL, levels * w->level * 4, err);
     w->turned = buffer_get(m, BUFFER_TURNED, attend_groups_bytes(w->p.rows, v->heads, v->hidden / v->heads), err);
@@ -375,6 +383,7 @@ int cuda_encode_image(struct backend_model *m, const struct patches *p, struct v
     size_t bytes = (size_t)p->count * (size_t)p->width * 4;
     if (!r) r = reserve(&w, bytes, 0, &device, err);
     if (!r) {
+        place(&w);
         memcpy(w.host, p->values, bytes);
         r = cuda_failed(cudaMemcpyAsync(device, w.host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading an image", err);
     }
@@ -464,6 +473,7 @@ static int encode_some(struct backend_model *m, const struct prepared_picture *p
         up += raw[i].up, made += raw[i].made;
     }
     if (!r) r = reserve(&w, up, made, &device, err);
+    if (!r) place(&w);
     for (size_t i = 0, at = 0; i < (size_t)count && !r; at += raw[i++].up) raw_fill(&raw[i], &pictures[i], w.host + at, device + at);
     if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, up, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
     for (size_t i = 0, at = w.upload; i < (size_t)count && !r; at += raw[i++].made) raw_launch(&w, &raw[i], &pictures[i], (int)i, device + at);

@@ -16,6 +16,7 @@
 bool tower_warpgroup_fit(struct backend_model *) { return false; }
 int tower_product(struct backend_model *, const struct dlinear *, const bf16 *, int, int, void *, const float *, const struct dlinear *) { return 0; }
 void tower_add_norm(struct backend_model *, float *, const float *, int, const float *, const float *, const float *, bf16 *, int, int, bool) {}
+void tower_gelu_parts(struct backend_model *, const float *, int, const float *, bf16 *, int, int) {}
 
 #else
 
@@ -258,6 +259,25 @@ void tower_add_norm(struct backend_model *m, float *h, const float *parts, int c
     launch(m, add_norm_kernel, dim3((unsigned)rows), dim3(128), 0, h, parts, count, bias, weight, norm_bias, x, rows, n, (int)fresh);
 }
 
+/* y (rows, n) bf16 = gelu_erf(bias + the parts' sum); four values a thread. */
+__global__ void gelu_parts_kernel(const float *parts, int count, const float *bias, bf16 *y, int64_t all, int n) {
+    let_next_start();
+    wait_for_input();
+    int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    if (at >= all) return;
+    float4 v = *(const float4 *)(bias + at % n), p[MOST_SPLITS_K];
+#pragma unroll
+    for (int s = 0; s < MOST_SPLITS_K; s++) p[s] = s < count ? *(const float4 *)(parts + s * all + at) : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int s = 0; s < MOST_SPLITS_K; s++) v.x += p[s].x, v.y += p[s].y, v.z += p[s].z, v.w += p[s].w;
+    *(uint2 *)(y + at) = make_uint2(pack_bf16(gelu_erf(v.x), gelu_erf(v.y)), pack_bf16(gelu_erf(v.z), gelu_erf(v.w)));
+}
+
+void tower_gelu_parts(struct backend_model *m, const float *parts, int count, const float *bias, bf16 *y, int rows, int n) {
+    int64_t all = (int64_t)rows * n;
+    launch(m, gelu_parts_kernel, dim3((unsigned)((all / 4 + 255) / 256)), dim3(256), 0, parts, count, bias, y, all, n);
+}
+
 /* ---- host ---- */
 
 static bool fits(const struct dlinear *w) { return w->storage == STORAGE_BF16 && w->bias && w->in % 8 == 0 && w->out % 8 == 0 && (uintptr_t)w->data % 16 == 0; }
@@ -278,14 +298,14 @@ bool tower_warpgroup_fit(struct backend_model *m) {
 static int blocks_across(const struct dlinear *w, const struct product_cut *c) { return ((w->out + c->n - 1) / c->n + c->cluster - 1) / c->cluster * c->cluster; }
 
 /* Cycles, fitted to what was measured (bench/LOG.md): a step takes what its products take, or the latency of a tile over those under way; blocks
- * beyond the first wave share or follow; then what it takes to begin and end, and for parts to be written and read. */
+ * beyond the first wave share or follow; parts are written and read. */
 static double cycles(const struct backend_model *m, int rows, const struct dlinear *w, const struct product_cut *c) {
     double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits, stages = c->n == 64 ? 4 : c->n == 128 ? 6 : 5;
     int blocks = (rows + ROWS - 1) / ROWS * blocks_across(w, c) * c->splits, at_once = m->sm_count - m->sm_count % (c->cluster * c->cluster);
     int waves = (blocks + at_once - 1) / at_once, together = c->n == 64 && waves > 1 ? 2 : 1;
-    double product = 4.0 * c->n * together, latency = 1900 / (stages - 1), step = product > latency ? product : latency;
+    double product = 4.0 * c->n * together, latency = 2400 / (stages - 1), step = product > latency ? product : latency;
     double tiles = blocks * steps * (16384.0 / c->cluster + c->n * 128) / (m->sm_count * 28.0), all = (double)((waves + together - 1) / together) * steps * step;
-    return (all > tiles ? all : tiles) + (c->splits > 1 ? c->splits : 0) * 8.0 * rows * w->out / (m->sm_count * 28.0);
+    return (all > tiles ? all : tiles) + c->splits * 4.0 * rows * w->out / (m->sm_count * 28.0);
 }
 
 template <int N>
