@@ -44,7 +44,7 @@ static void encode(const char *what, const int (*sizes)[2], int kinds, int count
         for (size_t k = 0; k < bytes; k++) im[i].rgb[k] = (uint8_t)((state = state * 1664525 + 1013904223) >> 24);
     }
     for (int t = -4; t < RUNS; t++) {
-        struct vision_features f[MOST];
+        struct vision_features f[MOST] = {};
         double start = seconds(), middle = 0;
         if (patches) {
             struct patches p;
@@ -172,7 +172,7 @@ static void others() {
 static void compare(int newest) {
     struct image im = {480, 320, (uint8_t *)malloc(480 * 320 * 3)};
     struct prepared_picture p;
-    struct vision_features f[2];
+    struct vision_features f[2] = {};
     for (int i = 0; i < 480 * 320 * 3; i++) im.rgb[i] = (uint8_t)(i * 7 % 255 + i / 1440 % 3);
     check(image_picture(&im, &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
     for (int way = 0; way < 2; way++) {
@@ -215,7 +215,7 @@ int main(int argc, char **argv) {
         if (once) {
             struct image im = {480, 320, (uint8_t *)calloc(480 * 320, 3)};
             struct prepared_picture p;
-            struct vision_features f;
+            struct vision_features f = {};
             check(image_picture(&im, &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
             check(cuda_encode_pictures(m, &p, 1, &f, &err));
             return 0;

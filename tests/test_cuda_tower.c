@@ -66,7 +66,7 @@ static void against_cpu(void **unused) {
     (void)unused;
     struct err err = {0};
     struct prepared_picture p[SIZES];
-    struct vision_features want[SIZES], got[SIZES], one;
+    struct vision_features want[SIZES], got[SIZES] = {0}, one = {0};
     for (int i = 0; i < SIZES; i++) {
         p[i] = picture_new(sizes[i][0], sizes[i][1], sizes[i][2]);
         struct patches patches = picture_patches(&p[i], config);
@@ -78,7 +78,10 @@ static void against_cpu(void **unused) {
     }
     for (int again = 0; again < 3; again++)
         for (int i = 0; i < 3; i++) {
+            float *mine = again == 2 ? malloc((size_t)want[i].levels * (size_t)want[i].tokens * (size_t)config->vision.out_hidden * sizeof *mine) : NULL;
+            one.values = mine;
             if (backend_cuda.encode_pictures(gpu, &p[i], 1, &one, &err)) fail_msg("%s", err.message);
+            assert_true(!mine || one.values == mine);
             near(again == 0 ? "bytes" : again == 1 ? "captured" : "replayed", &p[i], &one, &want[i]);
             vision_features_free(&one);
         }
@@ -90,7 +93,7 @@ static void against_cpu(void **unused) {
         }
     }
     struct prepared_picture many[40]; /* more than one batch holds */
-    struct vision_features each[40];
+    struct vision_features each[40] = {0};
     for (int i = 0; i < 40; i++) many[i] = p[i % 2];
     if (backend_cuda.encode_pictures(gpu, many, 40, each, &err)) fail_msg("%s", err.message);
     for (int i = 0; i < 40; i++) {
@@ -107,7 +110,7 @@ static void refused(void **unused) {
     (void)unused;
     struct err err = {0};
     struct prepared_picture p[2] = {picture_new(1, 4, 4), picture_new(1, 4, 4)};
-    struct vision_features f[2];
+    struct vision_features f[2] = {0};
     p[1].grid_h = 3;
     assert_int_equal(backend_cuda.encode_pictures(gpu, p, 2, f, &err), ERR_ARGUMENT);
     assert_null(f[0].values);

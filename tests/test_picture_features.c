@@ -37,8 +37,15 @@ static int slow_pictures(struct backend_model *m, const struct prepared_picture 
     int r = 0;
     for (int i = 0; i < count && !r; i++) {
         struct patches p = picture_patches(&pictures[i], picture_config);
-        r = backend_cpu.encode_image(m, &p, &out[i], err);
+        struct vision_features one;
+        r = backend_cpu.encode_image(m, &p, &one, err);
         patches_free(&p);
+        if (r) break;
+        float *to = out[i].values;
+        assert_non_null(to);
+        memcpy(to, one.values, (size_t)one.levels * (size_t)one.tokens * (size_t)picture_config->text.hidden * sizeof *to);
+        out[i] = (struct vision_features){one.grid_t, one.grid_h, one.grid_w, one.tokens, one.levels, to};
+        vision_features_free(&one);
     }
     return r;
 }

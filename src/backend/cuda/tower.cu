@@ -111,6 +111,7 @@ struct tower {
     size_t level;                       /* values of one level of the features */
     char *host;                         /* pinned: what goes up, then what comes down */
     size_t upload, width;
+    bool given[MOST_PICTURES];          /* the caller brought memory for the features */
 };
 
 static int run_product(struct tower *w, const struct dlinear *l, const bf16 *x, int rows, int out, void *y, struct err *err) {
@@ -346,7 +347,9 @@ static int add_picture(struct tower *w, int t, int h, int wide, struct vision_fe
     w->p.rows = (int)all, w->p.groups += t;
     int64_t tokens = rows / (v->merge * v->merge);
     w->tokens += (int)tokens;
-    float *values = (float *)malloc((size_t)(1 + v->deepstack_count) * (size_t)tokens * (size_t)v->out_hidden * 4);
+    float *values = out->values;
+    w->given[n] = values != NULL;
+    if (!values) values = (float *)malloc((size_t)(1 + v->deepstack_count) * (size_t)tokens * (size_t)v->out_hidden * 4);
     if (!values) return err_set(err, ERR_MEMORY, "out of memory for the features of %lld image tokens", (long long)tokens);
     *out = (struct vision_features){t, h, wide, tokens, 1 + v->deepstack_count, values};
     return 0;
@@ -367,7 +370,12 @@ static int finish(struct tower *w, struct vision_features *out, int r, struct er
     int late = cuda_failed(cudaStreamSynchronize(w->m->stream), "encoding an image", r ? NULL : err);
     if (r) cudaStreamSynchronize(w->m->copy_stream);
     if (!r) r = late;
-    for (int i = 0; i < w->p.count && r; i++) vision_features_free(&out[i]);
+    for (int i = 0; i < w->p.count && r; i++) {
+        float *values = w->given[i] ? out[i].values : NULL;
+        if (!values) vision_features_free(&out[i]);
+        out[i] = (struct vision_features){};
+        out[i].values = values;
+    }
     return r;
 }
 
@@ -485,9 +493,14 @@ static int encode_some(struct backend_model *m, const struct prepared_picture *p
 }
 
 int cuda_encode_pictures(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err) {
-    memset(out, 0, (size_t)count * sizeof *out);
     int r = 0;
+    for (int i = 0; i < count; i++) {
+        float *values = out[i].values;
+        out[i] = (struct vision_features){};
+        out[i].values = values;
+    }
+    bool given = count > 0 && out[0].values;
     for (int at = 0; at < count && !r; at += MOST_PICTURES) r = encode_some(m, pictures + at, count - at < MOST_PICTURES ? count - at : MOST_PICTURES, out + at, err);
-    for (int i = 0; i < count && r; i++) vision_features_free(&out[i]);
+    for (int i = 0; i < count && r && !given; i++) vision_features_free(&out[i]);
     return r;
 }
