@@ -1,5 +1,6 @@
 /* The vision tower through the CUDA backend's door: wall clock from bytes (or patches) in host memory to features in host memory, by number and
  * size of pictures, with the kernels of sm_80 and Hopper's. usage: bench_picture CHECKPOINT */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,7 @@ static void encode(const char *what, const int (*sizes)[2], int kinds, int count
         for (size_t k = 0; k < bytes; k++) im[i].rgb[k] = (uint8_t)((state = state * 1664525 + 1013904223) >> 24);
     }
     for (int t = -4; t < RUNS; t++) {
-        struct vision_features f[MOST];
+        struct vision_features f[MOST] = {};
         double start = seconds(), middle = 0;
         if (patches) {
             struct patches p;
@@ -89,7 +90,7 @@ static void cuts(const char *what, int rows, int how, const struct dlinear *(*wh
     struct product_cut chosen = tower_product_cut(m, w, rows, how);
     printf("%-12s %4d x %4d, %d rows, %.1f GFLOP; chosen %d/%d/%d:", what, w->out, w->in, rows, 2e-9 * rows * w->out * w->in, chosen.n, chosen.splits, chosen.cluster);
     for (int i : n)
-        for (int splits = 1; splits <= (how == OUT_PARTS ? 3 : 1); splits += 2)
+        for (int splits = 1; splits <= (how == OUT_PARTS ? 3 : 1); splits++)
             for (int c : cluster) {
                 struct product_cut cut = {i, splits, c};
                 if (how == OUT_HEADS && i % 64) continue;
@@ -100,7 +101,7 @@ static void cuts(const char *what, int rows, int how, const struct dlinear *(*wh
                 cudaEventCreate(&from), cudaEventCreate(&to);
                 cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal);
                 bool right = true;
-                for (int b = 0; b < depth; b++) right = tower_product_run(m, which(b), x, rows, how, y, rotary, &cut) && right;
+                for (int b = 0; b < depth; b++) right = tower_product_run(m, which(b), x, rows, how, y, rotary, which((b + 1) % depth), &cut) && right;
                 cudaStreamEndCapture(m->stream, &graph);
                 if (!right || cudaGraphInstantiate(&exec, graph, 0)) {
                     printf(" failed: %s", cudaGetErrorString(cudaGetLastError()));
@@ -119,6 +120,82 @@ static void cuts(const char *what, int rows, int how, const struct dlinear *(*wh
     fflush(stdout);
 }
 
+/* Microseconds of what `body` launches, `count` times one after the other in a graph. */
+template <typename T> static double in_graph(int count, T body) {
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    cudaEvent_t from, to;
+    float ms = 0;
+    cudaEventCreate(&from), cudaEventCreate(&to);
+    cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal);
+    for (int i = 0; i < count; i++) body(i);
+    cudaStreamEndCapture(m->stream, &graph);
+    if (cudaGraphInstantiate(&exec, graph, 0)) return -1;
+    cudaGraphLaunch(exec, m->stream);
+    cudaEventRecord(from, m->stream);
+    for (int k = 0; k < 4; k++) cudaGraphLaunch(exec, m->stream);
+    cudaEventRecord(to, m->stream);
+    cudaEventSynchronize(to);
+    cudaEventElapsedTime(&ms, from, to);
+    cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaEventDestroy(from), cudaEventDestroy(to);
+    return ms * 1e3 / 4 / count;
+}
+
+/* What is between the products, and all blocks without what goes up and down. After pictures of 480x320 were encoded. */
+static void others() {
+    const struct vision_config *v = &m->w.config.vision;
+    struct pictures p = {};
+    p.count = 1, p.rows = 600, p.groups = 1, p.merge = v->merge, p.at[0].t = 1, p.at[0].h = 20, p.at[0].w = 30;
+    bf16 *qkv = (bf16 *)m->buffer[BUFFER_TURNED].data, *x = (bf16 *)m->buffer[BUFFER_NORMED].data;
+    float *h = (float *)m->buffer[BUFFER_HIDDEN].data, *parts = (float *)m->buffer[BUFFER_QKV].data;
+    const struct dblock *b = m->blocks;
+    if (v->hidden / v->heads == 64) printf("attention %.1f us", in_graph(24, [&](int) { attend_groups(m, &p, qkv, NULL, v->heads, 64, NULL, x); }));
+    for (int n = 1; n <= 3; n++) printf(", norm of %d parts %.1f us", n, in_graph(24, [&](int) { tower_add_norm(m, h, parts, n, b->proj.bias, b->norm1_w, b->norm1_b, x, 600, v->hidden, false); }));
+    for (int i = 0; i < MOST_TOWER_GRAPHS; i++) {
+        struct tower_graph *g = &m->towers[i];
+        if (g->uses < 2 || g->pictures.rows != 600) continue;
+        cudaEvent_t from, to;
+        float ms;
+        cudaEventCreate(&from), cudaEventCreate(&to);
+        cudaEventRecord(from, m->stream);
+        for (int k = 0; k < 8; k++)
+            for (int s = 0; s <= v->deepstack_count; s++) cudaGraphLaunch(g->blocks[s], m->stream);
+        cudaEventRecord(to, m->stream);
+        cudaEventSynchronize(to);
+        cudaEventElapsedTime(&ms, from, to);
+        printf(", all blocks %.3f ms", ms / 8);
+    }
+    printf("\n");
+}
+
+/* The two ways' features of one picture, || a - b || / || b || of each level. */
+static void compare(int newest) {
+    struct image im = {480, 320, (uint8_t *)malloc(480 * 320 * 3)};
+    struct prepared_picture p;
+    struct vision_features f[2] = {};
+    for (int i = 0; i < 480 * 320 * 3; i++) im.rgb[i] = (uint8_t)(i * 7 % 255 + i / 1440 % 3);
+    check(image_picture(&im, &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
+    for (int way = 0; way < 2; way++) {
+        m->arch = way ? newest : 80;
+        tower_graphs_drop(m);
+        check(cuda_encode_pictures(m, &p, 1, &f[way], &err));
+    }
+    printf("features of the two ways apart:");
+    size_t n = (size_t)f[0].tokens * (size_t)m->w.config.vision.out_hidden;
+    for (int l = 0; l < f[0].levels; l++) {
+        double d = 0, w = 0;
+        for (size_t i = 0; i < n; i++) {
+            double a = f[1].values[l * n + i], b = f[0].values[l * n + i];
+            d += (a - b) * (a - b), w += b * b;
+        }
+        printf(" %.1e", sqrt(d / w));
+    }
+    printf("\n");
+    for (int way = 0; way < 2; way++) vision_features_free(&f[way]);
+    picture_free(&p);
+    free(im.rgb);
+}
+
 int main(int argc, char **argv) {
     struct checkpoint *c;
     struct backend_options o = {};
@@ -129,7 +206,7 @@ int main(int argc, char **argv) {
     bool once = argc > 2; /* for a profiler: one picture */
     static const int large[][2] = {{480, 320}}, frame[][2] = {{240, 160}}, mixed[][2] = {{480, 320}, {320, 224}, {640, 352}, {256, 256}};
     int newest = m->arch;
-    m->tower_own = true;
+    if (!once) compare(newest);
     for (int arch : {80, newest}) {
         if (once && arch != newest) continue;
         m->arch = arch;
@@ -138,7 +215,7 @@ int main(int argc, char **argv) {
         if (once) {
             struct image im = {480, 320, (uint8_t *)calloc(480 * 320, 3)};
             struct prepared_picture p;
-            struct vision_features f;
+            struct vision_features f = {};
             check(image_picture(&im, &m->w.config, RESAMPLE_TORCHVISION, &p, &err));
             check(cuda_encode_pictures(m, &p, 1, &f, &err));
             return 0;
@@ -148,11 +225,14 @@ int main(int argc, char **argv) {
             cuts("proj", 600, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->blocks[b].proj; });
             cuts("fc1", 600, OUT_GELU_TANH, [](int b) -> const struct dlinear * { return &m->blocks[b].fc1; });
             cuts("fc2", 600, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->blocks[b].fc2; });
-            cuts("merger fc1", 150, OUT_GELU_ERF, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc1; });
+            cuts("merger fc1", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc1; });
             cuts("merger fc2", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc2; });
         }
         encode("480x320 from patches made on the host", large, 1, 1, true);
-        for (int n : {1, 4, 16}) encode("480x320 from bytes", large, 1, n, false);
+        for (int n : {1, 4, 16}) {
+            encode("480x320 from bytes", large, 1, n, false);
+            if (n == 1 && tower_warpgroup_fit(m)) others();
+        }
         encode("240x160 enlarged, from bytes", frame, 1, 1, false);
         encode("four sizes in turn, from bytes", mixed, 4, 4, false);
         encode("four sizes in turn, from bytes", mixed, 4, 16, false);

@@ -10,6 +10,12 @@ static inline struct patches picture_patches(const struct prepared_picture *p, c
     int patch = config->vision.patch, merge = config->vision.merge, temporal = config->vision.temporal_patch;
     struct patches out = {p->grid_t, p->grid_h, p->grid_w, (int64_t)p->grid_t * p->grid_h * p->grid_w, (int64_t)3 * temporal * patch * patch, NULL};
     float *to = out.values = malloc((size_t)(out.count * out.width) * sizeof(float));
+    size_t frame = (size_t)p->width * (size_t)p->height * 3;
+    uint8_t *rgb = malloc(frame * (size_t)p->frames);
+    for (int f = 0; f < p->frames; f++)
+        if (image_resize(p->rgb + (size_t)f * (size_t)p->source_width * (size_t)p->source_height * 3, p->source_height, p->source_width, rgb + (size_t)f * frame, p->height,
+                         p->width, p->kind, NULL))
+            abort();
     for (int g = 0; g < p->grid_t; g++)
         for (int i = 0; i < p->grid_h * p->grid_w; i++) {
             int unit = merge * merge, across = p->grid_w / merge, row = i / unit / across * merge + i % unit / merge, col = i / unit % across * merge + i % merge;
@@ -18,9 +24,10 @@ static inline struct patches picture_patches(const struct prepared_picture *p, c
                     int f = g * temporal + t < p->frames ? g * temporal + t : p->frames - 1;
                     for (int y = 0; y < patch; y++)
                         for (int x = 0; x < patch; x++)
-                            *to++ = p->values[ch][p->rgb[(((size_t)f * (size_t)p->height + (size_t)(row * patch + y)) * (size_t)p->width + (size_t)(col * patch + x)) * 3 + (size_t)ch]];
+                            *to++ = p->values[ch][rgb[(((size_t)f * (size_t)p->height + (size_t)(row * patch + y)) * (size_t)p->width + (size_t)(col * patch + x)) * 3 + (size_t)ch]];
                 }
         }
+    free(rgb);
     return out;
 }
 

@@ -12,8 +12,11 @@ static const struct model_config *config;
 /* Frames of random bytes, of any grid: also those that the configuration would resize. */
 static struct prepared_picture picture_new(int groups, int grid_h, int grid_w) {
     int patch = config->vision.patch, frames = groups == 1 ? 1 : groups * config->vision.temporal_patch - 1; /* the last one repeated */
-    struct prepared_picture p = {.grid_t = groups, .grid_h = grid_h, .grid_w = grid_w, .frames = frames, .width = grid_w * patch, .height = grid_h * patch};
-    size_t bytes = (size_t)frames * (size_t)p.width * (size_t)p.height * 3;
+    struct prepared_picture p = {.grid_t = groups, .grid_h = grid_h, .grid_w = grid_w, .frames = frames, .width = grid_w * patch, .height = grid_h * patch,
+                                  .source_width = grid_w * patch, .source_height = grid_h * patch};
+    if (groups == 1 && grid_h % 3 == 0) p.source_width = p.width * 3 / 4 + 1, p.source_height = p.height * 2; /* resized both ways */
+    if (groups == 1 && grid_h == 4) p.source_height = p.height / 2, p.kind = RESAMPLE_PILLOW;                /* and one only */
+    size_t bytes = (size_t)frames * (size_t)p.source_width * (size_t)p.source_height * 3;
     p.rgb = malloc(bytes);
     for (size_t i = 0; i < bytes; i++) p.rgb[i] = (uint8_t)(random_bits() >> 5);
     for (int ch = 0; ch < 3; ch++)
@@ -63,7 +66,7 @@ static void against_cpu(void **unused) {
     (void)unused;
     struct err err = {0};
     struct prepared_picture p[SIZES];
-    struct vision_features want[SIZES], got[SIZES], one;
+    struct vision_features want[SIZES], got[SIZES] = {0}, one = {0};
     for (int i = 0; i < SIZES; i++) {
         p[i] = picture_new(sizes[i][0], sizes[i][1], sizes[i][2]);
         struct patches patches = picture_patches(&p[i], config);
@@ -75,7 +78,10 @@ static void against_cpu(void **unused) {
     }
     for (int again = 0; again < 3; again++)
         for (int i = 0; i < 3; i++) {
+            float *mine = again == 2 ? malloc((size_t)want[i].levels * (size_t)want[i].tokens * (size_t)config->vision.out_hidden * sizeof *mine) : NULL;
+            one.values = mine;
             if (backend_cuda.encode_pictures(gpu, &p[i], 1, &one, &err)) fail_msg("%s", err.message);
+            assert_true(!mine || one.values == mine);
             near(again == 0 ? "bytes" : again == 1 ? "captured" : "replayed", &p[i], &one, &want[i]);
             vision_features_free(&one);
         }
@@ -86,12 +92,12 @@ static void against_cpu(void **unused) {
             vision_features_free(&got[i]);
         }
     }
-    struct prepared_picture many[19]; /* more than one batch holds */
-    struct vision_features each[19];
-    for (int i = 0; i < 19; i++) many[i] = p[i % 2];
-    if (backend_cuda.encode_pictures(gpu, many, 19, each, &err)) fail_msg("%s", err.message);
-    for (int i = 0; i < 19; i++) {
-        near("19 pictures", &many[i], &each[i], &want[i % 2]);
+    struct prepared_picture many[40]; /* more than one batch holds */
+    struct vision_features each[40] = {0};
+    for (int i = 0; i < 40; i++) many[i] = p[i % 2];
+    if (backend_cuda.encode_pictures(gpu, many, 40, each, &err)) fail_msg("%s", err.message);
+    for (int i = 0; i < 40; i++) {
+        near("40 pictures", &many[i], &each[i], &want[i % 2]);
         vision_features_free(&each[i]);
     }
     for (int i = 0; i < SIZES; i++) {
@@ -104,7 +110,7 @@ static void refused(void **unused) {
     (void)unused;
     struct err err = {0};
     struct prepared_picture p[2] = {picture_new(1, 4, 4), picture_new(1, 4, 4)};
-    struct vision_features f[2];
+    struct vision_features f[2] = {0};
     p[1].grid_h = 3;
     assert_int_equal(backend_cuda.encode_pictures(gpu, p, 2, f, &err), ERR_ARGUMENT);
     assert_null(f[0].values);

@@ -113,7 +113,8 @@ struct backend {
     void (*unload)(struct backend_model *m);
     int (*encode_image)(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err);
     /* The same for pictures whose normalisation and order of patches are left to the device, all in one batch, of any sizes. NULL: the engine
-     * makes patches, and encodes them one by one. out (count); all or none. */
+     * makes patches. out (count): all or none; their values are memory for the features that the caller brings for every picture (and keeps when
+     * it fails), or NULL for all. */
     int (*encode_pictures)(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err);
     /* Writes the keys and values of every token of every span and computes what the spans ask for. Any mix of chunks of prompts
      * and single tokens; pages may be shared by spans (a common beginning), the slots written never are. */

@@ -147,9 +147,10 @@ static struct feature_entry *find(struct feature_cache *c, struct hash128 key) {
     return NULL;
 }
 
-/* ---- encoding: pictures of one size that wait at the same time are encoded together, like the groups of a video, between which there is
- * no attention. A small picture keeps a GPU a few percent busy, so that sixteen of them take little longer than one; while the device is
- * taken nothing else is done than what must be: each takes his own part out of the result afterwards. ---- */
+/* ---- encoding: pictures that wait at the same time are encoded together: any, by a device that makes the patches itself (encode_pictures);
+ * else those of one size, like the groups of a video, between which there is no attention. A small picture keeps a GPU a few percent busy, so
+ * that sixteen of them take little longer than one; while the device is taken nothing else is done than what must be: of patches encoded
+ * together each takes his own part out of the result afterwards. ---- */
 
 struct encoded_together {
     struct vision_features all; /* (levels, count * tokens, hidden) */
@@ -157,7 +158,9 @@ struct encoded_together {
 };
 
 struct encode_request {
-    struct patches patches;
+    struct patches patches;           /* grid and count in any case */
+    struct prepared_picture picture;  /* for encode_pictures, or empty */
+    size_t bytes;                     /* of the memory for its features */
     struct vision_features *features;
     struct encoded_together *of; /* NULL: it failed */
     int part;
@@ -167,18 +170,22 @@ struct encode_request {
     struct encode_request *next;
 };
 
-static bool alike(const struct patches *a, const struct patches *b) {
-    return a->grid_t == 1 && b->grid_t == 1 && a->grid_h == b->grid_h && a->grid_w == b->grid_w && a->width == b->width;
+static bool alike(const struct encode_request *x, const struct encode_request *y) {
+    const struct patches *a = &x->patches, *b = &y->patches;
+    if (x->picture.rgb && y->picture.rgb) return true;
+    return !x->picture.rgb && !y->picture.rgb && a->grid_t == 1 && b->grid_t == 1 && a->grid_h == b->grid_h && a->grid_w == b->grid_w && a->width == b->width;
 }
 
 /* The first that waits, and those behind it that can go with it. The lock is held. */
 static int take_requests(struct feature_cache *c, struct encode_request *taken[ENCODE_TOGETHER]) {
     int count = 0;
+    int64_t patches = 0;
     struct encode_request *last = NULL;
     for (struct encode_request **at = &c->waiting; *at;) {
         struct encode_request *r = *at;
-        bool fits = !count || (alike(&taken[0]->patches, &r->patches) && (count + 1) * r->patches.count <= ENCODE_PATCHES);
+        bool fits = !count || (alike(taken[0], r) && patches + r->patches.count <= ENCODE_PATCHES);
         if (count < ENCODE_TOGETHER && fits) {
+            patches += r->patches.count;
             taken[count++] = r;
             *at = r->next;
         } else {
@@ -190,16 +197,29 @@ static int take_requests(struct feature_cache *c, struct encode_request *taken[E
     return count;
 }
 
+/* Into the memory that each asker has brought. */
+static int encode_pictures(struct qvl_model *m, struct encode_request **taken, int count, struct err *err) {
+    struct prepared_picture *pictures = calloc((size_t)count, sizeof *pictures);
+    struct vision_features f[ENCODE_TOGETHER];
+    if (!pictures) return err_set(err, ERR_MEMORY, "out of memory for %d pictures", count);
+    for (int i = 0; i < count; i++) pictures[i] = taken[i]->picture, f[i] = *taken[i]->features;
+    int code = m->backend->encode_pictures(m->device, pictures, count, f, err);
+    for (int i = 0; i < count && !code; i++) *taken[i]->features = f[i];
+    free(pictures);
+    return code;
+}
+
 /* One pass for all; negative: it failed (the first has the reason). Only whoever has the device comes here. */
 static int encode_together(struct qvl_model *m, struct encode_request **taken, int count) {
     struct feature_cache *c = &m->features;
+    if (taken[0]->picture.rgb) return encode_pictures(m, taken, count, &taken[0]->err);
     struct patches all = taken[0]->patches;
     int code = 0;
     size_t values = (size_t)all.count * (size_t)all.width, bytes = values * (size_t)count * sizeof *all.values;
     struct encoded_together *t = calloc(1, sizeof *t);
     if (count > 1 && bytes > c->staging_bytes) {
         while (c->spare) free(spare_take(c, c->spare->bytes));
-    free(c->staging);
+        free(c->staging);
         c->staging = malloc(bytes);
         c->staging_bytes = c->staging ? bytes : 0;
     }
@@ -216,6 +236,26 @@ static int encode_together(struct qvl_model *m, struct encode_request **taken, i
 static void encode_requests(struct qvl_model *m, struct encode_request **taken, int count) {
     if (count > 1 && !encode_together(m, taken, count)) return;
     for (int i = 0; i < count; i++) taken[i]->code = encode_together(m, &taken[i], 1); /* one that fails must not fail its neighbours */
+}
+
+/* What the device wants of a picture, and memory for its features where they come straight there. */
+static int prepare(struct qvl_model *m, const struct visual *v, struct encode_request *r, struct err *err) {
+    if (!m->backend->encode_pictures)
+        return v->video ? video_patches(v->frames, v->frame_count, m->config, m->resampler, &r->patches, err)
+                        : image_patches(&v->frames[0], m->config, m->resampler, &r->patches, err);
+    struct prepared_picture *p = &r->picture;
+    int code = v->video ? video_picture(v->frames, v->frame_count, m->config, m->resampler, p, err)
+                        : image_picture(&v->frames[0], m->config, m->resampler, p, err);
+    if (code) return code;
+    r->patches.count = (int64_t)p->grid_t * p->grid_h * p->grid_w;
+    r->bytes = (size_t)(1 + m->config->vision.deepstack_count) * (size_t)v->tokens * (size_t)m->config->text.hidden * sizeof(float);
+    pthread_mutex_lock(&m->lock);
+    r->features->values = spare_take(&m->features, r->bytes);
+    pthread_mutex_unlock(&m->lock);
+    if (!r->features->values) r->features->values = malloc(r->bytes);
+    if (r->features->values) return 0;
+    picture_free(p);
+    return err_set(err, ERR_MEMORY, "out of memory for a picture");
 }
 
 /* Copies a request's part out of what was encoded together. */
@@ -243,8 +283,7 @@ static int encode(struct qvl_model *m, const struct visual *v, struct vision_fea
     struct encode_request mine = {.features = f}, *taken[ENCODE_TOGETHER];
     struct feature_cache *c = &m->features;
     *f = (struct vision_features){0};
-    int r = v->video ? video_patches(v->frames, v->frame_count, m->config, m->resampler, &mine.patches, err)
-                     : image_patches(&v->frames[0], m->config, m->resampler, &mine.patches, err);
+    int r = prepare(m, v, &mine, err);
     if (r) return r;
     pthread_mutex_lock(&m->lock);
     if (c->waiting_last) c->waiting_last->next = &mine;
@@ -275,7 +314,14 @@ static int encode(struct qvl_model *m, const struct visual *v, struct vision_fea
     }
     pthread_mutex_unlock(&m->lock);
     if (mine.of) take_part(m, &mine);
+    if (mine.code && mine.picture.rgb) {
+        pthread_mutex_lock(&m->lock);
+        spare_give(c, f->values, mine.bytes);
+        pthread_mutex_unlock(&m->lock);
+        *f = (struct vision_features){0};
+    }
     patches_free(&mine.patches);
+    picture_free(&mine.picture);
     if ((r = mine.code) && err) *err = mine.err;
     if (!r && f->tokens != v->tokens) {
         err_set(err, ERR_STATE, "picture: %lld features for %lld tokens", (long long)f->tokens, (long long)v->tokens);

@@ -29,6 +29,16 @@ int image_target_size(int height, int width, int factor, int64_t min_pixels, int
  * up to 12 it was this one: the results may differ by a level or two where the height shrinks). src (sh, sw, 3) -> dst (dh, dw, 3). */
 int image_resize(const uint8_t *src, int sh, int sw, uint8_t *dst, int dh, int dw, enum resampler kind, struct err *err);
 
+/* The weights of one axis of a resize, for devices that do it themselves: output i is the sum over j < count[i] of source[first[i] + j] *
+ * weight[i * most + j], plus half of 2^bits, shifted right by bits, cut to 0 .. 255. An axis that keeps its size is skipped. */
+struct resize_taps {
+    int bits, most;
+    int *first, *count;
+    int32_t *weight;
+};
+int resize_taps_new(struct resize_taps *t, int in, int out, enum resampler kind, struct err *err);
+void resize_taps_free(struct resize_taps *t);
+
 /* Patches ready for the tower: values (patches, 3 * temporal * patch * patch) fp32 normalised, order of facts §5.3. */
 struct patches {
     int grid_t, grid_h, grid_w;
@@ -42,12 +52,15 @@ int video_patches(const struct image *frames, int n, const struct model_config *
                   struct patches *out, struct err *err);
 void patches_free(struct patches *p);
 
-/* The same before normalisation and the order of patches, for devices that do the rest themselves: frames of the target size as bytes, and the
- * value that each byte of a channel becomes. Groups of frames are filled up with the last one; a still has one frame for all places. */
+/* The same before normalisation and the order of patches, for devices that do the rest themselves: frames as bytes, and the value that each byte
+ * of a channel becomes. Frames have the target size, or are still to be resized to it (image_resize). Groups of frames are filled up with the
+ * last one; a still has one frame for all places. */
 struct prepared_picture {
     int grid_t, grid_h, grid_w;
-    int frames, width, height;
-    uint8_t *rgb; /* (frames, height, width, 3), owned */
+    int frames, width, height;          /* target size */
+    int source_width, source_height;    /* of rgb */
+    enum resampler kind;
+    uint8_t *rgb; /* (frames, source_height, source_width, 3), owned */
     float values[3][256];
 };
 int image_picture(const struct image *im, const struct model_config *config, enum resampler kind, struct prepared_picture *out, struct err *err);

@@ -121,18 +121,22 @@ static int make_patches(const struct image *frames, int n, bool still, int dh, i
     return code;
 }
 
-/* n frames resized to dh x dw -> out. */
+enum { DEVICE_RESIZE_PIXELS = 1 << 21 }; /* stills up to so large are left to the device as they are */
+
+/* n frames of the target size dh x dw, or what becomes that -> out. */
 static int make_picture(const struct image *frames, int n, int dh, int dw, const struct model_config *config, const struct image_config *limits,
                         enum resampler kind, struct prepared_picture *out, struct err *err) {
     const struct vision_config *v = &config->vision;
-    size_t frame_bytes = (size_t)dh * dw * 3;
-    *out = (struct prepared_picture){.grid_t = (n + v->temporal_patch - 1) / v->temporal_patch, .grid_h = dh / v->patch, .grid_w = dw / v->patch, .frames = n,
-                            .width = dw, .height = dh, .rgb = malloc(frame_bytes * (size_t)n)};
-    if (!out->rgb) return err_set(err, ERR_MEMORY, "image: out of memory for %d frames of %d x %d pixels", n, dw, dh);
+    bool as_is = n == 1 && (int64_t)frames->height * frames->width <= DEVICE_RESIZE_PIXELS;
+    int sh = as_is ? frames->height : dh, sw = as_is ? frames->width : dw, code = 0;
+    size_t frame_bytes = (size_t)sh * (size_t)sw * 3;
+    *out = (struct prepared_picture){.grid_t = (n + v->temporal_patch - 1) / v->temporal_patch, .grid_h = dh / v->patch, .grid_w = dw / v->patch,
+                                     .frames = n, .width = dw, .height = dh, .source_width = sw, .source_height = sh, .kind = kind,
+                                     .rgb = malloc(frame_bytes * (size_t)n)};
+    if (!out->rgb) return err_set(err, ERR_MEMORY, "image: out of memory for %d frames of %d x %d pixels", n, sw, sh);
     normalisation(out->values, limits);
-    int code = 0;
     for (int f = 0; f < n && !code; f++)
-        code = image_resize(frames[f].rgb, frames[f].height, frames[f].width, out->rgb + frame_bytes * (size_t)f, dh, dw, kind, err);
+        code = image_resize(frames[f].rgb, frames[f].height, frames[f].width, out->rgb + frame_bytes * (size_t)f, sh, sw, kind, err);
     if (code) picture_free(out);
     return code;
 }

@@ -14,13 +14,6 @@
 
 #include "vision/image.h"
 
-/* The taps of one axis: output i is the sum over j < count[i] of source[first[i] + j] * weight[i * most + j]. */
-struct taps {
-    int bits, most;
-    int *first, *count;
-    int32_t *weight;
-};
-
 static double cubic(double x) { /* Keys' kernel, a = -0.5 */
     x = fabs(x);
     if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
@@ -28,14 +21,14 @@ static double cubic(double x) { /* Keys' kernel, a = -0.5 */
     return 0;
 }
 
-static void taps_free(struct taps *t) {
+void resize_taps_free(struct resize_taps *t) {
     free(t->first);
     free(t->count);
     free(t->weight);
-    memset(t, 0, sizeof *t); /* taps_new frees on failure, and its caller frees again */
+    memset(t, 0, sizeof *t); /* resize_taps_new frees on failure, and its caller frees again */
 }
 
-static int taps_new(struct taps *t, int in, int out, enum resampler kind, struct err *err) {
+int resize_taps_new(struct resize_taps *t, int in, int out, enum resampler kind, struct err *err) {
     double scale = (double)in / out, widen = scale < 1 ? 1 : scale, support = 2 * widen, inverse = 1.0 / widen;
     memset(t, 0, sizeof *t);
     t->most = (int)ceil(support) * 2 + 1;
@@ -45,7 +38,7 @@ static int taps_new(struct taps *t, int in, int out, enum resampler kind, struct
     t->weight = calloc(cells, sizeof(int32_t));
     double *exact = calloc(cells, sizeof(double));
     if (!t->first || !t->count || !t->weight || !exact) {
-        taps_free(t);
+        resize_taps_free(t);
         free(exact);
         return err_set(err, ERR_MEMORY, "image resize: out of memory for the weights of %d -> %d pixels", in, out);
     }
@@ -81,7 +74,7 @@ static inline uint8_t clamp8(int32_t v) { return (uint8_t)(v < 0 ? 0 : v > 255 ?
 
 /* Rows of `in` pixels -> rows of `out` pixels. */
 static inline __attribute__((always_inline)) void horizontal(const uint8_t *src, int in, uint8_t *dst, int out, int rows,
-                                                             const struct taps *t) {
+                                                             const struct resize_taps *t) {
     int32_t half = 1 << (t->bits - 1);
     int y = 0;
     for (; y + 1 < rows; y += 2) {
@@ -116,7 +109,7 @@ static inline __attribute__((always_inline)) void horizontal(const uint8_t *src,
 enum { STRIP = 768 }; /* columns of int32 sums that stay in the L1 cache */
 
 static inline __attribute__((always_inline)) void vertical(const uint8_t *src, uint8_t *dst, int out, size_t row_bytes,
-                                                           const struct taps *t) {
+                                                           const struct resize_taps *t) {
     int32_t sum[STRIP], half = 1 << (t->bits - 1);
     for (int i = 0; i < out; i++) {
         const int32_t *w = t->weight + (size_t)i * t->most;
@@ -138,19 +131,19 @@ static inline __attribute__((always_inline)) void vertical(const uint8_t *src, u
 }
 
 #define FAST __attribute__((optimize("O3")))
-FAST static void horizontal_baseline(const uint8_t *src, int in, uint8_t *dst, int out, int rows, const struct taps *t) {
+FAST static void horizontal_baseline(const uint8_t *src, int in, uint8_t *dst, int out, int rows, const struct resize_taps *t) {
     horizontal(src, in, dst, out, rows, t);
 }
-FAST static void vertical_baseline(const uint8_t *src, uint8_t *dst, int out, size_t row_bytes, const struct taps *t) {
+FAST static void vertical_baseline(const uint8_t *src, uint8_t *dst, int out, size_t row_bytes, const struct resize_taps *t) {
     vertical(src, dst, out, row_bytes, t);
 }
 #if defined(__x86_64__)
 FAST __attribute__((target("avx2"))) static void horizontal_avx2(const uint8_t *src, int in, uint8_t *dst, int out, int rows,
-                                                                 const struct taps *t) {
+                                                                 const struct resize_taps *t) {
     horizontal(src, in, dst, out, rows, t);
 }
 FAST __attribute__((target("avx2"))) static void vertical_avx2(const uint8_t *src, uint8_t *dst, int out, size_t row_bytes,
-                                                               const struct taps *t) {
+                                                               const struct resize_taps *t) {
     vertical(src, dst, out, row_bytes, t);
 }
 #endif
@@ -162,11 +155,11 @@ int image_resize(const uint8_t *src, int sh, int sw, uint8_t *dst, int dh, int d
         memcpy(dst, src, (size_t)sh * sw * 3);
         return 0;
     }
-    struct taps across = {0}, down = {0};
+    struct resize_taps across = {0}, down = {0};
     uint8_t *between = NULL;
     int code = 0;
-    if (sw != dw) code = taps_new(&across, sw, dw, kind, err);
-    if (!code && sh != dh) code = taps_new(&down, sh, dh, kind, err);
+    if (sw != dw) code = resize_taps_new(&across, sw, dw, kind, err);
+    if (!code && sh != dh) code = resize_taps_new(&down, sh, dh, kind, err);
     if (!code && sw != dw && sh != dh) {
         between = malloc((size_t)sh * dw * 3);
         if (!between) code = err_set(err, ERR_MEMORY, "image resize: out of memory for %d x %d pixels", dw, sh);
@@ -185,8 +178,8 @@ int image_resize(const uint8_t *src, int sh, int sw, uint8_t *dst, int dh, int d
 #endif
         if (!avx2 && sh != dh) vertical_baseline(now, dst, dh, (size_t)dw * 3, &down);
     }
-    taps_free(&across);
-    taps_free(&down);
+    resize_taps_free(&across);
+    resize_taps_free(&down);
     free(between);
     return code;
 }

@@ -147,36 +147,40 @@ static bool run_warpgroup(struct backend_model *, const bf16 *, const struct pic
 #else
 #include "backend/cuda/warpgroup_softmax.h"
 
-enum { HEAD = 64, TILE = 128, STAGES = 2 };
+enum { HEAD = 64, TILE = 128, HALVES = 2 };
 struct head_tiles {
-    bf16 q[QUERIES][HEAD], k[STAGES][TILE][HEAD], v[STAGES][TILE][HEAD];
-    uint64_t q_full, k_full[STAGES], v_full[STAGES];
+    bf16 q[QUERIES][HEAD];
+    struct {
+        bf16 k[TILE][HEAD], v[TILE][HEAD];
+    } tile[HALVES];
+    uint64_t q_full, k_full[HALVES], v_full[HALVES];
 };
 
-/* Block: a warpgroup, 64 queries of one head of one group; keys 128 at a time, two tiles on their way. Two or three blocks of a multiprocessor
- * multiply and weigh in turn. qkv (rows, 3, heads, 64) is read by the tensor memory accelerator in boxes of 64 rows. */
-__global__ void __launch_bounds__(128, 3) tower_warpgroup_kernel(const __grid_constant__ CUtensorMap qkv, const struct pictures p, int heads, float scale, bf16 *out) {
+/* Block: 64 queries of one head of one group; two warpgroups, each every other tile of 128 keys, so that one multiplies while the other weighs; the
+ * next tile is on its way as soon as its place has been read. What they have is added up at the end. qkv (rows, 3, heads, 64) is read by the
+ * tensor memory accelerator in boxes of 64 rows. */
+__global__ void __launch_bounds__(256, 2) tower_warpgroup_kernel(const __grid_constant__ CUtensorMap qkv, const struct pictures p, int heads, float scale, bf16 *out) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     DYNAMIC_SHARED(memory);
     struct head_tiles *s = (struct head_tiles *)(memory + (-shared_address(memory) & 1023));
     let_next_start();
-    int head = blockIdx.y, own = p.count - 1, warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * QUERIES;
+    int head = blockIdx.y, own = p.count - 1, half = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, first = blockIdx.x * QUERIES;
     while (own > 0 && p.at[own].group > (int)blockIdx.z) own--;
     int n = p.at[own].h * p.at[own].w, base = p.at[own].row + ((int)blockIdx.z - p.at[own].group) * n, tiles = (n + TILE - 1) / TILE;
     if (first >= n) return;
     auto bring = [&](bf16 (*to)[HEAD], uint64_t *full, int which, int tile) { /* behind the group's end: whatever follows, and is not looked at */
         barrier_expect(full, TILE * HEAD * 2);
-        for (int half = 0; half < 2; half++) tile_load_2d(to[half * 64], &qkv, full, (which * heads + head) * HEAD, base + tile * TILE + half * 64);
+        for (int row = 0; row < TILE; row += 64) tile_load_2d(to[row], &qkv, full, (which * heads + head) * HEAD, base + tile * TILE + row);
     };
     if (threadIdx.x == 0) {
         tile_prefetch_map(&qkv);
         barrier_init(&s->q_full, 1);
-        for (int i = 0; i < STAGES; i++) barrier_init(&s->k_full[i], 1), barrier_init(&s->v_full[i], 1);
+        for (int i = 0; i < HALVES; i++) barrier_init(&s->k_full[i], 1), barrier_init(&s->v_full[i], 1);
         barrier_init_done();
         wait_for_input();
         barrier_expect(&s->q_full, sizeof s->q);
         tile_load_2d(s->q, &qkv, &s->q_full, head * HEAD, base + first);
-        for (int i = 0; i < STAGES && i < tiles; i++) bring(s->k[i], &s->k_full[i], 1, i), bring(s->v[i], &s->v_full[i], 2, i);
+        for (int i = 0; i < HALVES && i < tiles; i++) bring(s->tile[i].k, &s->k_full[i], 1, i), bring(s->tile[i].v, &s->v_full[i], 2, i);
     }
     __syncthreads();
     wait_for_input();
@@ -185,12 +189,12 @@ __global__ void __launch_bounds__(128, 3) tower_warpgroup_kernel(const __grid_co
     struct running run = {{-INFINITY, -INFINITY}, {0, 0}};
 #pragma unroll
     for (int i = 0; i < 32; i++) o[i] = 0;
-    uint64_t q = tile_descriptor(s->q, 16, 1024);
+    uint64_t q = tile_descriptor(s->q, 16, 1024), k = tile_descriptor(s->tile[half].k, 16, 1024), v = tile_descriptor(s->tile[half].v, 16, 1024);
+    auto meet = [&]() { turn_wait(1 + half, 128); }; /* the warpgroup */
+    bool brings = threadIdx.x % 128 == 0;
     barrier_wait(&s->q_full, 0);
-    for (int i = 0; i < tiles; i++) {
-        int stage = i % STAGES;
-        uint64_t k = tile_descriptor(s->k[stage], 16, 1024), v = tile_descriptor(s->v[stage], 16, 1024);
-        barrier_wait(&s->k_full[stage], i / STAGES % 2);
+    for (int i = half; i < tiles; i += HALVES) {
+        barrier_wait(&s->k_full[half], i / HALVES % 2);
         warpgroup_begin();
         warpgroup_product_k<false>(scores, q, k);
 #pragma unroll
@@ -198,19 +202,19 @@ __global__ void __launch_bounds__(128, 3) tower_warpgroup_kernel(const __grid_co
         warpgroup_commit();
         warpgroup_wait<0>();
         warpgroup_hold(scores);
-        __syncthreads();
-        if (threadIdx.x == 0 && i + STAGES < tiles) bring(s->k[stage], &s->k_full[stage], 1, i + STAGES);
+        meet();
+        if (brings && i + HALVES < tiles) bring(s->tile[half].k, &s->k_full[half], 1, i + HALVES);
         int reach = n - 1 - i * TILE;
         if (reach < TILE - 1) weigh<true>(scores, &run, keep, scale, reach, reach);
         else weigh<false>(scores, &run, keep, scale, 0, 0);
         pack_weights(scores, weights);
 #pragma unroll
         for (int e = 0; e < 32; e++) o[e] *= keep[e / 2 % 2];
-        barrier_wait(&s->v_full[stage], i / STAGES % 2);
+        barrier_wait(&s->v_full[half], i / HALVES % 2);
         if (reach < TILE - 1) { /* rows behind the end may hold anything, and nothing times infinity is not nothing */
-            for (int row = reach + 1 + warp; row < TILE; row += 4) *(uint32_t *)&s->v[stage][row][lane * 2] = 0;
+            for (int row = reach + 1 + warp; row < TILE; row += 4) *(uint32_t *)&s->tile[half].v[row][lane * 2] = 0;
             fence_for_products();
-            __syncthreads();
+            meet();
         }
         warpgroup_hold(o);
         warpgroup_begin();
@@ -219,8 +223,26 @@ __global__ void __launch_bounds__(128, 3) tower_warpgroup_kernel(const __grid_co
         warpgroup_commit();
         warpgroup_wait<0>();
         warpgroup_hold(o);
-        __syncthreads();
-        if (threadIdx.x == 0 && i + STAGES < tiles) bring(s->v[stage], &s->v_full[stage], 2, i + STAGES);
+        meet();
+        if (brings && i + HALVES < tiles) bring(s->tile[half].v, &s->v_full[half], 2, i + HALVES);
+    }
+    float *other = (float *)&s->tile[1] + threadIdx.x % 128; /* what the second warpgroup has, a column for each thread: read by nobody else any more */
+    if (half == 1) {
+#pragma unroll
+        for (int e = 0; e < 32; e++) other[e * 128] = o[e];
+#pragma unroll
+        for (int r = 0; r < 2; r++) other[(32 + r) * 128] = run.most[r], other[(34 + r) * 128] = run.total[r];
+    }
+    __syncthreads();
+    if (half == 1) return;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float most = other[(32 + r) * 128], top = fmaxf(run.most[r], most), mine = exp2_fast((run.most[r] - top) * scale), its = exp2_fast((most - top) * scale);
+        run.total[r] = run.total[r] * mine + other[(34 + r) * 128] * its;
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) o[4 * j + 2 * r + e] = o[4 * j + 2 * r + e] * mine + other[(4 * j + 2 * r + e) * 128] * its;
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -241,7 +263,7 @@ static bool run_warpgroup(struct backend_model *m, const bf16 *qkv, const struct
     const cuuint64_t size[2] = {(cuuint64_t)(3 * heads * HEAD), (cuuint64_t)p->rows}, stride[1] = {(cuuint64_t)(3 * heads * HEAD * 2)};
     const cuuint32_t box[2] = {HEAD, 64};
     if (m->arch != 90 || !tile_encoder(&m->encode_map) || !tile_map(m->encode_map, &map, qkv, 2, size, stride, box)) return false;
-    launch(m, tower_warpgroup_kernel, dim3((unsigned)(most_rows(p) + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)p->groups), dim3(128), sizeof(struct head_tiles) + 1024, map, *p,
+    launch(m, tower_warpgroup_kernel, dim3((unsigned)(most_rows(p) + QUERIES - 1) / QUERIES, (unsigned)heads, (unsigned)p->groups), dim3(256), sizeof(struct head_tiles) + 1024, map, *p,
            heads, (float)(1.4426950408889634 / 8), out);
     return true;
 }

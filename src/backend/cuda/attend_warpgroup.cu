@@ -50,6 +50,8 @@ struct run_place {
     int head, block, slot0, last_page, begin, end; /* first of the two heads; first query; its slot; tiles of keys [begin, end) */
 };
 
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
 /* Longest first: run after run, all pairs of heads of the last queries, then of those before. */
 __device__ static inline struct run_place place(const struct run_args &a) {
     struct run_place p;
@@ -184,6 +186,8 @@ __device__ static void attend_tiles(const struct run_args &a, const struct run_p
     }
     put_rows(a, p, p.head + mine, o, &run);
 }
+
+#endif
 
 __global__ void __launch_bounds__(THREADS, 1) warpgroup_kernel(const struct run_args a, const __grid_constant__ CUtensorMap kv, const __grid_constant__ CUtensorMap q) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL

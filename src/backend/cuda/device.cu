@@ -69,7 +69,7 @@ size_t cuda_work_bytes(const struct model_config *c, int rows) {
     size_t i = (size_t)t->intermediate, widest = i > q ? i : q, patches = 16384, n = (size_t)v->hidden;
     size_t padded = (size_t)padded_rows((int)r), product = q + 2 * k > d ? q + 2 * k : d;
     size_t text = padded * (d * 4 + widest * 2 + product * 2 + q * 4 + i * 4 + widest + widest / 32) / 8 * 9; /* as buffer_get takes it */
-    size_t picture = patches * (n * 28 + (size_t)v->intermediate * 6);
+    size_t picture = patches * (n * 44 + (size_t)v->out_hidden * 3 + (size_t)v->intermediate * 6);
     size_t logits = (r < LOGITS_ROWS ? r : (size_t)LOGITS_ROWS) * (size_t)t->vocab * 4, step = (size_t)MOST_PARTS * 64 * 64 * 4 + (size_t)MOST_ITEMS * (size_t)t->heads * (size_t)(t->head_dim + 2) * 4;
     size_t unpacked = i * d * 4, library = (size_t)128 << 20;
     return (text > picture ? text : picture) + logits + step + unpacked + library + persist_work_bytes(t);

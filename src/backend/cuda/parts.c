@@ -136,6 +136,9 @@ static int parts_forward(struct backend_model *m, const struct span *spans, int 
 static int parts_encode_image(struct backend_model *m, const struct patches *a, struct vision_features *out, struct err *err) {
     return cuda_encode_image(of(m)->part[0], a, out, err);
 }
+static int parts_encode_pictures(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err) {
+    return cuda_encode_pictures(of(m)->part[0], pictures, count, out, err);
+}
 
 static bool parts_can_pick(const struct backend_model *m, const struct pick *k) {
     const struct parts *p = of_const(m);
@@ -208,6 +211,7 @@ const struct backend backend_cuda_parts = {
     .load = parts_load,
     .unload = parts_unload,
     .encode_image = parts_encode_image,
+    .encode_pictures = parts_encode_pictures,
     .forward = parts_forward,
     .can_pick = parts_can_pick,
     .page_alloc = parts_page_alloc,

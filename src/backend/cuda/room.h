@@ -94,19 +94,20 @@ struct pass_times {
 };
 
 /* What the vision tower works on at once: rows are patches, picture after picture, group after group, in merge-block order. Passed to kernels by value. */
-enum { MOST_PICTURES = 16, MOST_TOWER_GRAPHS = 8 };
+enum { MOST_PICTURES = 32, MOST_TOWER_GRAPHS = 8 };
 struct pictures {
     int count, rows, groups, merge, side; /* groups: temporal groups of all pictures; side: of the table of learned positions */
     struct {
         int row, group, t, h, w; /* its first row, its first group, its grid of patches */
     } at[MOST_PICTURES];
 };
-/* The tower's kernels for some pictures, captured: cut after each tap, so that features are read while the rest runs. */
+/* The tower's kernels for some pictures, captured: blocks up to each tap, and beside the blocks that follow, on the other stream, what is made of
+ * the tap. */
 struct tower_graph {
     struct pictures pictures;
-    int uses, segments; /* uses 0: empty; captured from the second use on */
+    int uses; /* 0: empty; captured from the second use on */
     uint64_t last;
-    cudaGraphExec_t part[1 + CONFIG_MAX_DEEPSTACK];
+    cudaGraphExec_t blocks[1 + CONFIG_MAX_DEEPSTACK], level[1 + CONFIG_MAX_DEEPSTACK];
 };
 
 struct backend_model {
@@ -148,8 +149,7 @@ struct backend_model {
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
     struct tower_graph towers[MOST_TOWER_GRAPHS];
     uint64_t tower_clock;
-    bool tower_own;              /* Hopper's own products for the vision tower (tower_warpgroup.cu) in place of cublasLt's */
-    cudaEvent_t tower_event[2 * (1 + CONFIG_MAX_DEEPSTACK)]; /* of each level: made, and in host memory */
+    cudaEvent_t tower_event[2 * (1 + CONFIG_MAX_DEEPSTACK)]; /* of each level: its blocks done, and in host memory */
     bool e4m3;                   /* FP8 layers see quantised activations in passes of more than FEW_ROWS rows */
     struct persist *persist;
     struct lt *lt;
@@ -305,16 +305,21 @@ void attend_groups(struct backend_model *m, const struct pictures *p, const void
 /* tower_warpgroup.cu: Hopper's kernels. Is the model one for them? */
 bool tower_warpgroup_fit(struct backend_model *m);
 /* y = x W^T + bias in the way of `how`: OUT_F32, OUT_GELU_..., OUT_HEADS (bf16; q and k rotated, heads of 64), OUT_PARTS (fp32 (parts, rows, out),
- * without bias). The number of parts, 1 for the others; 0: could not be started. */
-int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary);
+ * without bias). The number of parts, 1 for the others; 0: could not be started. ahead: matrix that a later product wants in the second-level
+ * cache, or NULL. */
+int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct dlinear *ahead);
 /* How a product is cut (outputs of a block: 64, 128, 176; splits of the inputs; blocks of a cluster: 1, 2, 4), and one cut so: for the benchmark. */
 struct product_cut {
     int n, splits, cluster;
 };
 struct product_cut tower_product_cut(const struct backend_model *m, const struct dlinear *w, int rows, int how);
-bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct product_cut *c);
-/* h (rows, n) = [h +] bias + the parts' sum; x its layer norm, or NULL. n <= 4,096, a multiple of 4. */
+bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct dlinear *ahead,
+                       const struct product_cut *c);
+/* h (rows, n) = [h +] bias + the parts' sum, where there is a bias; x its layer norm, or NULL. n <= 4,096, a multiple of 4. */
 void tower_add_norm(struct backend_model *m, float *h, const float *parts, int count, const float *bias, const float *weight, const float *norm_bias, bf16 *x, int rows, int n, bool fresh);
+
+/* y (rows, n) bf16 = gelu_erf(bias + the parts' sum). */
+void tower_gelu_parts(struct backend_model *m, const float *parts, int count, const float *bias, bf16 *y, int rows, int n);
 
 /* The rows of a batch as the kernels want them, in host memory, with what the spans ask for. */
 struct batch {

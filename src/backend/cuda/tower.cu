@@ -64,6 +64,24 @@ struct frames {
     int first, count, patch, temporal;
 };
 
+/* One axis of a resize (vision/image.h) on the device. */
+struct axis {
+    const int *first, *count, *weight;
+    int bits, most;
+};
+
+/* A thread makes a byte: rows of `in` pixels, or columns where `down`, of frames one below the other. out (frames, rows, width, 3). */
+__global__ void resize_kernel(const uint8_t *from, const struct axis a, int frames, int source_rows, int source_width, int rows, int width, int down, uint8_t *out) {
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, all = (int64_t)frames * rows * width * 3;
+    wait_for_input();
+    if (i >= all) return;
+    int channel = i % 3, x = i / 3 % width, y = i / 3 / width % rows, frame = (int)(i / 3 / width / rows), at = down ? y : x, sum = 1 << (a.bits - 1);
+    const uint8_t *p = from + ((int64_t)frame * source_rows + (down ? a.first[at] : y)) * source_width * 3 + (down ? x : a.first[at]) * 3 + channel;
+    for (int j = 0; j < a.count[at]; j++, p += down ? source_width * 3 : 3) sum += a.weight[at * a.most + j] * *p;
+    sum >>= a.bits;
+    out[i] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
 /* A block makes a patch: (3, temporal, patch, patch) values (facts §5.3). */
 __global__ void patch_kernel(const struct pictures p, int picture, const struct frames f, bf16 *out) {
     int index = f.first + blockIdx.x, row, col, group = blockIdx.x / (p.at[picture].h * p.at[picture].w);
@@ -86,11 +104,14 @@ struct tower {
     bool fast; /* Hopper's kernels */
     int hidden, heads, tokens;
     float *h, *qkv, *rotary, *features; /* (rows, V), (rows, 3V) or parts, (rows, head_dim), (levels, tokens, D) */
-    bf16 *pixels, *x, *merged, *wide;   /* (rows, width), (rows, V), (rows, V), (rows, J) or (tokens, M) */
+    bf16 *pixels, *x, *wide;            /* (rows, width), (rows, V), (rows, J) */
+    bf16 *merged[2], *merged_wide;      /* (tokens, M): a merger's input, in turn, and what is between its products */
+    float *merged_parts;                /* (3, tokens, M or D) */
     void *turned;                       /* attention's work; or q, k, v in bf16 (rows, 3V) */
     size_t level;                       /* values of one level of the features */
     char *host;                         /* pinned: what goes up, then what comes down */
     size_t upload, width;
+    bool given[MOST_PICTURES];          /* the caller brought memory for the features */
 };
 
 static int run_product(struct tower *w, const struct dlinear *l, const bf16 *x, int rows, int out, void *y, struct err *err) {
@@ -112,75 +133,87 @@ static int run_block(struct tower *w, const struct dblock *b, struct err *err) {
 }
 
 static void merger_norm(struct tower *w, const struct dmerger *g, bf16 *to) {
-    int unit = w->p.merge * w->p.merge;
-    if (g->after) layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, w->tokens, w->hidden * unit);
-    else layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, w->p.rows, w->hidden);
-}
-
-static int run_merger(struct tower *w, const struct dmerger *g, float *out, struct err *err) {
-    merger_norm(w, g, w->x);
-    int r = run_product(w, &g->fc1, w->x, w->tokens, OUT_GELU_ERF, w->wide, err);
-    return r ? r : run_product(w, &g->fc2, w->wide, w->tokens, OUT_F32, out, err);
+    int unit = w->p.merge * w->p.merge, n = g->after ? w->hidden * unit : w->hidden, rows = g->after ? w->tokens : w->p.rows;
+    if (w->fast && n <= 4096) tower_add_norm(w->m, w->h, NULL, 0, NULL, g->norm_w, g->norm_b, to, rows, n, false);
+    else layer_norm_rows(w->m, w->h, g->norm_w, g->norm_b, to, rows, n);
 }
 
 /* Hopper's kernels: x holds the norm in front of block b when it begins, that of the next one when it ends. */
 
 static int refused(struct err *err) { return err_set(err, ERR_IO, "CUDA: a product of the vision tower could not be started"); }
 
-/* h += what `l` makes of x; its norm with (weight, bias) into w->x, unless NULL. */
-static int add_product(struct tower *w, const struct dlinear *l, const bf16 *x, const float *weight, const float *bias, struct err *err) {
-    int parts = tower_product(w->m, l, x, w->p.rows, OUT_PARTS, w->qkv, NULL);
+/* h += what `l` makes of x; its norm with (weight, bias) to `to`, unless NULL. */
+static int add_product(struct tower *w, const struct dlinear *l, const bf16 *x, const float *weight, const float *bias, bf16 *to, const struct dlinear *ahead, struct err *err) {
+    int parts = tower_product(w->m, l, x, w->p.rows, OUT_PARTS, w->qkv, NULL, ahead);
     if (!parts) return refused(err);
-    tower_add_norm(w->m, w->h, w->qkv, parts, l->bias, weight, bias, weight ? w->x : NULL, w->p.rows, w->hidden, false);
+    tower_add_norm(w->m, w->h, w->qkv, parts, l->bias, weight, bias, to, w->p.rows, w->hidden, false);
     return 0;
 }
 
+/* Each product asks for the weights of the next but one. */
 static int run_block_fast(struct tower *w, int number, struct err *err) {
     struct backend_model *m = w->m;
     const struct dblock *b = &m->blocks[number], *next = number + 1 < m->w.config.vision.depth ? b + 1 : NULL;
     int rows = w->p.rows, d = w->hidden / w->heads, r;
     bool turned = d == 64; /* rotated by the product's own epilogue */
-    if (!tower_product(m, &b->qkv, w->x, rows, turned ? OUT_HEADS : OUT_F32, turned ? w->turned : w->qkv, w->rotary)) return refused(err);
+    if (!tower_product(m, &b->qkv, w->x, rows, turned ? OUT_HEADS : OUT_F32, turned ? w->turned : w->qkv, w->rotary, &b->fc1)) return refused(err);
     attend_groups(m, &w->p, turned ? w->turned : w->qkv, w->rotary, w->heads, d, turned ? NULL : w->turned, w->x);
-    if ((r = add_product(w, &b->proj, w->x, b->norm2_w, b->norm2_b, err))) return r;
-    if (!tower_product(m, &b->fc1, w->x, rows, OUT_GELU_TANH, w->wide, NULL)) return refused(err);
-    return add_product(w, &b->fc2, w->wide, next ? next->norm1_w : NULL, next ? next->norm1_b : NULL, err);
+    if ((r = add_product(w, &b->proj, w->x, b->norm2_w, b->norm2_b, w->x, &b->fc2, err))) return r;
+    if (!tower_product(m, &b->fc1, w->x, rows, OUT_GELU_TANH, w->wide, NULL, next ? &next->qkv : &m->merger.fc1)) return refused(err);
+    if (next) return add_product(w, &b->fc2, w->wide, next->norm1_w, next->norm1_b, w->x, &next->proj, err);
+    const struct dmerger *g = &m->merger; /* what the last merger reads, when it has its norm in front */
+    return add_product(w, &b->fc2, w->wide, g->norm_w, g->norm_b, g->after ? NULL : w->merged[m->w.config.vision.deepstack_count % 2], &g->fc2, err);
 }
 
-static int run_merger_fast(struct tower *w, const struct dmerger *g, float *out, struct err *err) {
-    merger_norm(w, g, w->merged);
-    if (!tower_product(w->m, &g->fc1, w->merged, w->tokens, OUT_GELU_ERF, w->wide, NULL)) return refused(err);
-    int parts = tower_product(w->m, &g->fc2, w->wide, w->tokens, OUT_PARTS, w->qkv, NULL);
-    if (!parts) return refused(err);
-    tower_add_norm(w->m, out, w->qkv, parts, g->fc2.bias, NULL, NULL, NULL, w->tokens, g->fc2.out, true);
-    return 0;
+/* Positions, while the host still copies pixels. */
+static void place(struct tower *w) {
+    launch(w->m, place_kernel, dim3((unsigned)w->p.rows), dim3(256), 0, w->p, w->m->pos_embed, w->hidden, w->h, w->m->vision_frequency, w->hidden / w->heads, w->rotary);
 }
 
 static int embed(struct tower *w, struct err *err) {
     struct backend_model *m = w->m;
-    launch(m, place_kernel, dim3((unsigned)w->p.rows), dim3(256), 0, w->p, m->pos_embed, w->hidden, w->h, m->vision_frequency, w->hidden / w->heads, w->rotary);
-    if (w->fast) return add_product(w, &m->patch_embed, w->pixels, m->blocks[0].norm1_w, m->blocks[0].norm1_b, err);
+    if (w->fast) return add_product(w, &m->patch_embed, w->pixels, m->blocks[0].norm1_w, m->blocks[0].norm1_b, w->x, &m->blocks[0].qkv, err);
     return run_product(w, &m->patch_embed, w->pixels, w->p.rows, OUT_ADD, w->h, err);
 }
 
-/* The kernels up to tap `segment`, or from the last tap on; *block: the next one. */
-static int run_segment(struct tower *w, int segment, int *block, struct err *err) {
+static bool is_last(const struct tower *w, int segment) { return segment == w->m->w.config.vision.deepstack_count; }
+static const struct dmerger *merger_of(const struct tower *w, int segment) { return is_last(w, segment) ? &w->m->merger : &w->m->deepstack[segment]; }
+
+/* The blocks up to tap `segment`, or those behind the last tap, and the norm of the merger there; *block: the next one. */
+static int run_blocks(struct tower *w, int segment, int *block, struct err *err) {
     struct backend_model *m = w->m;
     const struct vision_config *v = &m->w.config.vision;
-    bool last = segment == v->deepstack_count;
-    int end = last ? v->depth : v->deepstack[segment] + 1, r = segment ? 0 : embed(w, err);
+    int end = is_last(w, segment) ? v->depth : v->deepstack[segment] + 1, r = segment ? 0 : embed(w, err);
     for (; *block < end && !r; ++*block) r = w->fast ? run_block_fast(w, *block, err) : run_block(w, &m->blocks[*block], err);
-    const struct dmerger *g = last ? &m->merger : &m->deepstack[segment];
-    float *out = w->features + (last ? 0 : (size_t)(1 + segment) * w->level);
-    if (!r) r = w->fast ? run_merger_fast(w, g, out, err) : run_merger(w, g, out, err);
+    if (!r && (!w->fast || !is_last(w, segment) || m->merger.after)) merger_norm(w, merger_of(w, segment), w->merged[segment % 2]);
     return r ? r : cuda_failed(cudaGetLastError(), "a block of the vision tower", err);
+}
+
+/* A level of features from the merger's input. */
+static int run_level(struct tower *w, int segment, struct err *err) {
+    const struct dmerger *g = merger_of(w, segment);
+    const bf16 *merged = w->merged[segment % 2];
+    float *out = w->features + (is_last(w, segment) ? 0 : (size_t)(1 + segment) * w->level);
+    if (!w->fast) {
+        int r = run_product(w, &g->fc1, merged, w->tokens, OUT_GELU_ERF, w->merged_wide, err);
+        return r ? r : run_product(w, &g->fc2, w->merged_wide, w->tokens, OUT_F32, out, err);
+    }
+    int parts = tower_product(w->m, &g->fc1, merged, w->tokens, OUT_PARTS, w->merged_parts, NULL, &g->fc2);
+    if (!parts) return refused(err);
+    tower_gelu_parts(w->m, w->merged_parts, parts, g->fc1.bias, w->merged_wide, w->tokens, g->fc1.out);
+    parts = tower_product(w->m, &g->fc2, w->merged_wide, w->tokens, OUT_PARTS, w->merged_parts, NULL, NULL);
+    if (!parts) return refused(err);
+    tower_add_norm(w->m, out, w->merged_parts, parts, g->fc2.bias, NULL, NULL, NULL, w->tokens, g->fc2.out, true);
+    return cuda_failed(cudaGetLastError(), "a merger of the vision tower", err);
 }
 
 /* ---- graphs ---- */
 
 static void drop(struct tower_graph *g) {
-    for (int i = 0; i < 1 + CONFIG_MAX_DEEPSTACK; i++)
-        if (g->part[i]) cudaGraphExecDestroy(g->part[i]);
+    for (int i = 0; i < 1 + CONFIG_MAX_DEEPSTACK; i++) {
+        if (g->blocks[i]) cudaGraphExecDestroy(g->blocks[i]);
+        if (g->level[i]) cudaGraphExecDestroy(g->level[i]);
+    }
     memset(g, 0, sizeof *g);
 }
 
@@ -207,60 +240,74 @@ static struct tower_graph *graph_of(struct backend_model *m, const struct pictur
     return oldest;
 }
 
-static int capture(struct tower *w, int segment, int *block, cudaGraphExec_t *exec, struct err *err) {
+/* Blocks, or the level made of them (block NULL), on the model's stream: captured and started, started again, or as they are. */
+static int start_part(struct tower *w, int segment, int *block, bool record, cudaGraphExec_t *exec, struct err *err) {
+    cudaStream_t stream = w->m->stream;
     cudaGraph_t graph = NULL;
-    int r = cuda_failed(cudaStreamBeginCapture(w->m->stream, cudaStreamCaptureModeThreadLocal), "capturing the vision tower", err);
+    int r = 0;
+    if (record && !*exec) {
+        if ((r = cuda_failed(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing the vision tower", err))) return r;
+        r = block ? run_blocks(w, segment, block, err) : run_level(w, segment, err);
+        int end = cuda_failed(cudaStreamEndCapture(stream, &graph), "capturing the vision tower", r ? NULL : err);
+        if (!r) r = end;
+        if (!r) r = cuda_failed(cudaGraphInstantiate(exec, graph, 0), "the vision tower's graph", err);
+        if (graph) cudaGraphDestroy(graph);
+    }
     if (r) return r;
-    r = run_segment(w, segment, block, err);
-    int end = cuda_failed(cudaStreamEndCapture(w->m->stream, &graph), "capturing the vision tower", r ? NULL : err);
-    if (!r) r = end;
-    if (!r) r = cuda_failed(cudaGraphInstantiate(exec, graph, 0), "the vision tower's graph", err);
-    if (graph) cudaGraphDestroy(graph);
-    return r;
+    if (record) return cuda_failed(cudaGraphLaunch(*exec, stream), "the vision tower", err);
+    return block ? run_blocks(w, segment, block, err) : run_level(w, segment, err);
 }
 
 /* ---- the door ---- */
 
-/* Working memory for w->p and `input` bytes of whatever the patches are made of. */
-static int reserve(struct tower *w, size_t input, char **device, struct err *err) {
+/* Working memory for w->p, with `input` bytes for whatever the patches are made of, and w->upload (input, rounded up) behind *device `more`. */
+static int reserve(struct tower *w, size_t input, size_t more, char **device, struct err *err) {
     struct backend_model *m = w->m;
     const struct vision_config *v = &m->w.config.vision;
     size_t rows = (size_t)w->p.rows, n = (size_t)v->hidden, unit = (size_t)(v->merge * v->merge), tokens = rows / unit, levels = (size_t)(1 + v->deepstack_count);
-    size_t wide = rows * (size_t)v->intermediate > tokens * unit * n ? rows * (size_t)v->intermediate : tokens * unit * n, most = n > (size_t)v->out_hidden / unit ? n : (size_t)v->out_hidden / unit;
     w->level = tokens * (size_t)v->out_hidden, w->width = (size_t)m->patch_embed.in, w->upload = (input + 255) / 256 * 256;
     w->h = (float *)buffer_get(m, BUFFER_HIDDEN, rows * n * 4, err);
-    w->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * 3 * most * 4, err); /* parts: at most three */
-    w->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * n * 4, err);
-    w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, wide * 2, err);
+    w->qkv = (float *)buffer_get(m, BUFFER_QKV, rows * 3 * n * 4, err); /* parts: at most three */
+    w->x = (bf16 *)buffer_get(m, BUFFER_NORMED, rows * n * 8, err); /* x, merged twice, merged_wide */
+    w->wide = (bf16 *)buffer_get(m, BUFFER_WIDE, rows * (size_t)v->intermediate * 2, err);
+    w->merged_parts = (float *)buffer_get(m, BUFFER_PARTIAL, 3 * tokens * (n * unit > (size_t)v->out_hidden ? n * unit : (size_t)v->out_hidden) * 4, err);
     w->rotary = (float *)buffer_get(m, BUFFER_COMPACT, rows * n / (size_t)v->heads * 4, err);
     w->features = (float *)buffer_get(m, BUFFER_VISUAL, levels * w->level * 4, err);
     w->turned = buffer_get(m, BUFFER_TURNED, attend_groups_bytes(w->p.rows, v->heads, v->hidden / v->heads), err);
-    w->pixels = (bf16 *)buffer_get(m, BUFFER_PIXELS, rows * w->width * 2 + 256 + w->upload, err);
+    w->pixels = (bf16 *)buffer_get(m, BUFFER_PIXELS, rows * w->width * 2 + 256 + w->upload + more, err);
     w->host = (char *)pinned_get(m, PINNED_BATCH, w->upload + levels * w->level * 4, err);
     for (int i = 0; i < 2 * (1 + v->deepstack_count); i++)
         if (!m->tower_event[i] && cuda_failed(cudaEventCreateWithFlags(&m->tower_event[i], cudaEventDisableTiming), "an event", err)) return ERR_MEMORY;
-    if (!w->h || !w->qkv || !w->x || !w->wide || !w->rotary || !w->features || !w->turned || !w->pixels || !w->host) return ERR_MEMORY;
-    w->merged = w->x + rows * n;
+    if (!w->h || !w->qkv || !w->x || !w->wide || !w->merged_parts || !w->rotary || !w->features || !w->turned || !w->pixels || !w->host) return ERR_MEMORY;
+    w->merged[0] = w->x + rows * n, w->merged[1] = w->merged[0] + rows * n, w->merged_wide = w->merged[1] + rows * n;
     *device = (char *)w->pixels + (rows * w->width * 2 + 255) / 256 * 256;
     return 0;
 }
 
-/* Launches all; each level's way to the host follows on the other stream as soon as it is there. */
+/* Launches all. Hopper's own products have working memory for a merger beside the blocks: it goes to the other stream. */
 static int launch_all(struct tower *w, struct err *err) {
     struct backend_model *m = w->m;
+    cudaStream_t stream = m->stream;
     int taps = m->w.config.vision.deepstack_count, block = 0, r = 0;
     struct tower_graph *g = graph_of(m, &w->p);
     g->last = ++m->tower_clock;
-    bool replay = g->uses > 1 && g->part[0], record = g->uses == 1;
+    bool record = g->uses > 0;
     char *down = w->host + w->upload;
     for (int s = 0; s <= taps && !r; s++) {
         cudaEvent_t made = m->tower_event[2 * s], there = m->tower_event[2 * s + 1];
         size_t at = (size_t)(s == taps ? 0 : 1 + s) * w->level * 4;
-        if (record) r = capture(w, s, &block, &g->part[s], err);
-        else if (!replay) r = run_segment(w, s, &block, err);
-        if (!r && (record || replay)) r = cuda_failed(cudaGraphLaunch(g->part[s], m->stream), "the vision tower", err);
-        if (!r) r = cuda_failed(cudaEventRecord(made, m->stream), "an event", err);
+        bool beside = w->fast && s < taps;
+        if (s > 1) r = cuda_failed(cudaStreamWaitEvent(stream, m->tower_event[2 * s - 3], 0), "an event", err); /* its input is free again */
+        if (!r) r = start_part(w, s, &block, record, &g->blocks[s], err);
+        if (!r && s > 0 && !beside) r = cuda_failed(cudaStreamWaitEvent(stream, m->tower_event[2 * s - 1], 0), "an event", err); /* and its working memory */
+        if (!r && !beside) r = start_part(w, s, NULL, record, &g->level[s], err);
+        if (!r) r = cuda_failed(cudaEventRecord(made, stream), "an event", err);
         if (!r) r = cuda_failed(cudaStreamWaitEvent(m->copy_stream, made, 0), "an event", err);
+        if (!r && beside) {
+            m->stream = m->copy_stream;
+            r = start_part(w, s, NULL, record, &g->level[s], err);
+            m->stream = stream;
+        }
         if (!r) r = cuda_failed(cudaMemcpyAsync(down + at, (char *)w->features + at, w->level * 4, cudaMemcpyDeviceToHost, m->copy_stream), "reading image features", err);
         if (!r) r = cuda_failed(cudaEventRecord(there, m->copy_stream), "an event", err);
     }
@@ -300,7 +347,9 @@ static int add_picture(struct tower *w, int t, int h, int wide, struct vision_fe
     w->p.rows = (int)all, w->p.groups += t;
     int64_t tokens = rows / (v->merge * v->merge);
     w->tokens += (int)tokens;
-    float *values = (float *)malloc((size_t)(1 + v->deepstack_count) * (size_t)tokens * (size_t)v->out_hidden * 4);
+    float *values = out->values;
+    w->given[n] = values != NULL;
+    if (!values) values = (float *)malloc((size_t)(1 + v->deepstack_count) * (size_t)tokens * (size_t)v->out_hidden * 4);
     if (!values) return err_set(err, ERR_MEMORY, "out of memory for the features of %lld image tokens", (long long)tokens);
     *out = (struct vision_features){t, h, wide, tokens, 1 + v->deepstack_count, values};
     return 0;
@@ -321,7 +370,12 @@ static int finish(struct tower *w, struct vision_features *out, int r, struct er
     int late = cuda_failed(cudaStreamSynchronize(w->m->stream), "encoding an image", r ? NULL : err);
     if (r) cudaStreamSynchronize(w->m->copy_stream);
     if (!r) r = late;
-    for (int i = 0; i < w->p.count && r; i++) vision_features_free(&out[i]);
+    for (int i = 0; i < w->p.count && r; i++) {
+        float *values = w->given[i] ? out[i].values : NULL;
+        if (!values) vision_features_free(&out[i]);
+        out[i] = (struct vision_features){};
+        out[i].values = values;
+    }
     return r;
 }
 
@@ -335,8 +389,9 @@ int cuda_encode_image(struct backend_model *m, const struct patches *p, struct v
                        p->grid_h, p->grid_w, (long long)p->count, (long long)p->width, w.p.merge, (long long)m->w.patch_embed.in);
     int r = add_picture(&w, p->grid_t, p->grid_h, p->grid_w, out, err);
     size_t bytes = (size_t)p->count * (size_t)p->width * 4;
-    if (!r) r = reserve(&w, bytes, &device, err);
+    if (!r) r = reserve(&w, bytes, 0, &device, err);
     if (!r) {
+        place(&w);
         memcpy(w.host, p->values, bytes);
         r = cuda_failed(cudaMemcpyAsync(device, w.host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading an image", err);
     }
@@ -344,43 +399,108 @@ int cuda_encode_image(struct backend_model *m, const struct patches *p, struct v
     return finish(&w, out, r, err);
 }
 
+static size_t in_sixteens(size_t bytes) { return (bytes + 15) / 16 * 16; }
+static size_t frames_bytes(const struct prepared_picture *p, int height, int width) { return in_sixteens((size_t)p->frames * (size_t)height * (size_t)width * 3); }
+
+static size_t taps_bytes(const struct resize_taps *t, int out) { return t->most ? in_sixteens((size_t)out * (size_t)(2 + t->most) * 4) : 0; }
+static struct axis put_taps(const struct resize_taps *t, int out, char *host, const char *device) {
+    struct axis a = {(const int *)device, (const int *)device + out, (const int *)device + 2 * out, t->bits, t->most};
+    memcpy(host, t->first, (size_t)out * 4);
+    memcpy(host + (size_t)out * 4, t->count, (size_t)out * 4);
+    memcpy(host + (size_t)out * 8, t->weight, (size_t)out * (size_t)t->most * 4);
+    return a;
+}
+
+/* What of a picture goes up, and what is made of it there. */
+struct raw {
+    struct resize_taps across, down;
+    size_t up, made; /* bytes */
+    struct frames frames;
+    const uint8_t *source;
+    struct axis x, y;
+};
+
+static int raw_new(struct raw *r, const struct prepared_picture *p, struct err *err) {
+    memset(r, 0, sizeof *r);
+    int code = 0;
+    if (p->source_width != p->width) code = resize_taps_new(&r->across, p->source_width, p->width, p->kind, err);
+    if (!code && p->source_height != p->height) code = resize_taps_new(&r->down, p->source_height, p->height, p->kind, err);
+    r->up = sizeof p->values + frames_bytes(p, p->source_height, p->source_width) + taps_bytes(&r->across, p->width) + taps_bytes(&r->down, p->height);
+    r->made = (r->across.most ? frames_bytes(p, p->source_height, p->width) : 0) + (r->down.most ? frames_bytes(p, p->height, p->width) : 0);
+    return code;
+}
+
+/* Into the pinned memory at `host` that will be uploaded to `device`. */
+static void raw_fill(struct raw *r, const struct prepared_picture *p, char *host, const char *device) {
+    size_t at = sizeof p->values, pixels = (size_t)p->frames * (size_t)p->source_height * (size_t)p->source_width * 3;
+    memcpy(host, p->values, sizeof p->values);
+    memcpy(host + at, p->rgb, pixels);
+    r->frames.values = (const float *)device, r->source = (const uint8_t *)device + at;
+    at += in_sixteens(pixels);
+    if (r->across.most) r->x = put_taps(&r->across, p->width, host + at, device + at);
+    at += taps_bytes(&r->across, p->width);
+    if (r->down.most) r->y = put_taps(&r->down, p->height, host + at, device + at);
+}
+
+static void launch_resize(struct backend_model *m, const uint8_t *from, const struct axis *a, const struct prepared_picture *p, int rows, int width, bool down, uint8_t *out) {
+    int64_t all = (int64_t)p->frames * rows * width * 3;
+    launch(m, resize_kernel, dim3((unsigned)((all + 255) / 256)), dim3(256), 0, from, *a, p->frames, p->source_height, down ? p->width : p->source_width, rows, width, (int)down, out);
+}
+
+/* Resizes where that is left to the device, then the patches; made: memory for r->made bytes. */
+static void raw_launch(struct tower *w, struct raw *r, const struct prepared_picture *p, int picture, char *made) {
+    const struct vision_config *v = &w->m->w.config.vision;
+    const uint8_t *now = r->source;
+    if (r->across.most) {
+        launch_resize(w->m, now, &r->x, p, p->source_height, p->width, false, (uint8_t *)made);
+        now = (const uint8_t *)made, made += frames_bytes(p, p->source_height, p->width);
+    }
+    if (r->down.most) {
+        launch_resize(w->m, now, &r->y, p, p->height, p->width, true, (uint8_t *)made);
+        now = (const uint8_t *)made;
+    }
+    r->frames.rgb = now, r->frames.first = w->p.at[picture].row, r->frames.count = p->frames, r->frames.patch = v->patch, r->frames.temporal = v->temporal_patch;
+    launch(w->m, patch_kernel, dim3((unsigned)(p->grid_t * p->grid_h * p->grid_w)), dim3(256), 0, w->p, picture, r->frames, w->pixels);
+}
+
 /* At most MOST_PICTURES. */
 static int encode_some(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err) {
     struct tower w;
+    struct raw raw[MOST_PICTURES] = {};
     const struct vision_config *v = &m->w.config.vision;
     char *device;
-    size_t bytes = 0;
+    size_t up = 0, made = 0;
     int r = 0;
     start(&w, m);
     for (int i = 0; i < count && !r; i++) {
         const struct prepared_picture *p = &pictures[i];
         if (p->height != p->grid_h * v->patch || p->width != p->grid_w * v->patch || p->frames < 1 || 3 * v->temporal_patch * v->patch * v->patch != m->w.patch_embed.in)
             r = err_set(err, ERR_ARGUMENT, "picture: %d frames of %d x %d pixels are no grid of %d x %d x %d", p->frames, p->width, p->height, p->grid_t, p->grid_h, p->grid_w);
+        if (!r) r = raw_new(&raw[i], p, err);
         if (!r) r = add_picture(&w, p->grid_t, p->grid_h, p->grid_w, &out[i], err);
-        bytes += sizeof p->values + ((size_t)p->frames * (size_t)p->height * (size_t)p->width * 3 + 15) / 16 * 16;
+        up += raw[i].up, made += raw[i].made;
     }
-    if (!r) r = reserve(&w, bytes, &device, err);
-    for (size_t i = 0, at = 0; i < (size_t)count && !r; i++) {
-        const struct prepared_picture *p = &pictures[i];
-        size_t pixels = (size_t)p->frames * (size_t)p->height * (size_t)p->width * 3;
-        memcpy(w.host + at, p->values, sizeof p->values);
-        memcpy(w.host + at + sizeof p->values, p->rgb, pixels);
-        at += sizeof p->values + (pixels + 15) / 16 * 16;
-    }
-    if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
-    for (int i = 0; i < count && !r; i++) {
-        const struct prepared_picture *p = &pictures[i];
-        struct frames f = {(const uint8_t *)device + sizeof p->values, (const float *)device, w.p.at[i].row, p->frames, v->patch, v->temporal_patch};
-        launch(m, patch_kernel, dim3((unsigned)(p->grid_t * p->grid_h * p->grid_w)), dim3(256), 0, w.p, i, f, w.pixels);
-        device += sizeof p->values + ((size_t)p->frames * (size_t)p->height * (size_t)p->width * 3 + 15) / 16 * 16;
+    if (!r) r = reserve(&w, up, made, &device, err);
+    if (!r) place(&w);
+    for (size_t i = 0, at = 0; i < (size_t)count && !r; at += raw[i++].up) raw_fill(&raw[i], &pictures[i], w.host + at, device + at);
+    if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, up, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
+    for (size_t i = 0, at = w.upload; i < (size_t)count && !r; at += raw[i++].made) raw_launch(&w, &raw[i], &pictures[i], (int)i, device + at);
+    for (int i = 0; i < count; i++) {
+        resize_taps_free(&raw[i].across);
+        resize_taps_free(&raw[i].down);
     }
     return finish(&w, out, r, err);
 }
 
 int cuda_encode_pictures(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err) {
-    memset(out, 0, (size_t)count * sizeof *out);
     int r = 0;
+    for (int i = 0; i < count; i++) {
+        float *values = out[i].values;
+        out[i] = (struct vision_features){};
+        out[i].values = values;
+    }
+    bool given = count > 0 && out[0].values;
     for (int at = 0; at < count && !r; at += MOST_PICTURES) r = encode_some(m, pictures + at, count - at < MOST_PICTURES ? count - at : MOST_PICTURES, out + at, err);
-    for (int i = 0; i < count && r; i++) vision_features_free(&out[i]);
+    for (int i = 0; i < count && r && !given; i++) vision_features_free(&out[i]);
     return r;
 }

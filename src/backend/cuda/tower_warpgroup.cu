@@ -14,8 +14,9 @@
 #ifdef CUDA_EMULATION
 
 bool tower_warpgroup_fit(struct backend_model *) { return false; }
-int tower_product(struct backend_model *, const struct dlinear *, const bf16 *, int, int, void *, const float *) { return 0; }
+int tower_product(struct backend_model *, const struct dlinear *, const bf16 *, int, int, void *, const float *, const struct dlinear *) { return 0; }
 void tower_add_norm(struct backend_model *, float *, const float *, int, const float *, const float *, const float *, bf16 *, int, int, bool) {}
+void tower_gelu_parts(struct backend_model *, const float *, int, const float *, bf16 *, int, int) {}
 
 #else
 
@@ -23,7 +24,7 @@ void tower_add_norm(struct backend_model *, float *, const float *, int, const f
 
 enum { ROWS = 128, STEP = 64, THREADS = 288, MOST_SPLITS_K = 3, SLICE = 32 /* rows that are brought at once */ };
 template <int N> struct tiles {
-    enum { STAGES = N == 64 ? 4 : N == 128 ? 3 : 4, BLOCKS = N <= 128 ? 2 : 1 /* of a multiprocessor */ };
+    enum { STAGES = N == 64 ? 4 : N == 128 ? 6 : 5, BLOCKS = N == 64 ? 2 : 1 /* of a multiprocessor */ };
     bf16 x[STAGES][ROWS][STEP], w[STAGES][N][STEP];
     uint64_t full[STAGES], empty[STAGES];
 };
@@ -31,8 +32,12 @@ template <int N> struct tiles {
 struct product_args {
     const float *bias, *rotary; /* rotary (rows, 64): for OUT_HEADS */
     void *y;                    /* (rows, out); fp32 parts (splits, rows, out) for OUT_PARTS */
+    const char *ahead;          /* weights of a later product, on their way into the second-level cache */
+    int64_t ahead_bytes;        /* a multiple of 16 */
     int rows, out, steps, how, cluster;
 };
+
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /* One thread. */
 template <int N>
@@ -87,11 +92,19 @@ __device__ static inline void multiply(float (&d)[N / 2], struct tiles<N> *s, in
     warpgroup_hold(d);
 }
 
+/* A warp: this block's share of what a later product reads, in pieces that the accelerator asks for by itself. */
+__device__ static inline void bring_ahead(const struct product_args &a) {
+    enum { PIECE = 4096 };
+    int64_t blocks = (int64_t)gridDim.x * gridDim.y * gridDim.z, block = ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    for (int64_t at = (block * 31 + threadIdx.x % 32 - 1) * PIECE; at < a.ahead_bytes; at += blocks * 31 * PIECE)
+        prefetch_piece(a.ahead + at, (int)(a.ahead_bytes - at < PIECE ? a.ahead_bytes - at : PIECE));
+}
+
 /* x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): gelu_tanh without tanhf. */
 __device__ static inline float gelu_tanh_fast(float x) { return __fdividef(x, 1 + exp2_fast(-2.302208198f * (x + 0.044715f * x * x * x))); }
 
 template <int N>
-__device__ static inline void put(const struct product_args &a, float (&d)[N / 2], int row, int out0) {
+__device__ static inline void put(const struct product_args &a, struct tiles<N> *s, float (&d)[N / 2], int row, int out0) {
     int t = threadIdx.x % 4;
     if (a.how == OUT_PARTS) {
         float *y = (float *)a.y + (int64_t)blockIdx.z * a.rows * a.out;
@@ -134,17 +147,34 @@ __device__ static inline void put(const struct product_args &a, float (&d)[N / 2
 #pragma unroll
         for (int i = 0; i < N / 2; i++) d[i] = gelu_erf(d[i]);
     }
+    if (a.how == OUT_F32) {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+#pragma unroll
+            for (int j = 0; j < N / 8; j++) {
+                int o = out0 + 8 * j + 2 * t;
+                if (row + 8 * r < a.rows && o < a.out) *(float2 *)((float *)a.y + (int64_t)(row + 8 * r) * a.out + o) = make_float2(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
+            }
+        return;
+    }
+    /* bf16: a warp's 16 rows by way of shared memory, so that whole sectors are written. The tiles there have been read by now. */
+    enum { PITCH = N + 8 };
+    bf16 *mine = (bf16 *)s + (int64_t)(threadIdx.x / 32) * 16 * PITCH;
+    int lane = threadIdx.x % 32, first = row - lane / 4;
+    turn_wait(1, 256);
 #pragma unroll
     for (int r = 0; r < 2; r++)
 #pragma unroll
-        for (int j = 0; j < N / 8; j++) {
-            int o = out0 + 8 * j + 2 * t;
-            if (row + 8 * r >= a.rows || o >= a.out) continue;
-            int64_t at = (int64_t)(row + 8 * r) * a.out + o;
-            if (a.how == OUT_F32) *(float2 *)((float *)a.y + at) = make_float2(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
-            else *(uint32_t *)((bf16 *)a.y + at) = pack_bf16(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
-        }
+        for (int j = 0; j < N / 8; j++) *(uint32_t *)&mine[(lane / 4 + 8 * r) * PITCH + 8 * j + 2 * t] = pack_bf16(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]);
+    __syncwarp();
+#pragma unroll
+    for (int i = lane; i < 16 * (N / 8); i += 32) {
+        int r = i / (N / 8), o = i % (N / 8) * 8;
+        if (first + r < a.rows && out0 + o < a.out) *(uint4 *)((bf16 *)a.y + (int64_t)(first + r) * a.out + out0 + o) = *(const uint4 *)&mine[r * PITCH + o];
+    }
 }
+
+#endif
 
 template <int N>
 __global__ void __launch_bounds__(THREADS, tiles<N>::BLOCKS) tower_product_kernel(const struct product_args a, const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap w) {
@@ -163,18 +193,20 @@ __global__ void __launch_bounds__(THREADS, tiles<N>::BLOCKS) tower_product_kerne
     if (a.cluster > 1) cluster_meet();
     if (warp == 8) {
         if (threadIdx.x % 32 == 0) bring(a, s, &x, &w, begin, end);
+        else bring_ahead(a);
         __syncwarp();
     } else {
         float d[N / 2];
         multiply<N>(d, s, warp / 4, end - begin, a.cluster);
         wait_for_input();
-        put<N>(a, d, blockIdx.y * ROWS + warp * 16 + threadIdx.x % 32 / 4, blockIdx.x * N);
+        put<N>(a, s, d, blockIdx.y * ROWS + warp * 16 + threadIdx.x % 32 / 4, blockIdx.x * N);
     }
     if (a.cluster > 1) cluster_meet(); /* nobody leaves while tiles of its are under way to others */
 #endif
 }
 
-/* A block of 128 threads makes a row of n <= 4,096 values, a multiple of 4: h [+]= bias + the parts' sum, then the norm of it, if wanted. */
+/* A block of 128 threads makes a row of n <= 4,096 values, a multiple of 4: h [+]= bias + the parts' sum, unless there is no bias; then the norm of
+ * it, if wanted. */
 __global__ void __launch_bounds__(128) add_norm_kernel(float *h, const float *parts, int count, const float *bias, const float *weight, const float *norm_bias, bf16 *x, int rows, int n,
                                                        int fresh) {
     __shared__ float shared[2][4];
@@ -188,7 +220,7 @@ __global__ void __launch_bounds__(128) add_norm_kernel(float *h, const float *pa
         int at = (threadIdx.x + i * 128) * 4;
         v[i] = make_float4(0, 0, 0, 0);
         if (at >= n) continue;
-        float4 b = *(const float4 *)(bias + at);
+        float4 b = bias ? *(const float4 *)(bias + at) : make_float4(0, 0, 0, 0);
         if (!fresh) v[i] = *(const float4 *)(h + row * n + at);
         float4 p[MOST_SPLITS_K];
 #pragma unroll
@@ -196,7 +228,7 @@ __global__ void __launch_bounds__(128) add_norm_kernel(float *h, const float *pa
 #pragma unroll
         for (int s = 0; s < MOST_SPLITS_K; s++) b.x += p[s].x, b.y += p[s].y, b.z += p[s].z, b.w += p[s].w;
         v[i].x += b.x, v[i].y += b.y, v[i].z += b.z, v[i].w += b.w;
-        *(float4 *)(h + row * n + at) = v[i];
+        if (bias) *(float4 *)(h + row * n + at) = v[i];
         sum += v[i].x + v[i].y + v[i].z + v[i].w;
     }
     if (!x) return;
@@ -227,6 +259,25 @@ void tower_add_norm(struct backend_model *m, float *h, const float *parts, int c
     launch(m, add_norm_kernel, dim3((unsigned)rows), dim3(128), 0, h, parts, count, bias, weight, norm_bias, x, rows, n, (int)fresh);
 }
 
+/* y (rows, n) bf16 = gelu_erf(bias + the parts' sum); four values a thread. */
+__global__ void gelu_parts_kernel(const float *parts, int count, const float *bias, bf16 *y, int64_t all, int n) {
+    let_next_start();
+    wait_for_input();
+    int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    if (at >= all) return;
+    float4 v = *(const float4 *)(bias + at % n), p[MOST_SPLITS_K];
+#pragma unroll
+    for (int s = 0; s < MOST_SPLITS_K; s++) p[s] = s < count ? *(const float4 *)(parts + s * all + at) : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int s = 0; s < MOST_SPLITS_K; s++) v.x += p[s].x, v.y += p[s].y, v.z += p[s].z, v.w += p[s].w;
+    *(uint2 *)(y + at) = make_uint2(pack_bf16(gelu_erf(v.x), gelu_erf(v.y)), pack_bf16(gelu_erf(v.z), gelu_erf(v.w)));
+}
+
+void tower_gelu_parts(struct backend_model *m, const float *parts, int count, const float *bias, bf16 *y, int rows, int n) {
+    int64_t all = (int64_t)rows * n;
+    launch(m, gelu_parts_kernel, dim3((unsigned)((all / 4 + 255) / 256)), dim3(256), 0, parts, count, bias, y, all, n);
+}
+
 /* ---- host ---- */
 
 static bool fits(const struct dlinear *w) { return w->storage == STORAGE_BF16 && w->bias && w->in % 8 == 0 && w->out % 8 == 0 && (uintptr_t)w->data % 16 == 0; }
@@ -234,7 +285,7 @@ static bool merger_fits(const struct dmerger *g) { return fits(&g->fc1) && fits(
 
 bool tower_warpgroup_fit(struct backend_model *m) {
     const struct vision_config *v = &m->w.config.vision;
-    if (!m->tower_own || m->arch != 90 || v->hidden > 4096 || v->out_hidden > 4096 || !fits(&m->patch_embed) || !merger_fits(&m->merger) || !tile_encoder(&m->encode_map)) return false;
+    if (m->arch != 90 || v->hidden > 4096 || v->out_hidden > 4096 || !fits(&m->patch_embed) || !merger_fits(&m->merger) || !tile_encoder(&m->encode_map)) return false;
     for (int i = 0; i < v->deepstack_count; i++)
         if (!merger_fits(&m->deepstack[i])) return false;
     for (int i = 0; i < v->depth; i++) {
@@ -246,13 +297,15 @@ bool tower_warpgroup_fit(struct backend_model *m) {
 
 static int blocks_across(const struct dlinear *w, const struct product_cut *c) { return ((w->out + c->n - 1) / c->n + c->cluster - 1) / c->cluster * c->cluster; }
 
-/* Cycles: the tensor cores', or what the second-level cache takes for the tiles at about 28 bytes a cycle and multiprocessor; then what it takes
- * for a block to begin and end, and for parts to be written and read. Clusters of four leave some multiprocessors unused. */
+/* Cycles, fitted to what was measured (bench/LOG.md): a step takes what its products take, or the latency of a tile over those under way; blocks
+ * beyond the first wave share or follow; parts are written and read. */
 static double cycles(const struct backend_model *m, int rows, const struct dlinear *w, const struct product_cut *c) {
-    double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits;
+    double steps = ((w->in + STEP - 1) / STEP + c->splits - 1) / c->splits, stages = c->n == 64 ? 4 : c->n == 128 ? 6 : 5;
     int blocks = (rows + ROWS - 1) / ROWS * blocks_across(w, c) * c->splits, at_once = m->sm_count - m->sm_count % (c->cluster * c->cluster);
-    double waves = (blocks + at_once - 1) / at_once, products = waves * steps * 4 * c->n, tiles = blocks * steps * (16384.0 / c->cluster + c->n * 128) / (m->sm_count * 28.0);
-    return (products > tiles ? products : tiles) + waves * 1500 + (c->splits > 1 ? c->splits : 0) * 8.0 * rows * w->out / (m->sm_count * 28.0);
+    int waves = (blocks + at_once - 1) / at_once, together = c->n == 64 && waves > 1 ? 2 : 1;
+    double product = 4.0 * c->n * together, latency = 2400 / (stages - 1), step = product > latency ? product : latency;
+    double tiles = blocks * steps * (16384.0 / c->cluster + c->n * 128) / (m->sm_count * 28.0), all = (double)((waves + together - 1) / together) * steps * step;
+    return (all > tiles ? all : tiles) + c->splits * 4.0 * rows * w->out / (m->sm_count * 28.0);
 }
 
 template <int N>
@@ -275,21 +328,23 @@ struct product_cut tower_product_cut(const struct backend_model *m, const struct
     struct product_cut best = {64, 1, 1};
     for (int n : {64, 128, 176})
         for (int splits = 1; splits <= (how == OUT_PARTS ? MOST_SPLITS_K : 1) && splits <= (w->in + STEP - 1) / STEP; splits++)
-            for (int cluster : {1, 2, 4}) {
+            for (int cluster : {4, 2, 1}) { /* of equals the largest */
                 struct product_cut c = {n, splits, cluster};
                 if (!(how == OUT_HEADS && n % 64) && cycles(m, rows, w, &c) < cycles(m, rows, w, &best)) best = c;
             }
     return best;
 }
 
-bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct product_cut *c) {
-    struct product_args a = {w->bias, rotary, y, rows, w->out, (w->in + STEP - 1) / STEP, how, c->cluster};
+bool tower_product_run(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct dlinear *ahead,
+                       const struct product_cut *c) {
+    struct product_args a = {w->bias, rotary, y, NULL, 0, rows, w->out, (w->in + STEP - 1) / STEP, how, c->cluster};
+    if (ahead) a.ahead = (const char *)ahead->data, a.ahead_bytes = (int64_t)ahead->out * ahead->in * 2;
     return c->n == 64 ? start<64>(m, &a, w, x, c) : c->n == 128 ? start<128>(m, &a, w, x, c) : start<176>(m, &a, w, x, c);
 }
 
-int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary) {
+int tower_product(struct backend_model *m, const struct dlinear *w, const bf16 *x, int rows, int how, void *y, const float *rotary, const struct dlinear *ahead) {
     struct product_cut c = tower_product_cut(m, w, rows, how);
-    return tower_product_run(m, w, x, rows, how, y, rotary, &c) ? c.splits : 0;
+    return tower_product_run(m, w, x, rows, how, y, rotary, ahead, &c) ? c.splits : 0;
 }
 
 #endif

@@ -103,6 +103,9 @@ __device__ static inline void tile_load_3d(void *to, const CUtensorMap *map, uin
                  : "memory");
 }
 
+/* Into the second-level cache; 16 divides address and size. */
+__device__ static inline void prefetch_piece(const void *p, int bytes) { asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory"); }
+
 /* ---- blocks of a cluster ---- */
 
 __device__ static inline int cluster_rank() {
