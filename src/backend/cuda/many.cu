@@ -127,6 +127,7 @@ __device__ static inline void unpack_step(uint32_t *to, const struct raw_step &r
 
 template <int N>
 __global__ void __launch_bounds__(THREADS, 1) many_kernel(const struct many_args a, const __grid_constant__ struct many_maps maps) {
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL) /* many_rows_fit asks for the device */
     enum { STAGES = tiles<N>::STAGES, BYTES = N * STEP * 2 + OUTS * STEP / 2 };
     extern __shared__ __align__(1024) char shared_many[];
     struct tiles<N> *s = (struct tiles<N> *)shared_many;
@@ -219,6 +220,7 @@ __global__ void __launch_bounds__(THREADS, 1) many_kernel(const struct many_args
             if (row0 + row < a.rows) *(uint4 *)(a.y + (int64_t)(row0 + row) * a.ldy + column + o) = *(const uint4 *)(result + row * tiles<N>::PITCH + o);
         }
     }
+#endif
 }
 
 template <int N>
