@@ -50,24 +50,24 @@ struct many_maps {
                                     "%125,%126,%127"
 #define OUT_128(d) WARPGROUP_OUT_64(d), WARPGROUP_OUT_16(d, 64), WARPGROUP_OUT_16(d, 80), WARPGROUP_OUT_16(d, 96), WARPGROUP_OUT_16(d, 112)
 /* d (64 x N) += a (64 x 16, in registers) b (N x 16, K-major tile)^T. */
-__device__ static inline void multiply(float (&d)[32], const uint32_t *a, uint64_t b) {
+[[maybe_unused]] __device__ static inline void multiply(float (&d)[32], const uint32_t *a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WARPGROUP_NAMES_32 "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
                  : WARPGROUP_OUT_32(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-__device__ static inline void multiply(float (&d)[64], const uint32_t *a, uint64_t b) {
+[[maybe_unused]] __device__ static inline void multiply(float (&d)[64], const uint32_t *a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WARPGROUP_NAMES_64 "}, {%64,%65,%66,%67}, %68, 1, 1, 1, 0;"
                  : WARPGROUP_OUT_64(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-__device__ static inline void multiply(float (&d)[128], const uint32_t *a, uint64_t b) {
+[[maybe_unused]] __device__ static inline void multiply(float (&d)[128], const uint32_t *a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" NAMES_128 "}, {%128,%129,%130,%131}, %132, 1, 1, 1, 0;"
                  : OUT_128(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-__device__ static inline void hold(float (&d)[32]) { asm volatile("" : WARPGROUP_OUT_32(d)::"memory"); }
-__device__ static inline void hold(float (&d)[64]) { asm volatile("" : WARPGROUP_OUT_64(d)::"memory"); }
-__device__ static inline void hold(float (&d)[128]) { asm volatile("" : OUT_128(d)::"memory"); }
+[[maybe_unused]] __device__ static inline void hold(float (&d)[32]) { asm volatile("" : WARPGROUP_OUT_32(d)::"memory"); }
+[[maybe_unused]] __device__ static inline void hold(float (&d)[64]) { asm volatile("" : WARPGROUP_OUT_64(d)::"memory"); }
+[[maybe_unused]] __device__ static inline void hold(float (&d)[128]) { asm volatile("" : OUT_128(d)::"memory"); }
 
 /* Byte k of the result: the level that nibble k names, by its lower three bits (select) and its upper one (half); bytes of 16 levels in table[4]. */
-__device__ static inline uint32_t look_up(const uint32_t *table, uint32_t select, uint32_t half) {
+[[maybe_unused]] __device__ static inline uint32_t look_up(const uint32_t *table, uint32_t select, uint32_t half) {
     return __byte_perm(__byte_perm(table[0], table[1], select), __byte_perm(table[2], table[3], select), half);
 }
 
@@ -75,7 +75,7 @@ __device__ static inline uint32_t look_up(const uint32_t *table, uint32_t select
 struct levels {
     uint32_t high[4], low[4];
 };
-__device__ static inline void make_levels(struct levels *to, const float *level, float absmax) {
+[[maybe_unused]] __device__ static inline void make_levels(struct levels *to, const float *level, float absmax) {
     uint32_t a = pack_bf16(level[0] * absmax, level[1] * absmax), b = pack_bf16(level[2] * absmax, level[3] * absmax);
     uint32_t high = __byte_perm(a, b, 0x7531), low = __byte_perm(a, b, 0x6420);
 #pragma unroll
@@ -83,7 +83,7 @@ __device__ static inline void make_levels(struct levels *to, const float *level,
 }
 
 /* The thread's weights of 16 inputs of one row: columns 2t, 2t + 1 and 2t + 8, 2t + 9. words: the row's 8 bytes. */
-__device__ static inline void unpack4(uint32_t *to, uint32_t *to_8, uint32_t word, uint32_t next_word, int t, const struct levels &l) {
+[[maybe_unused]] __device__ static inline void unpack4(uint32_t *to, uint32_t *to_8, uint32_t word, uint32_t next_word, int t, const struct levels &l) {
     uint32_t four = __byte_perm(word, next_word, t | (4 + t) << 4), select = four & 0x7777, half = (four >> 1 & 0x4444) | 0x3210;
     uint32_t high = look_up(l.high, select, half), low = look_up(l.low, select, half);
     *to = __byte_perm(low, high, 0x4051); /* the first of a byte's two weights is its high nibble */
@@ -96,16 +96,16 @@ struct scales {
     float nested;
     float4 plain;
 };
-__device__ static inline void ask_scales(struct scales *to, const struct dlinear &w, int shift, int64_t block) {
+[[maybe_unused]] __device__ static inline void ask_scales(struct scales *to, const struct dlinear &w, int shift, int64_t block) {
     if (w.absmax_f32) to->plain = *(const float4 *)(w.absmax_f32 + block);
     else to->codes = *(const uint32_t *)(w.absmax_u8 + block), to->nested = w.nested_absmax[block >> shift];
 }
-__device__ static inline float scale_of(const struct scales &s, const struct dlinear &w, const float *map, int i) {
+[[maybe_unused]] __device__ static inline float scale_of(const struct scales &s, const struct dlinear &w, const float *map, int i) {
     if (w.absmax_f32) return i == 0 ? s.plain.x : i == 1 ? s.plain.y : i == 2 ? s.plain.z : s.plain.w;
     return __fadd_rn(__fmul_rn(map[s.codes >> i * 8 & 0xFF], s.nested), w.nested_offset);
 }
 
-__device__ static inline void ask(struct scales *to, const struct dlinear &w, int shift, const int64_t *block, int step, int steps) {
+[[maybe_unused]] __device__ static inline void ask(struct scales *to, const struct dlinear &w, int shift, const int64_t *block, int step, int steps) {
     if (step >= steps) return;
     ask_scales(&to[0], w, shift, block[0] + step);
     ask_scales(&to[1], w, shift, block[1] + step);
@@ -117,7 +117,7 @@ struct raw_step {
     struct levels levels[2];
 };
 /* The left operand of 16 of the inputs. */
-__device__ static inline void unpack_step(uint32_t *to, const struct raw_step &raw, int c, int t) {
+[[maybe_unused]] __device__ static inline void unpack_step(uint32_t *to, const struct raw_step &raw, int c, int t) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const uint4 &b = raw.bytes[r][c / 2];
@@ -127,7 +127,7 @@ __device__ static inline void unpack_step(uint32_t *to, const struct raw_step &r
 
 template <int N>
 __global__ void __launch_bounds__(THREADS, 1) many_kernel(const struct many_args a, const __grid_constant__ struct many_maps maps) {
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL) /* many_rows_fit asks for the device */
+#if __CUDA_ARCH__ >= 900
     enum { STAGES = tiles<N>::STAGES, BYTES = N * STEP * 2 + OUTS * STEP / 2 };
     extern __shared__ __align__(1024) char shared_many[];
     struct tiles<N> *s = (struct tiles<N> *)shared_many;

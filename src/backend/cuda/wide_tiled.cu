@@ -10,7 +10,7 @@
  * FP8: the bits of e4m3 shifted into a bf16 are the value times 2^-120; the 128 x 128 factor multiplies the fp32 sums. NF4: the 16 levels
  * and absmax are rounded to bf16 and so is their product, as the values of the dequantised matrix would be.
  *
- * Not emulated: wide.cu is its twin there and below sm_90; tests/test_cuda_ops runs this on the GPU. */
+ * Not emulated: tiled_twin takes its place there, wide.cu below sm_90; tests/test_cuda_ops runs this on the GPU. */
 #include "backend/cuda/few.h"
 
 /* How a product is cut; by its shape alone, since sums must come in the same order on each device. */
@@ -491,10 +491,47 @@ void run_kind(struct backend_model *m, const struct few_args *a, const struct ti
 } // namespace
 #endif
 
+/* The plain twin, and what runs under tests/cuda_emulation: a block makes a row, every sum in the order of the width. */
+__global__ void tiled_twin(const struct few_args a, int parts) {
+    enum { THREADS = 128 };
+    __shared__ float squares[THREADS];
+    let_next_start();
+    wait_for_input();
+    int row = blockIdx.x;
+    float f = 1, square = 0;
+    if (a.squares) {
+        float sum = 0;
+        for (int i = 0; i < a.squares_count; i++) sum += a.squares[row * MOST_SQUARES + i];
+        f = rsqrtf(sum / a.norm_n + a.eps);
+    }
+    for (int i = 0, at = 0; i < a.count; at += a.w[i++].out)
+        for (int o = threadIdx.x; o < a.w[i].out; o += THREADS) {
+            float sum = 0, up = 0;
+            for (int k = 0; k < a.w[i].in; k++) {
+                float x = __bfloat162float(a.x[tiled_place(row, k, a.tiled)]);
+                sum += weight_at(a.w[i], o, k) * x;
+                if (a.out == OUT_SILU) up += weight_at(a.up, o, k) * x;
+            }
+            sum = sum * f + (a.w[i].bias ? a.w[i].bias[o] : 0);
+            if (a.out == OUT_SILU) {
+                ((bf16 *)a.y)[tiled_place(row, o, a.tiled)] = __float2bfloat16_rn(silu(sum) * (up * f));
+            } else if (a.next_weight) {
+                float h = ((float *)a.y)[row * a.ldy + o] += sum;
+                a.next_x[tiled_place(row, o, a.tiled)] = __float2bfloat16_rn(h * a.next_weight[o]);
+                square += h * h;
+            } else {
+                ((float *)a.y)[row * a.ldy + at + o] = sum;
+            }
+        }
+    if (!a.next_weight) return;
+    squares[threadIdx.x] = square;
+    __syncthreads();
+    if (threadIdx.x) return;
+    for (int i = 1; i < THREADS; i++) square += squares[i];
+    for (int i = 0; i < parts; i++) a.next_squares[row * MOST_SQUARES + i] = i ? 0 : square;
+}
+
 bool tiled_fit(const struct product *p) {
-#ifdef CUDA_EMULATION
-    return p == NULL;
-#endif
     if (p->factors || (p->out != OUT_F32 && p->out != OUT_SILU && !(p->out == OUT_ADD && p->next_weight))) return false;
     for (int i = 0; i < p->count; i++)
         if (!p->w[i]->fast || p->w[i]->storage != p->w[0]->storage || p->w[i]->in != p->w[0]->in || p->w[i]->in % 128 || p->w[i]->out % (p->out == OUT_SILU ? 64 : 128)) return false;
@@ -512,13 +549,14 @@ int tiled_squares(const struct product *p) {
 }
 
 void tiled_run(struct backend_model *m, const struct product *p, struct few_args *a) {
-#ifndef CUDA_EMULATION
+    a->tiled = p->tiled;
+#ifdef CUDA_EMULATION
+    launch(m, tiled_twin, dim3((unsigned)a->rows), dim3(128), 0, *a, tiled_squares(p));
+#else
     struct tiled_plan t = tiled_plan_of(p);
-    a->splits = t.splits, a->tiled = p->tiled;
+    a->splits = t.splits;
     if (p->w[0]->storage == STORAGE_BF16) run_kind<STORAGE_BF16>(m, a, &t);
     else if (p->w[0]->storage == STORAGE_FP8_BLOCK) run_kind<STORAGE_FP8_BLOCK>(m, a, &t);
     else run_kind<STORAGE_NF4>(m, a, &t);
-#else
-    (void)m, (void)p, (void)a;
 #endif
 }
