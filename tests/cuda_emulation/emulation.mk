@@ -1,6 +1,9 @@
 # The CUDA tests: emulated on any machine (part of `make test`), and built for a GPU.
 cuda_tests := $(basename $(notdir $(wildcard tests/test_cuda_*.c tests/test_cuda_*.cu)))
 emulated_objs := $(patsubst %.cu,$(BUILD)/emulated/%.o,$(wildcard src/backend/cuda/*.cu)) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard src/backend/cuda/*.c)) $(BUILD)/emulated/emulation.o
+# What asks whether the program has CUDA: here it has, with nvcc or without.
+emulated_objs += $(patsubst %,$(BUILD)/emulated/src/engine/%.o,model memory_plan replicas)
+$(BUILD)/emulated/src/engine/%.o: CFLAGS_ALL += -DHAVE_CUDA
 # Device code reads one type's memory as another's, which nvcc allows.
 EMULATED_FLAGS := -std=gnu++17 -D_GNU_SOURCE -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-missing-field-initializers -Wno-maybe-uninitialized \
                   -Itests/cuda_emulation -Itests -Isrc -Iinclude -pthread $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -O1)
