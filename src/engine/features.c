@@ -404,6 +404,7 @@ void features_free(struct feature_cache *c) {
         vision_features_free(&e->features);
         free(e);
     }
+    while (c->spare) free(spare_take(c, c->spare->bytes));
     free(c->staging);
     *c = (struct feature_cache){0};
 }
