@@ -163,7 +163,8 @@ static int open_model(struct backend_model *m, const struct backend_options *o, 
     if (!r && !m->part) m->few_fit = step_products_fit(m, TILED_NO);
     for (int how = TILED_STRAIGHT; !r && m->few_fit && how <= TILED_CROSSED && !m->tiled; how++)
         if (step_products_fit(m, how)) m->tiled = how;
-    if (!r && m->few_fit) persist_open(m, NULL); /* without it the graph serves */
+    if (!r && m->few_fit) r = persist_open(m, err);
+    if (!r && m->persist) strncat(m->kernels, ", one kernel a step", sizeof m->kernels - strlen(m->kernels) - 1); /* figures say which way they went */
     return r ? r : cuda_failed(cudaStreamSynchronize(m->stream), "loading", err);
 }
 

@@ -167,11 +167,8 @@ int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
     int r;
     if (persist_fit(m, b)) {
         s.logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)m->w.config.text.vocab * 4, err);
-        r = s.logits ? persist_start(m, b, s.logits, NULL) : ERR_MEMORY;
-        if (s.logits && r) { /* refused: the graph from now on */
-            persist_close(m);
-            r = run_graph(&s, b, err);
-        }
+        r = s.logits ? persist_start(m, b, s.logits, err) : ERR_MEMORY;
+        if (s.logits && r) persist_close(m); /* this step tells why; the graph serves from the next one on */
     } else r = run_graph(&s, b, err);
     if (!r) r = read_logits(&s, b, err);
     struct pick_place picks[FEW_ROWS];
