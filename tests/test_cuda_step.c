@@ -17,6 +17,9 @@ static float *run(struct checkpoint *c, const char *way, size_t *vocab) {
     assert_int_equal(setenv("PMD_CUDA_STEP", way, 1), 0);
     if (backend_cuda.load(c, &o, &m, &err)) fail_msg("%s", err.message);
     unsetenv("PMD_CUDA_STEP");
+    struct backend_info info;
+    backend_cuda.describe(m, &info);
+    if (strstr(info.kernels, "sm_90")) assert_true((strcmp(way, "graph") != 0) == (strstr(info.kernels, "one kernel a step") != NULL)); /* or nothing is compared */
     *vocab = (size_t)checkpoint_config(c)->text.vocab;
     float *logits = malloc(STEPS * SEQUENCES * *vocab * sizeof *logits);
     memset(logits, 0xFF, STEPS * SEQUENCES * *vocab * sizeof *logits);
