@@ -158,6 +158,7 @@ struct encoded_together {
 };
 
 struct encode_request {
+    struct turn_request turn;         /* first: the queue hands out its address */
     struct patches patches;           /* grid and count in any case */
     struct prepared_picture picture;  /* for encode_pictures, or empty */
     size_t bytes;                     /* of the memory for its features */
@@ -166,8 +167,6 @@ struct encode_request {
     int part;
     struct err err;
     int code;
-    bool done;
-    struct encode_request *next;
 };
 
 static bool alike(const struct encode_request *x, const struct encode_request *y) {
@@ -177,23 +176,17 @@ static bool alike(const struct encode_request *x, const struct encode_request *y
 }
 
 /* The first that waits, and those behind it that can go with it. The lock is held. */
-static int take_requests(struct feature_cache *c, struct encode_request *taken[ENCODE_TOGETHER]) {
+static int take_requests(struct turns *t, struct encode_request *taken[ENCODE_TOGETHER]) {
     int count = 0;
     int64_t patches = 0;
-    struct encode_request *last = NULL;
-    for (struct encode_request **at = &c->waiting; *at;) {
-        struct encode_request *r = *at;
-        bool fits = !count || (alike(taken[0], r) && patches + r->patches.count <= ENCODE_PATCHES);
-        if (count < ENCODE_TOGETHER && fits) {
-            patches += r->patches.count;
-            taken[count++] = r;
-            *at = r->next;
-        } else {
-            last = r;
-            at = &r->next;
-        }
+    for (struct turn_request *at = t->first, *next; at && count < ENCODE_TOGETHER; at = next) {
+        struct encode_request *r = (struct encode_request *)at;
+        next = at->next;
+        if (at->kind != TURN_PICTURE || (count && (!alike(taken[0], r) || patches + r->patches.count > ENCODE_PATCHES))) continue;
+        turns_take(t, at);
+        patches += r->patches.count;
+        taken[count++] = r;
     }
-    c->waiting_last = last;
     return count;
 }
 
@@ -279,40 +272,30 @@ static void take_part(struct qvl_model *m, struct encode_request *r) {
     free(t);
 }
 
+int features_turn(struct qvl_model *m, struct turn_request *served[TURNS_SERVED]) {
+    struct encode_request *taken[ENCODE_TOGETHER];
+    int count = take_requests(&m->turns, taken);
+    pthread_mutex_unlock(&m->lock);
+    double start = clock_seconds();
+    encode_requests(m, taken, count);
+    pthread_mutex_lock(&m->lock);
+    m->features.passes++;
+    m->features.seconds += clock_seconds() - start;
+    for (int i = 0; i < count; i++) served[i] = &taken[i]->turn;
+    return count;
+}
+
 static int encode(struct qvl_model *m, const struct visual *v, struct vision_features *f, struct err *err) {
-    struct encode_request mine = {.features = f}, *taken[ENCODE_TOGETHER];
+    struct encode_request mine = {.turn = {.kind = TURN_PICTURE, .who = pthread_self(), .wake = PTHREAD_COND_INITIALIZER}, .features = f};
     struct feature_cache *c = &m->features;
     *f = (struct vision_features){0};
     int r = prepare(m, v, &mine, err);
     if (r) return r;
     pthread_mutex_lock(&m->lock);
-    if (c->waiting_last) c->waiting_last->next = &mine;
-    else c->waiting = &mine;
-    c->waiting_last = &mine;
-    c->waiting_count++;
-    while (!mine.done) {
-        /* Passes that wait go first, as often as there are answers under way: those who are done come with their next picture, and more
-         * go together. With few of them there is little to be won, and a question with a picture waits for few passes. */
-        int most = __atomic_load_n(&m->answers, __ATOMIC_RELAXED);
-        if (m->computing || (m->first && c->passed_by < (most < ENCODE_PASSED_BY ? most : ENCODE_PASSED_BY))) {
-            pthread_cond_wait(&m->idle, &m->lock);
-            continue;
-        }
-        m->computing = true;
-        c->passed_by = 0;
-        int count = take_requests(c, taken);
-        c->waiting_count -= count;
-        pthread_mutex_unlock(&m->lock);
-        double start = clock_seconds();
-        encode_requests(m, taken, count);
-        pthread_mutex_lock(&m->lock);
-        c->passes++;
-        c->seconds += clock_seconds() - start;
-        for (int i = 0; i < count; i++) taken[i]->done = true;
-        m->computing = false;
-        pthread_cond_broadcast(&m->idle);
-    }
+    turns_arrive(&m->turns, &mine.turn);
+    turns_serve(m, &mine.turn);
     pthread_mutex_unlock(&m->lock);
+    pthread_cond_destroy(&mine.turn.wake);
     if (mine.of) take_part(m, &mine);
     if (mine.code && mine.picture.rgb) {
         pthread_mutex_lock(&m->lock);

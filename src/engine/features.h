@@ -27,18 +27,14 @@ int visual_new(struct qvl_model *m, struct image *frames, int count, bool video,
 void visual_hold(struct visual *v);
 void visual_drop(struct visual *v);
 
-enum { ENCODE_TOGETHER = 32, ENCODE_PATCHES = 16384, /* pictures, and patches of several, in one pass */
-       ENCODE_PASSED_BY = 16 };                          /* passes of the decoder that go before waiting pictures, at most */
+enum { ENCODE_TOGETHER = 32, ENCODE_PATCHES = 16384 }; /* pictures, and patches of several, in one pass */
 
 enum { SPARE_BLOCKS = 8 };
 
 struct feature_entry;
-struct encode_request;
 struct spare_block;
 struct feature_cache {
     struct feature_entry *newest, *oldest;
-    struct encode_request *waiting, *waiting_last; /* for the device, in order */
-    int waiting_count, passed_by;
     struct spare_block *spare; /* memory that was let go */
     int spare_count;
     float *staging;          /* patches of several pictures side by side; of whoever has the device */

@@ -29,6 +29,7 @@ struct crowd {
 
 static void over(struct crowd *c, int i, int r) {
     struct runner *u = &c->runners[i];
+    if (c->left == 1) turns_goodbye(c->m);
     if (!r) r = generation_result(&u->x, &c->results[i], &c->errors[i]);
     if (r && !c->failed) c->failed = r;
     if (r) c->errors[i].code = r;

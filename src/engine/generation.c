@@ -66,6 +66,7 @@ static int begin_answer(struct generation *x, struct err *err) {
     x->thinking = false;
     x->streamed = 0;
     if (!x->g->json_schema) return 0;
+    memset(x->mask, 0, (size_t)(x->m->config->text.vocab + 31) / 32 * sizeof *x->mask); /* thoughts may have ids above the vocabulary; a constraint's mask ends with it */
     x->constraint = constraint_new(x->grammar);
     return x->constraint ? 0 : err_set(err, ERR_MEMORY, "out of memory for a constraint");
 }

@@ -120,6 +120,7 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     if ((r = memory_plan_make(m->checkpoint, o, &plan, err))) return r;
     m->context = plan.context;
     m->fixed_cuts = !plan.on_device;
+    m->turns.gather = plan.on_device;
     m->alone_rows = plan.rows;
     b.kv_bytes = plan.kv;
     b.card = o->card;
@@ -298,8 +299,8 @@ void qvl_model_stats(struct qvl_model *m, struct qvl_stats *out) {
     *out = (struct qvl_stats){
         .page_tokens = BACKEND_PAGE_TOKENS, .pages_total = m->kv.page_limit, .pages_used = m->kv.pages_used,
         .prefix_hit_tokens = m->kv.hit_tokens, .prefix_miss_tokens = m->kv.miss_tokens, .prefix_evictions = m->kv.evicted,
-        .image_passes = m->features.passes, .image_seconds = m->features.seconds, .passes = m->clock.passes,
-        .pass_rows = m->clock.rows, .pass_sequences = m->clock.spans, .pass_seconds = m->clock.seconds, .images_encoded = m->features.encoded, .images_reused = m->features.reused, .image_cache_bytes = m->features.bytes,
+        .image_passes = m->features.passes, .image_seconds = m->features.seconds, .passes = m->passes.count,
+        .pass_rows = m->passes.rows, .pass_sequences = m->passes.spans, .pass_seconds = m->passes.seconds, .images_encoded = m->features.encoded, .images_reused = m->features.reused, .image_cache_bytes = m->features.bytes,
         .sessions = __atomic_load_n(&m->sessions, __ATOMIC_RELAXED)};
     if (m->spill) spill_stats(m->spill, out);
     pthread_mutex_unlock(&m->lock);

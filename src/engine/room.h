@@ -1,8 +1,8 @@
 /* What the files of the engine share. Private to this room.
  *
  * One lock (qvl_model.lock) guards everything that sessions share: the page table, the prefix cache, the feature cache, the
- * grammars and the queue of spans. It is never held during a forward pass: whoever finds the device free computes for all who
- * wait (batch.c). */
+ * grammars and the queue of those who wait for the device. It is never held during a forward pass: whoever finds the device free computes
+ * for all whose turn it is (turns.h). */
 #ifndef ENGINE_ROOM_H
 #define ENGINE_ROOM_H
 
@@ -14,6 +14,7 @@
 #include "engine/features.h"
 #include "engine/hash.h"
 #include "engine/kv_store.h"
+#include "engine/turns.h"
 #include "qwen3vl.h"
 #include "text/chat.h"
 #include "text/constraint.h"
@@ -32,12 +33,10 @@ struct cached_grammar {
     uint64_t used; /* counter of last use */
 };
 
-struct batch_request;
 /* Passes of the decoder so far; guarded by the model's lock. */
-struct batch_clock {
-    double ended, last_seconds; /* of the last one */
-    double seconds;             /* sums */
-    int64_t passes, rows, spans;
+struct pass_sums {
+    double seconds;
+    int64_t count, rows, spans;
 };
 struct spill;
 
@@ -62,10 +61,9 @@ struct qvl_model {
     double load_seconds;
 
     pthread_mutex_t lock;
-    pthread_cond_t idle;      /* the device became free, or a request is done */
-    bool computing;
-    struct batch_request *first, *last;
-    struct batch_clock clock;
+    pthread_cond_t idle;      /* a picture that others wait for is encoded */
+    struct turns turns;
+    struct pass_sums passes;
     struct kv_store kv;
     struct spill *spill;      /* the cache's levels below the device (spill.h), or NULL */
     struct feature_cache features;
@@ -83,6 +81,10 @@ struct qvl_model {
 
 /* Computes spans of different sequences, together with whatever other threads have asked for by then. */
 int batch_forward(struct qvl_model *m, const struct span *spans, int count, struct err *err);
+/* A turn of whoever has the device: a pass for those who want steps, and prompts if they are to come along; a pass of the tower for pictures that
+ * wait (features.c). Returns how many were served. The lock is held before and after, not during the pass. */
+int batch_turn(struct qvl_model *m, bool prompts, struct turn_request *served[TURNS_SERVED]);
+int features_turn(struct qvl_model *m, struct turn_request *served[TURNS_SERVED]);
 
 static inline void token_from_pick(struct qvl_token *t, const struct picked *p) {
     t->id = p->id;

@@ -1,0 +1,69 @@
+/* Whose turn on the device it is: one device, many threads that want steps of answers (a token or few of a sequence), prompts (chunks of many
+ * tokens) and pictures. Private to this room.
+ *
+ * Nobody has a thread of his own for this: whoever comes to a free device looks whose turn it is and computes it for all concerned, on his own
+ * thread; a lone caller computes at once, with nothing in between. The rule (turns_next):
+ *
+ * 1. Company. Those whom the last turn served come back in a moment, and the first of them must not leave with a pass of its own, which would
+ *    take as long as one for all: it waits for the others, for a small part of what the last turn took.
+ * 2. Gathering. A turn for pictures or prompts costs about as much for one as for a few, and all who decode stand still meanwhile (or go at the
+ *    slower pace of a mixed pass). So new ones are gathered while others decode, until what their waiting has cost is what their turn will cost:
+ *    each step of a seconds, w waiting beside n that decode, costs s * w / (w + n), the part of the answers that does not get on; the turn is
+ *    reckoned at TURNS_PRICE steps. (Waiting until waiting has cost as much as acting is never more than twice the best that could have been done
+ *    knowing who would come: the rent-or-buy argument.) Nor do they wait for more than TURNS_PASSED_BY steps.
+ *    Where nobody decodes they go at once; so does who has begun: the prompt behind a picture, the next chunk of a prompt.
+ * 3. Pictures go before prompts, so that their own prompts go with those that wait; steps go with prompts in one pass. */
+#ifndef ENGINE_TURNS_H
+#define ENGINE_TURNS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+enum turn_kind { TURN_STEP, TURN_PROMPT, TURN_PICTURE, TURN_KINDS, TURN_NOBODY = TURN_KINDS, TURN_WAIT };
+enum { TURNS_SERVED = 256, TURNS_PASSED_BY = 16 };
+
+/* Somebody who waits. Lives on his stack; guarded by the model's lock. */
+struct turn_request {
+    enum turn_kind kind;
+    bool begun;              /* served with a picture or a chunk before */
+    bool done;
+    pthread_t who;
+    pthread_cond_t wake;     /* his alone */
+    struct turn_request *next; /* in order of arrival */
+};
+
+struct turns {
+    bool gather;             /* rule 2; without it nobody new waits longer than a pass */
+    bool busy;               /* the device is taken */
+    struct turn_request *first, *last;
+    int waiting[TURN_KINDS], begun[TURN_KINDS]; /* begun: of these */
+    struct turn_guest {
+        pthread_t who;
+        enum turn_kind kind;
+        bool late;           /* of an earlier turn than the last */
+    } served[TURNS_SERVED];
+    int served_count, returning; /* returning: those that are not late */
+    double ended, last_seconds;  /* of the last turn */
+    double step_seconds;     /* of the last pass of steps alone; 0: none yet */
+    double lost;             /* what waiting has cost those who are gathered */
+    int passed_by;           /* steps since they began to wait */
+};
+
+/* Whose turn it is on a free device: TURN_STEP: steps alone; TURN_PROMPT: prompts and steps; TURN_PICTURE: pictures; TURN_NOBODY; TURN_WAIT: until
+ * *until, or until somebody comes. */
+enum turn_kind turns_next(const struct turns *t, double now, double *until);
+/* Somebody comes (who and kind are set; puts him last) or is taken out. */
+void turns_arrive(struct turns *t, struct turn_request *r);
+void turns_take(struct turns *t, struct turn_request *r);
+/* A turn of that kind is over, in which `count` were served: they are done, and expected back. */
+void turns_ended(struct turns *t, enum turn_kind kind, struct turn_request *const *served, int count, double started, double ended);
+/* This one will not come back soon. True: whoever waits should look again. */
+bool turns_leave(struct turns *t, pthread_t who);
+
+struct qvl_model;
+/* Waits until r is served, serving others on the way. The model's lock is held before and after; r is among those that wait already. */
+void turns_serve(struct qvl_model *m, struct turn_request *r);
+/* The calling thread has got its last token (or gives up): nobody needs to wait for it. */
+void turns_goodbye(struct qvl_model *m);
+
+#endif
