@@ -72,13 +72,9 @@ static enum turn_kind kind_of(const struct span *spans, int count) {
 }
 
 int batch_forward(struct qvl_model *m, const struct span *spans, int count, struct err *err) {
-    struct batch_request mine = {.turn = {.kind = kind_of(spans, count), .who = pthread_self(), .wake = PTHREAD_COND_INITIALIZER}, .spans = spans, .count = count};
+    struct batch_request mine = {.turn = {.kind = kind_of(spans, count), .who = pthread_self()}, .spans = spans, .count = count};
     for (int i = 0; i < count; i++) mine.rows += spans[i].count;
-    pthread_mutex_lock(&m->lock);
-    turns_arrive(&m->turns, &mine.turn);
     turns_serve(m, &mine.turn);
-    pthread_mutex_unlock(&m->lock);
-    pthread_cond_destroy(&mine.turn.wake);
     if (mine.code && err) *err = mine.err;
     return mine.code;
 }

@@ -286,16 +286,12 @@ int features_turn(struct qvl_model *m, struct turn_request *served[TURNS_SERVED]
 }
 
 static int encode(struct qvl_model *m, const struct visual *v, struct vision_features *f, struct err *err) {
-    struct encode_request mine = {.turn = {.kind = TURN_PICTURE, .who = pthread_self(), .wake = PTHREAD_COND_INITIALIZER}, .features = f};
+    struct encode_request mine = {.turn = {.kind = TURN_PICTURE, .who = pthread_self()}, .features = f};
     struct feature_cache *c = &m->features;
     *f = (struct vision_features){0};
     int r = prepare(m, v, &mine, err);
     if (r) return r;
-    pthread_mutex_lock(&m->lock);
-    turns_arrive(&m->turns, &mine.turn);
     turns_serve(m, &mine.turn);
-    pthread_mutex_unlock(&m->lock);
-    pthread_cond_destroy(&mine.turn.wake);
     if (mine.of) take_part(m, &mine);
     if (mine.code && mine.picture.rgb) {
         pthread_mutex_lock(&m->lock);

@@ -146,18 +146,6 @@ static int force_text(struct generation *x, const char *text, bool special, stru
     return r;
 }
 
-/* May a longer token than `id` begin with the same bytes here? Then the choice between them is the model's. */
-static bool may_extend(const struct generation *x, int32_t id) {
-    size_t n, k;
-    const char *piece = tokenizer_piece(x->m->tokenizer, id, &n);
-    for (int32_t i = 0; i < x->m->config->text.vocab; i++) {
-        if (!(x->mask[i >> 5] >> (i & 31) & 1) || i == id) continue;
-        const char *other = tokenizer_piece(x->m->tokenizer, i, &k);
-        if (other && k > n && !memcmp(other, piece, n)) return true;
-    }
-    return false;
-}
-
 /* Takes every token that the schema forces. *done: the document is complete. Leaves the mask of the next choice. */
 static int run_forced(struct generation *x, bool *done, struct err *err) {
     int r = 0;
@@ -172,7 +160,7 @@ static int run_forced(struct generation *x, bool *done, struct err *err) {
             if (i + 1 == list.count) {
                 bool end;
                 constraint_mask(x->constraint, x->mask, &end);
-                if (may_extend(x, list.ids[i])) break;
+                if (constraint_may_extend(x->constraint, x->mask, list.ids[i])) break; /* then the choice between them is the model's */
             }
             if (constraint_accept(x->constraint, list.ids[i])) break; /* not how this schema spells it: let the mask decide */
             moved = true;

@@ -174,7 +174,11 @@ int qvl_load(const char *folder, const struct qvl_options *options, struct qvl_m
         return err_set(err, ERR_MEMORY, "out of memory");
     }
     m->front = m;
-    pthread_mutex_init(&m->lock, NULL);
+    pthread_mutexattr_t kind; /* held for a microsecond at a time, by many at the same time between two passes: not worth a sleep */
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&m->lock, &kind);
+    pthread_mutexattr_destroy(&kind);
     pthread_cond_init(&m->idle, NULL);
     int r = load(m, options ? options : &defaults, err);
     if (r) {

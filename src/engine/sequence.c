@@ -72,6 +72,8 @@ static int make_room(struct sequence *s, int64_t upto, struct err *err) {
     if (r) return r;
     struct kv_store *kv = &s->m->kv;
     int first = (int)(s->computed / PAGE), copy_from = -1;
+    /* Mostly there is room in a page of our own, and nobody else changes whose it is: no need to queue for the lock between two steps. */
+    if (first < s->page_count && upto <= (int64_t)s->page_count * PAGE && kv->pages[s->pages[first]].writer == s) return 0;
     pthread_mutex_lock(&s->m->lock);
     if (first < s->page_count && kv->pages[s->pages[first]].writer != s) {
         int32_t own = kv_page_take(kv, s);
@@ -172,6 +174,7 @@ void sequence_commit(struct sequence *s, struct sequence_pass *p, bool done, dou
     int64_t full = s->computed / PAGE;
     s->computed = p->upto;
     s->logits_known = false;
+    if ((full + 1) * PAGE > p->upto) return;
     pthread_mutex_lock(&s->m->lock);
     for (; (full + 1) * PAGE <= p->upto; full++) {
         s->chain[full + 1] = sequence_page_key(s, full, PAGE);

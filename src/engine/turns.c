@@ -1,11 +1,15 @@
 #include "engine/turns.h"
 
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "engine/room.h"
 
-static const double company_part = 0.15, company_most = 1e-3; /* of the last turn; seconds */
+static const double company_most = 0.5;                       /* of a step, or of the last turn where no step is known */
 static const double turns_price = 1;                          /* steps */
 
 static bool due(const struct turns *t) {
@@ -16,8 +20,9 @@ static bool due(const struct turns *t) {
 enum turn_kind turns_next(const struct turns *t, double now, double *until) {
     int fresh = t->waiting[TURN_PROMPT] + t->waiting[TURN_PICTURE];
     if (!fresh && !t->waiting[TURN_STEP]) return TURN_NOBODY;
-    double part = company_part * t->last_seconds;
-    *until = t->ended + (part < company_most ? part : company_most);
+    int here = fresh + t->waiting[TURN_STEP];
+    double step = t->step_seconds > 0 ? t->step_seconds : t->last_seconds, worth = step * t->returning / here;
+    *until = t->ended + (worth < company_most * step ? worth : company_most * step);
     if (t->returning > 0 && now < *until) return TURN_WAIT;
     if (!fresh || !due(t)) return TURN_STEP;
     if (t->begun[TURN_PROMPT] || !t->waiting[TURN_PICTURE]) return TURN_PROMPT;
@@ -39,7 +44,7 @@ static enum turn_kind welcome(struct turns *t, pthread_t who) {
 void turns_arrive(struct turns *t, struct turn_request *r) {
     enum turn_kind before = welcome(t, r->who);
     r->begun = before == TURN_PROMPT || before == TURN_PICTURE;
-    r->done = false;
+    atomic_store(&r->done, false);
     r->next = NULL;
     if (t->last) t->last->next = r;
     else t->first = r;
@@ -90,43 +95,71 @@ bool turns_leave(struct turns *t, pthread_t who) {
     return t->returning < before && t->returning == 0 && !t->busy && t->first;
 }
 
-/* ---- threads ---- */
+/* ---- threads ----
+ *
+ * Between two steps everybody who decodes is woken, does a little and comes back, while the device stands still. So a waiter who has been served
+ * goes on without the model's lock, for which all the others would queue too, and one call wakes all who waited for that kind of turn: they sleep
+ * on a word that counts its turns. */
 
-static void wait_until(struct qvl_model *m, struct turn_request *r, double seconds) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += (long)(seconds * 1e9) + 1;
-    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
-    pthread_cond_timedwait(&r->wake, &m->lock, &until);
+static void sleep_on(_Atomic uint32_t *word, uint32_t seen, double seconds) {
+    struct timespec t = {.tv_nsec = (long)(seconds * 1e9) + 1};
+    if (t.tv_nsec > 999999999) t.tv_nsec = 999999999;
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, seconds > 0 ? &t : NULL, NULL, 0);
+}
+
+static void wake(_Atomic uint32_t *word, int most) {
+    atomic_fetch_add(word, 1);
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
+}
+
+/* The lock is held; it is not during the turn. */
+static void run_turn(struct qvl_model *m, enum turn_kind kind, double now) {
+    struct turns *t = &m->turns;
+    struct turn_request *served[TURNS_SERVED];
+    t->busy = true;
+    int count = kind == TURN_PICTURE ? features_turn(m, served) : batch_turn(m, kind == TURN_PROMPT, served);
+    turns_ended(t, kind, served, count, now, clock_seconds());
+    t->busy = false;
+    bool kinds[TURN_KINDS] = {false};
+    for (int i = 0; i < count; i++) {
+        kinds[served[i]->kind] = true;
+        atomic_store(&served[i]->done, true); /* from here on he may be gone */
+    }
+    pthread_mutex_unlock(&m->lock);
+    for (int k = 0; k < TURN_KINDS; k++)
+        if (kinds[k]) wake(&t->ended_turns[k], INT_MAX);
+    pthread_mutex_lock(&m->lock);
 }
 
 void turns_serve(struct qvl_model *m, struct turn_request *r) {
     struct turns *t = &m->turns;
-    while (!r->done) {
+    pthread_mutex_lock(&m->lock);
+    turns_arrive(t, r);
+    while (!atomic_load(&r->done)) {
         double now = clock_seconds(), until = now;
         enum turn_kind kind = t->busy ? TURN_NOBODY : turns_next(t, now, &until);
-        if (kind == TURN_WAIT) {
-            wait_until(m, r, until - now);
-        } else if (kind == TURN_NOBODY) {
-            pthread_cond_wait(&r->wake, &m->lock);
-        } else {
-            struct turn_request *served[TURNS_SERVED];
-            t->busy = true;
-            double started = now;
-            int count = kind == TURN_PICTURE ? features_turn(m, served) : batch_turn(m, kind == TURN_PROMPT, served);
-            turns_ended(t, kind, served, count, started, clock_seconds());
-            t->busy = false;
-            for (int i = 0; i < count; i++) {
-                served[i]->done = true;
-                if (served[i] != r) pthread_cond_signal(&served[i]->wake);
-            }
+        if (kind < TURN_KINDS) {
+            run_turn(m, kind, now);
+            continue;
         }
+        uint32_t seen = atomic_load(&t->ended_turns[r->kind]);
+        pthread_mutex_unlock(&m->lock);
+        sleep_on(&t->ended_turns[r->kind], seen, until - now);
+        if (atomic_load(&r->done)) return;
+        pthread_mutex_lock(&m->lock);
     }
-    if (!t->busy && t->first) pthread_cond_signal(&t->first->wake); /* somebody must look whose turn it is when nobody else comes */
+    /* Has led the last turn itself: somebody must look whose turn it is when nobody comes back. */
+    bool others = !t->busy && t->first;
+    enum turn_kind kind = others ? t->first->kind : TURN_STEP;
+    pthread_mutex_unlock(&m->lock);
+    if (others) wake(&t->ended_turns[kind], 1);
 }
 
 void turns_goodbye(struct qvl_model *m) {
+    struct turns *t = &m->turns;
     pthread_mutex_lock(&m->lock);
-    if (turns_leave(&m->turns, pthread_self())) pthread_cond_signal(&m->turns.first->wake);
+    bool look = turns_leave(t, pthread_self());
+    enum turn_kind kind = look ? t->first->kind : TURN_STEP;
     pthread_mutex_unlock(&m->lock);
+    if (look) wake(&t->ended_turns[kind], 1);
 }

@@ -5,7 +5,8 @@
  * thread; a lone caller computes at once, with nothing in between. The rule (turns_next):
  *
  * 1. Company. Those whom the last turn served come back in a moment, and the first of them must not leave with a pass of its own, which would
- *    take as long as one for all: it waits for the others, for a small part of what the last turn took.
+ *    take as long as one for all: h who are here wait for r others until that has cost as much as leaving them behind, r / h of a step, at most half
+ *    a step.
  * 2. Gathering. A turn for pictures or prompts costs about as much for one as for a few, and all who decode stand still meanwhile (or go at the
  *    slower pace of a mixed pass). So new ones are gathered while others decode, until what their waiting has cost is what their turn will cost:
  *    each step of a seconds, w waiting beside n that decode, costs s * w / (w + n), the part of the answers that does not get on; the turn is
@@ -17,7 +18,9 @@
 #define ENGINE_TURNS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 enum turn_kind { TURN_STEP, TURN_PROMPT, TURN_PICTURE, TURN_KINDS, TURN_NOBODY = TURN_KINDS, TURN_WAIT };
 enum { TURNS_SERVED = 256, TURNS_PASSED_BY = 16 };
@@ -26,9 +29,8 @@ enum { TURNS_SERVED = 256, TURNS_PASSED_BY = 16 };
 struct turn_request {
     enum turn_kind kind;
     bool begun;              /* served with a picture or a chunk before */
-    bool done;
+    _Atomic bool done;
     pthread_t who;
-    pthread_cond_t wake;     /* his alone */
     struct turn_request *next; /* in order of arrival */
 };
 
@@ -47,6 +49,7 @@ struct turns {
     double step_seconds;     /* of the last pass of steps alone; 0: none yet */
     double lost;             /* what waiting has cost those who are gathered */
     int passed_by;           /* steps since they began to wait */
+    _Atomic uint32_t ended_turns[TURN_KINDS]; /* what those who wait for a turn of a kind sleep on */
 };
 
 /* Whose turn it is on a free device: TURN_STEP: steps alone; TURN_PROMPT: prompts and steps; TURN_PICTURE: pictures; TURN_NOBODY; TURN_WAIT: until
@@ -61,7 +64,7 @@ void turns_ended(struct turns *t, enum turn_kind kind, struct turn_request *cons
 bool turns_leave(struct turns *t, pthread_t who);
 
 struct qvl_model;
-/* Waits until r is served, serving others on the way. The model's lock is held before and after; r is among those that wait already. */
+/* Comes with r (who and kind are set) and waits until it is served, serving others on the way. Takes the model's lock. */
 void turns_serve(struct qvl_model *m, struct turn_request *r);
 /* The calling thread has got its last token (or gives up): nobody needs to wait for it. */
 void turns_goodbye(struct qvl_model *m);

@@ -82,10 +82,17 @@ static void walk_trie(struct walk *w, const struct trie *trie) {
     }
 }
 
+/* Plain arithmetic: portable builds have no popcnt, and this runs for every token of every answer. */
 static uint32_t count_bits(const uint32_t *bits, size_t words) {
-    uint32_t count = 0;
-    for (size_t i = 0; i < words; i++) count += (uint32_t)__builtin_popcount(bits[i]);
-    return count;
+    uint64_t count = 0;
+    for (size_t i = 0; i < words; i++) {
+        uint64_t v = bits[i];
+        if (i + 1 < words) v |= (uint64_t)bits[++i] << 32;
+        v -= v >> 1 & 0x5555555555555555u;
+        v = (v & 0x3333333333333333u) + (v >> 2 & 0x3333333333333333u);
+        count += ((v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;
+    }
+    return (uint32_t)count;
 }
 
 static size_t mask_words(const struct grammar *g) { return ((size_t)g->trie->vocab + 31) / 32; }
@@ -111,36 +118,50 @@ static bool compute_mask(const struct grammar *g, const struct config *c, uint32
     return !w.failed;
 }
 
-static bool recall(struct grammar *g, const uint64_t key[2], uint32_t *mask) {
-    bool found = false;
+/* The remembered mask, to be read without the lock and handed back by release: many sequences share a grammar and ask at the same time. */
+static struct cached_mask *recall(struct grammar *g, const uint64_t key[2]) {
+    struct cached_mask *found = NULL;
     pthread_mutex_lock(&g->lock);
     for (int i = 0; i < GRAMMAR_CACHE && !found; i++) {
-        const struct cached_mask *m = &g->cache[i];
-        if (!m->bits || m->key[0] != key[0] || m->key[1] != key[1]) continue;
-        found = true;
-        for (size_t k = 0, n = mask_words(g); k < n; k++) mask[k] |= m->bits[k];
+        struct cached_mask *m = &g->cache[i];
+        if (m->bits && m->key[0] == key[0] && m->key[1] == key[1]) found = m, atomic_fetch_add(&m->users, 1);
     }
     pthread_mutex_unlock(&g->lock);
     return found;
 }
 
-static void remember(struct grammar *g, const uint64_t key[2], uint32_t *bits) {
+static void release(struct cached_mask *m) { atomic_fetch_sub(&m->users, 1); }
+
+/* Takes over bits. */
+static void remember(struct grammar *g, const uint64_t key[2], uint32_t *bits, uint32_t allowed) {
     pthread_mutex_lock(&g->lock);
     struct cached_mask *m = &g->cache[g->cache_next++ % GRAMMAR_CACHE];
-    free(m->bits);
-    *m = (struct cached_mask){{key[0], key[1]}, bits, 0};
+    if (atomic_load(&m->users) == 0) { /* nobody comes to it while we hold the lock */
+        free(m->bits);
+        *m = (struct cached_mask){.key = {key[0], key[1]}, .bits = bits, .allowed = allowed};
+        bits = NULL;
+    }
     pthread_mutex_unlock(&g->lock);
+    free(bits);
 }
 
-static bool add_mask(struct grammar *g, const struct config *c, uint32_t *mask) {
+/* Adds c's mask; *allowed: how many bits of c's are set. */
+static bool add_mask(struct grammar *g, const struct config *c, uint32_t *mask, bool first, uint32_t *allowed) {
     uint64_t key[2];
     config_key(g, c, key);
-    if (recall(g, key, mask)) return true;
     size_t words = mask_words(g);
-    uint32_t *bits = calloc(words, sizeof *bits), visited = 0;
-    if (!bits || !compute_mask(g, c, bits, &visited)) return free(bits), false;
-    for (size_t i = 0; i < words; i++) mask[i] |= bits[i];
-    if (visited >= REMEMBER_FROM) remember(g, key, bits);
+    struct cached_mask *known = recall(g, key);
+    uint32_t *bits = known ? known->bits : calloc(words, sizeof *bits), visited = 0;
+    if (!known) {
+        if (!bits || !compute_mask(g, c, bits, &visited)) return free(bits), false;
+        *allowed = count_bits(bits, words);
+    } else {
+        *allowed = known->allowed;
+    }
+    if (first) memcpy(mask, bits, words * sizeof *bits);
+    else for (size_t i = 0; i < words; i++) mask[i] |= bits[i];
+    if (known) release(known);
+    else if (visited >= REMEMBER_FROM) remember(g, key, bits, *allowed);
     else free(bits);
     return true;
 }
@@ -148,14 +169,38 @@ static bool add_mask(struct grammar *g, const struct config *c, uint32_t *mask) 
 int constraint_mask(struct constraint_state *s, uint32_t *mask, bool *done) {
     /* The grammar is immutable but for its cache, which has a lock. */
     struct grammar *g = (struct grammar *)s->g;
-    memset(mask, 0, mask_words(g) * sizeof *mask);
+    uint32_t configs = 0, allowed = 0;
     *done = false;
     for (uint32_t i = 0; i < s->set.count; i++) {
         const struct config *c = &s->set.items[i];
         *done |= config_may_end(g, c);
-        if (c->depth && !add_mask(g, c, mask)) return -1;
+        if (c->depth && !add_mask(g, c, mask, configs++ == 0, &allowed)) return -1;
     }
-    return (int)count_bits(mask, mask_words(g));
+    if (!configs) memset(mask, 0, mask_words(g) * sizeof *mask);
+    return (int)(configs > 1 ? count_bits(mask, mask_words(g)) : allowed);
+}
+
+bool constraint_may_extend(const struct constraint_state *s, const uint32_t *mask, int32_t token) {
+    const struct trie *trie = &s->g->trie->all;
+    size_t n, k = 0;
+    const char *bytes = tokenizer_piece(s->g->t, token, &n);
+    uint32_t i = 0, end = trie->count;
+    while (bytes && k < n && i < end) {
+        const struct trie_node *node = &trie->nodes[i];
+        if (node->byte != (uint8_t)bytes[k]) {
+            i = node->skip;
+            continue;
+        }
+        k++;
+        end = node->skip;
+        i++;
+    }
+    if (!bytes || k < n) return false;
+    for (; i < end; i++) {
+        int32_t longer = trie->nodes[i].token;
+        if (longer >= 0 && mask[longer / 32] >> (longer % 32) & 1) return true;
+    }
+    return false;
 }
 
 size_t constraint_forced(struct constraint_state *s, const char **bytes) {

@@ -7,6 +7,7 @@
 #define TEXT_GRAMMAR_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/arena.h"
 #include "text/token_trie.h"
@@ -49,6 +50,7 @@ struct cached_mask {
     uint64_t key[2]; /* 128-bit hash of the canonical configuration */
     uint32_t *bits;
     uint32_t allowed;
+    atomic_int users; /* that are reading bits: it stays */
 };
 
 struct grammar {
