@@ -6,6 +6,7 @@
 #include "engine/room.h"
 #include "engine/session.h"
 #include "golden_session.h"
+#include "made_checkpoint.h"
 
 static const struct qvl_options small = {.threads = 2, .kv_bytes = 32 << 20};
 
@@ -454,6 +455,48 @@ static void think_budget(void **state) {
     golden_close(&g);
 }
 
+/* A model has rows for more tokens than its tokenizer knows (151,936 and 151,669). A thought may hold any; the answer behind it only what its
+ * schema allows. */
+static void answers_behind_thoughts_are_words(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct scratch folder;
+    made_checkpoint(MADE_BF16, folder.folder);
+    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char from[80];
+        snprintf(from, sizeof from, "tests/golden/tiny-b/%s", files[i]);
+        struct buf b = read_whole(from);
+        scratch_write(&folder, files[i], b.data, b.len);
+        buf_free(&b);
+    }
+    char path[80];
+    snprintf(path, sizeof path, "%s/config.json", folder.folder);
+    struct buf config = read_whole(path);
+    static const char *const ids[][2] = {{"500", "336"}, {"501", "337"}, {"498", "333"}, {"499", "334"}}; /* as this tokenizer has them */
+    for (int i = 0; i < 4; i++) memcpy(strstr(config.data, ids[i][0]), ids[i][1], 3);
+    scratch_write(&folder, "config.json", config.data, config.len);
+    buf_free(&config);
+    struct qvl_model *m;
+    struct qvl_session *s;
+    if (qvl_load(folder.folder, &small, &m, &err) || qvl_session_new(m, &s, &err)) fail_msg("%s", err.message);
+    assert_int_equal(m->config->text.vocab, MADE_VOCAB);
+    assert_true(MADE_VOCAB / 32 > (tokenizer_vocab(m->tokenizer) + 31) / 32); /* a mask of the model's is longer than one of the tokenizer's */
+    if (qvl_session_message(s, QVL_USER, &(struct qvl_part){.text = "where to?"}, 1, &err)) fail_msg("%s", err.message);
+    int above = 0;
+    for (int i = 0; i < 30; i++) {
+        struct qvl_generate q = {.json_schema = schema, .no_append = true, .think_tokens = 9, .sampling = {.temperature = 60, .top_k = 1000, .top_p = 1, .seed = (uint64_t)i}};
+        struct qvl_result r = generate(s, q);
+        assert_memory_equal(r.text, "{\"action\":\"", 11);
+        for (size_t t = 0; t < r.token_count; t++) above += r.tokens[t].id >= tokenizer_vocab(m->tokenizer);
+        qvl_result_free(&r);
+    }
+    assert_true(above > 0); /* in the thoughts: the case is there */
+    qvl_session_free(s);
+    qvl_unload(m);
+    made_remove(folder.folder);
+}
+
 static void embeddings(void **state) {
     (void)state;
     struct err err = {0};
@@ -508,7 +551,7 @@ int main(void) {
         cmocka_unit_test(constrained),
         cmocka_unit_test(sampling),
         cmocka_unit_test(streaming_and_stopping),
-        cmocka_unit_test(think_budget),
+        cmocka_unit_test(think_budget), cmocka_unit_test(answers_behind_thoughts_are_words),
         cmocka_unit_test(embeddings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
