@@ -138,7 +138,7 @@ int main(int argc, char **argv) {
     pretended.encode_pictures = encode_pictures;
     config = m->config;
     m->backend = &pretended;
-    m->fixed_cuts = false, m->turns.gather = true; /* as on a GPU */
+    m->fixed_cuts = false, m->turns.gather = true, m->turns.awake_most = 2; /* as on a GPU */
     m->alone_rows = ALONE_ROWS;
     static struct game games[MOST_GAMES];
     double start = origin = clock_seconds(), in_decisions = 0;

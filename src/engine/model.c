@@ -1,6 +1,7 @@
 /* Opening a checkpoint folder for one device. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <string.h>
 
 #include "backend/cuda/cuda.h"
@@ -121,6 +122,8 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->context = plan.context;
     m->fixed_cuts = !plan.on_device;
     m->turns.gather = plan.on_device;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    m->turns.awake_most = plan.on_device && cores > 2 ? (int)cores - 1 : 0;
     m->alone_rows = plan.rows;
     b.kv_bytes = plan.kv;
     b.card = o->card;

@@ -44,6 +44,7 @@ static enum turn_kind welcome(struct turns *t, pthread_t who) {
 void turns_arrive(struct turns *t, struct turn_request *r) {
     enum turn_kind before = welcome(t, r->who);
     r->begun = before == TURN_PROMPT || before == TURN_PICTURE;
+    r->taken = false;
     atomic_store(&r->done, false);
     r->next = NULL;
     if (t->last) t->last->next = r;
@@ -58,6 +59,7 @@ void turns_take(struct turns *t, struct turn_request *r) {
     while (*at != r) before = *at, at = &(*at)->next;
     *at = r->next;
     if (t->last == r) t->last = before;
+    r->taken = true;
     t->waiting[r->kind]--;
     t->begun[r->kind] -= r->begun;
 }
@@ -112,11 +114,28 @@ static void wake(_Atomic uint32_t *word, int most) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
 }
 
+/* A step of many takes as long as the one before, and waking a sleeping core takes a good part of what everybody has to do between two steps. So
+ * shortly before its end those who wait for it stay awake, as long as there are cores for that. */
+static const double awake_before = 2e-4, awake_after = 3e-4; /* seconds, of the expected end */
+static void await_step(struct turns *t, const struct turn_request *r, uint32_t seen, double expected) {
+    double sleep = expected - awake_before - clock_seconds();
+    if (sleep > 0) sleep_on(&t->ended_turns[r->kind], seen, sleep);
+    if (atomic_fetch_add(&t->awake, 1) < t->awake_most)
+        while (!atomic_load(&r->done) && clock_seconds() < expected + awake_after)
+#if defined(__x86_64__)
+            for (int i = 0; i < 8; i++) __builtin_ia32_pause();
+#else
+            ;
+#endif
+    atomic_fetch_sub(&t->awake, 1);
+}
+
 /* The lock is held; it is not during the turn. */
 static void run_turn(struct qvl_model *m, enum turn_kind kind, double now) {
     struct turns *t = &m->turns;
     struct turn_request *served[TURNS_SERVED];
     t->busy = true;
+    t->expected = kind == TURN_STEP && t->step_seconds > 0 ? now + t->step_seconds : 0;
     int count = kind == TURN_PICTURE ? features_turn(m, served) : batch_turn(m, kind == TURN_PROMPT, served);
     turns_ended(t, kind, served, count, now, clock_seconds());
     t->busy = false;
@@ -143,7 +162,10 @@ void turns_serve(struct qvl_model *m, struct turn_request *r) {
             continue;
         }
         uint32_t seen = atomic_load(&t->ended_turns[r->kind]);
+        double expected = t->busy && r->taken && t->awake_most ? t->expected : 0;
         pthread_mutex_unlock(&m->lock);
+        if (expected > 0) await_step(t, r, seen, expected);
+        if (atomic_load(&r->done)) return;
         sleep_on(&t->ended_turns[r->kind], seen, until - now);
         if (atomic_load(&r->done)) return;
         pthread_mutex_lock(&m->lock);

@@ -29,6 +29,7 @@ enum { TURNS_SERVED = 256, TURNS_PASSED_BY = 16 };
 struct turn_request {
     enum turn_kind kind;
     bool begun;              /* served with a picture or a chunk before */
+    bool taken;              /* the turn that runs serves him */
     _Atomic bool done;
     pthread_t who;
     struct turn_request *next; /* in order of arrival */
@@ -49,6 +50,9 @@ struct turns {
     double step_seconds;     /* of the last pass of steps alone; 0: none yet */
     double lost;             /* what waiting has cost those who are gathered */
     int passed_by;           /* steps since they began to wait */
+    double expected;         /* when the running turn ends, if that is known; 0: it is not */
+    int awake_most;          /* so many may stay awake for it: cores that have nothing else to do while a GPU computes */
+    atomic_int awake;
     _Atomic uint32_t ended_turns[TURN_KINDS]; /* what those who wait for a turn of a kind sleep on */
 };
 
