@@ -35,7 +35,11 @@ enum { SPARE_BLOCKS = 8 };
 struct feature_entry;
 struct encode_request;
 struct spare_block;
+struct backend;
+struct backend_model;
 struct feature_cache {
+    const struct backend *backend; /* whose host_alloc, if it has one, features live in */
+    struct backend_model *device;
     struct feature_entry *newest, *oldest;
     struct encode_request *waiting, *waiting_last; /* for the device, in order */
     int waiting_count, passed_by;
