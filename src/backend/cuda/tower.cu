@@ -444,16 +444,24 @@ static int raw_new(struct raw *r, const struct prepared_picture *p, struct err *
     return code;
 }
 
-/* Into the pinned memory at `host` that will be uploaded to `device`. */
-static void raw_fill(struct raw *r, const struct prepared_picture *p, char *host, const char *device) {
-    size_t at = sizeof p->values, pixels = (size_t)p->frames * (size_t)p->source_height * (size_t)p->source_width * 3;
+/* Starts a picture's way to `device` through the pinned memory at `host`: piece by piece, so that the first are under way while the host still
+ * copies the others. */
+static int raw_upload(struct raw *r, const struct prepared_picture *p, char *host, char *device, cudaStream_t stream, struct err *err) {
+    size_t pixels = (size_t)p->frames * (size_t)p->source_height * (size_t)p->source_width * 3, tail = sizeof p->values + in_sixteens(pixels);
+    int code = 0;
+    r->frames.values = (const float *)device, r->source = (const uint8_t *)device + sizeof p->values;
+    if (r->across.most) r->x = put_taps(&r->across, p->width, host + tail, device + tail);
+    tail += taps_bytes(&r->across, p->width);
+    if (r->down.most) r->y = put_taps(&r->down, p->height, host + tail, device + tail);
     memcpy(host, p->values, sizeof p->values);
-    memcpy(host + at, p->rgb, pixels);
-    r->frames.values = (const float *)device, r->source = (const uint8_t *)device + at;
-    at += in_sixteens(pixels);
-    if (r->across.most) r->x = put_taps(&r->across, p->width, host + at, device + at);
-    at += taps_bytes(&r->across, p->width);
-    if (r->down.most) r->y = put_taps(&r->down, p->height, host + at, device + at);
+    size_t sent = 0, there = sizeof p->values, piece = (size_t)192 << 10;
+    for (size_t from = 0, n; from < pixels && !code; from += n, sent = there) {
+        n = pixels - from < piece ? pixels - from : piece;
+        memcpy(host + there, p->rgb + from, n);
+        there = from + n < pixels ? there + n : r->up;
+        code = cuda_failed(cudaMemcpyAsync(device + sent, host + sent, there - sent, cudaMemcpyHostToDevice, stream), "uploading a picture", err);
+    }
+    return code;
 }
 
 static void launch_resize(struct backend_model *m, const uint8_t *from, const struct axis *a, const struct prepared_picture *p, int rows, int width, bool down, uint8_t *out) {
@@ -496,8 +504,7 @@ static int encode_some(struct backend_model *m, const struct prepared_picture *p
     }
     if (!r) r = reserve(&w, up, made, &device, err);
     if (!r) place(&w);
-    for (size_t i = 0, at = 0; i < (size_t)count && !r; at += raw[i++].up) raw_fill(&raw[i], &pictures[i], w.host + at, device + at);
-    if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, up, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
+    for (size_t i = 0, at = 0; i < (size_t)count && !r; at += raw[i++].up) r = raw_upload(&raw[i], &pictures[i], w.host + at, device + at, m->stream, err);
     for (size_t i = 0, at = w.upload; i < (size_t)count && !r; at += raw[i++].made) raw_launch(&w, &raw[i], &pictures[i], (int)i, device + at);
     for (int i = 0; i < count; i++) {
         resize_taps_free(&raw[i].across);
