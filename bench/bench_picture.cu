@@ -23,6 +23,7 @@ static int by_value(const void *a, const void *b) { return *(const double *)a < 
 
 static struct backend_model *m;
 enum { MOST = 16, RUNS = 25 };
+static const size_t FEATURES = (size_t)4 * 256 * 4096; /* floats: more than one picture of these sizes has */
 
 static void report(const char *what, int count, double *took) {
     qsort(took, RUNS, sizeof *took, by_value);
@@ -30,13 +31,14 @@ static void report(const char *what, int count, double *took) {
     fflush(stdout);
 }
 
-/* sizes: pixels, `kinds` of them in turn. */
-static void encode(const char *what, const int (*sizes)[2], int kinds, int count, bool patches) {
+/* sizes: pixels, `kinds` of them in turn; pinned: the caller's memory, as the engine brings it, else that of the backend. */
+static void encode(const char *what, const int (*sizes)[2], int kinds, int count, bool patches, bool pinned) {
     struct image im[MOST];
     double took[RUNS], ready = 0, device = 0, busy = 0;
     cudaEvent_t from, to;
     cudaEventCreate(&from), cudaEventCreate(&to);
     unsigned state = 1;
+    float *memory = pinned ? (float *)cuda_host_alloc(m, MOST * FEATURES * sizeof *memory) : NULL;
     for (int i = 0; i < count; i++) {
         im[i].width = sizes[i % kinds][0], im[i].height = sizes[i % kinds][1];
         size_t bytes = (size_t)im[i].width * (size_t)im[i].height * 3;
@@ -57,6 +59,7 @@ static void encode(const char *what, const int (*sizes)[2], int kinds, int count
         } else {
             struct prepared_picture p[MOST];
             for (int i = 0; i < count; i++) check(image_picture(&im[i], &m->w.config, RESAMPLE_TORCHVISION, &p[i], &err));
+            for (int i = 0; i < count && pinned; i++) f[i].values = memory + (size_t)i * FEATURES, f[i].pinned = true;
             middle = seconds();
             cudaEventRecord(from, m->stream);
             check(cuda_encode_pictures(m, p, count, f, &err));
@@ -69,8 +72,9 @@ static void encode(const char *what, const int (*sizes)[2], int kinds, int count
         }
         double end = seconds();
         if (t >= 0) took[t] = end - start, ready += (middle - start) / RUNS, device += (end - middle) / RUNS;
-        for (int i = 0; i < count; i++) vision_features_free(&f[i]);
+        for (int i = 0; i < count && !pinned; i++) vision_features_free(&f[i]);
     }
+    cuda_host_free(m, memory);
     report(what, count, took);
     if (!patches || count == 1) printf("    of these made ready on the host %.2f ms, the backend %.2f ms, its stream busy %.2f ms\n", ready * 1e3, device * 1e3, busy * 1e3);
     cudaEventDestroy(from), cudaEventDestroy(to);
@@ -228,14 +232,14 @@ int main(int argc, char **argv) {
             cuts("merger fc1", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc1; });
             cuts("merger fc2", 150, OUT_PARTS, [](int b) -> const struct dlinear * { return &m->deepstack[b % 3].fc2; });
         }
-        encode("480x320 from patches made on the host", large, 1, 1, true);
+        encode("480x320 from patches made on the host", large, 1, 1, true, false);
         for (int n : {1, 4, 16}) {
-            encode("480x320 from bytes", large, 1, n, false);
+            encode("480x320 from bytes", large, 1, n, false, false), encode("480x320 from bytes, to pinned memory", large, 1, n, false, true);
             if (n == 1 && tower_warpgroup_fit(m)) others();
         }
-        encode("240x160 enlarged, from bytes", frame, 1, 1, false);
-        encode("four sizes in turn, from bytes", mixed, 4, 4, false);
-        encode("four sizes in turn, from bytes", mixed, 4, 16, false);
+        encode("240x160 enlarged, from bytes", frame, 1, 1, false, true);
+        encode("four sizes in turn, from bytes", mixed, 4, 4, false, true);
+        encode("four sizes in turn, from bytes", mixed, 4, 16, false, true);
     }
     cuda_unload(m);
     checkpoint_close(c);

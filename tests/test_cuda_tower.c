@@ -85,6 +85,18 @@ static void against_cpu(void **unused) {
             near(again == 0 ? "bytes" : again == 1 ? "captured" : "replayed", &p[i], &one, &want[i]);
             vision_features_free(&one);
         }
+    for (int i = 0; i < SIZES; i++) { /* straight to pinned memory, all in one batch */
+        got[i].values = backend_cuda.host_alloc(gpu, (size_t)want[i].levels * (size_t)want[i].tokens * (size_t)config->vision.out_hidden * sizeof *got[i].values);
+        got[i].pinned = true;
+        assert_non_null(got[i].values);
+    }
+    if (backend_cuda.encode_pictures(gpu, p, SIZES, got, &err)) fail_msg("%s", err.message);
+    for (int i = 0; i < SIZES; i++) {
+        assert_true(got[i].pinned);
+        near("to pinned memory", &p[i], &got[i], &want[i]);
+        backend_cuda.host_free(gpu, got[i].values);
+        got[i] = (struct vision_features){0};
+    }
     for (int again = 0; again < 3; again++) {
         if (backend_cuda.encode_pictures(gpu, p, SIZES, got, &err)) fail_msg("%s", err.message);
         for (int i = 0; i < SIZES; i++) {

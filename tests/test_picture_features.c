@@ -44,7 +44,7 @@ static int slow_pictures(struct backend_model *m, const struct prepared_picture 
         float *to = out[i].values;
         assert_non_null(to);
         memcpy(to, one.values, (size_t)one.levels * (size_t)one.tokens * (size_t)picture_config->text.hidden * sizeof *to);
-        out[i] = (struct vision_features){one.grid_t, one.grid_h, one.grid_w, one.tokens, one.levels, to};
+        out[i] = (struct vision_features){one.grid_t, one.grid_h, one.grid_w, one.tokens, one.levels, to, false};
         vision_features_free(&one);
     }
     return r;

@@ -32,6 +32,7 @@ struct vision_features {
     int64_t tokens;     /* per the whole item */
     int levels;         /* 1 + deepstack_count */
     float *values;      /* (levels, tokens, hidden), owned by whoever holds the struct; vision_features_free */
+    bool pinned;        /* values are memory of host_alloc, which vision_features_free must not see: the device copies straight there and from there */
 };
 void vision_features_free(struct vision_features *f);
 
@@ -79,6 +80,7 @@ struct span {
     const int32_t *visual_row;   /* NULL when the span has none */
     const float *const *visual_levels; /* [levels] base pointers, rows of hidden floats */
     int levels;
+    bool visual_pinned;          /* that memory is host_alloc's, and stays as it is until forward returns */
     /* Asked results. logits_rows: indexes within the span whose logits are wanted, ascending. */
     const int *logits_rows;
     int logits_count;
@@ -114,7 +116,7 @@ struct backend {
     int (*encode_image)(struct backend_model *m, const struct patches *p, struct vision_features *out, struct err *err);
     /* The same for pictures whose normalisation and order of patches are left to the device, all in one batch, of any sizes. NULL: the engine
      * makes patches. out (count): all or none; their values are memory for the features that the caller brings for every picture (and keeps when
-     * it fails), or NULL for all. */
+     * it fails), all of one kind (pinned or not), or NULL for all. */
     int (*encode_pictures)(struct backend_model *m, const struct prepared_picture *pictures, int count, struct vision_features *out, struct err *err);
     /* Writes the keys and values of every token of every span and computes what the spans ask for. Any mix of chunks of prompts
      * and single tokens; pages may be shared by spans (a common beginning), the slots written never are. */

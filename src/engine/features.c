@@ -82,12 +82,22 @@ void visual_drop(struct visual *v) {
 /* ---- memory for features ----
  *
  * Fresh memory is dear: 2.3 MB (a picture of a game, 2B) cost 1 to 2 ms of page faults on the machines measured, as much as the picture itself.
- * So what the cache lets go is taken again, and while the device is held nothing is allocated here. */
+ * So what the cache lets go is taken again, and while the device is held nothing is allocated here. Where the device copies faster from and to
+ * memory of its own kind (host_alloc), features lie there. */
 
 struct spare_block {
     struct spare_block *next;
     size_t bytes;
 };
+
+static bool is_pinned(const struct feature_cache *c) { return c->backend && c->backend->host_alloc; }
+
+static float *memory_new(const struct feature_cache *c, size_t bytes) { return is_pinned(c) ? c->backend->host_alloc(c->device, bytes) : malloc(bytes); }
+
+static void memory_free(const struct feature_cache *c, void *memory) {
+    if (is_pinned(c)) c->backend->host_free(c->device, memory);
+    else free(memory);
+}
 
 /* The lock is held. NULL: none of that size. */
 static float *spare_take(struct feature_cache *c, size_t bytes) {
@@ -102,7 +112,7 @@ static float *spare_take(struct feature_cache *c, size_t bytes) {
 }
 
 static void spare_give(struct feature_cache *c, float *values, size_t bytes) {
-    if (c->spare_count == SPARE_BLOCKS || bytes < sizeof(struct spare_block)) return free(values);
+    if (c->spare_count == SPARE_BLOCKS || bytes < sizeof(struct spare_block)) return memory_free(c, values);
     struct spare_block *b = (struct spare_block *)values;
     *b = (struct spare_block){c->spare, bytes};
     c->spare = b;
@@ -211,7 +221,7 @@ static int encode_together(struct qvl_model *m, struct encode_request **taken, i
     size_t values = (size_t)all.count * (size_t)all.width, bytes = values * (size_t)count * sizeof *all.values;
     struct encoded_together *t = calloc(1, sizeof *t);
     if (count > 1 && bytes > c->staging_bytes) {
-        while (c->spare) free(spare_take(c, c->spare->bytes));
+        while (c->spare) memory_free(c, spare_take(c, c->spare->bytes));
         free(c->staging);
         c->staging = malloc(bytes);
         c->staging_bytes = c->staging ? bytes : 0;
@@ -245,7 +255,8 @@ static int prepare(struct qvl_model *m, const struct visual *v, struct encode_re
     pthread_mutex_lock(&m->lock);
     r->features->values = spare_take(&m->features, r->bytes);
     pthread_mutex_unlock(&m->lock);
-    if (!r->features->values) r->features->values = malloc(r->bytes);
+    if (!r->features->values) r->features->values = memory_new(&m->features, r->bytes);
+    r->features->pinned = is_pinned(&m->features);
     if (r->features->values) return 0;
     picture_free(p);
     return err_set(err, ERR_MEMORY, "out of memory for a picture");
@@ -260,7 +271,8 @@ static void take_part(struct qvl_model *m, struct encode_request *r) {
     pthread_mutex_lock(&m->lock);
     float *values = spare_take(&m->features, bytes);
     pthread_mutex_unlock(&m->lock);
-    *r->features = (struct vision_features){t->count > 1 ? 1 : f->grid_t, f->grid_h, f->grid_w, f->tokens / t->count, f->levels, values ? values : malloc(bytes)};
+    *r->features = (struct vision_features){t->count > 1 ? 1 : f->grid_t, f->grid_h, f->grid_w, f->tokens / t->count, f->levels,
+                                           values ? values : memory_new(&m->features, bytes), is_pinned(&m->features)};
     for (int l = 0; l < f->levels && r->features->values; l++)
         memcpy(r->features->values + (size_t)l * rows, f->values + ((size_t)l * (size_t)t->count + (size_t)r->part) * rows, rows * sizeof *f->values);
     if (!r->features->values) r->code = err_set(&r->err, ERR_MEMORY, "out of memory for a picture");
@@ -304,7 +316,8 @@ static int encode(struct qvl_model *m, const struct visual *v, struct vision_fea
     if ((r = mine.code) && err) *err = mine.err;
     if (!r && f->tokens != v->tokens) {
         err_set(err, ERR_STATE, "picture: %lld features for %lld tokens", (long long)f->tokens, (long long)v->tokens);
-        vision_features_free(f);
+        memory_free(c, f->values);
+        *f = (struct vision_features){0};
         r = ERR_STATE;
     }
     return r;
@@ -380,10 +393,10 @@ void features_put(struct qvl_model *m, const struct vision_features *f) {
 void features_free(struct feature_cache *c) {
     for (struct feature_entry *e = c->oldest, *newer; e; e = newer) {
         newer = e->newer;
-        vision_features_free(&e->features);
+        memory_free(c, e->features.values);
         free(e);
     }
-    while (c->spare) free(spare_take(c, c->spare->bytes));
+    while (c->spare) memory_free(c, spare_take(c, c->spare->bytes));
     free(c->staging);
     *c = (struct feature_cache){0};
 }

@@ -33,7 +33,11 @@ enum { SPARE_BLOCKS = 8 };
 
 struct feature_entry;
 struct spare_block;
+struct backend;
+struct backend_model;
 struct feature_cache {
+    const struct backend *backend; /* whose host_alloc, if it has one, features live in */
+    struct backend_model *device;
     struct feature_entry *newest, *oldest;
     struct spare_block *spare; /* memory that was let go */
     int spare_count;

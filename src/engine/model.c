@@ -139,7 +139,8 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->backend->describe(m->device, &m->backend_info);
     make_identity(m, o);
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
-    if (m->backend_info.own_memory && m->features.limit > (size_t)512 << 20) m->features.limit = (size_t)512 << 20; /* in host memory, taken again */
+    if (m->backend_info.own_memory && m->features.limit > (size_t)128 << 20) m->features.limit = (size_t)128 << 20; /* in pinned memory, taken again */
+    m->features.backend = m->backend, m->features.device = m->device;
     size_t logits = plan.kv / 8 + ((size_t)4 << 20), pinned = (size_t)1 << 30; /* on a device they lie in pinned memory */
     if (m->backend_info.own_memory && logits > pinned) logits = pinned;
     r = kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, logits, err);

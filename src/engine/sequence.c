@@ -125,6 +125,7 @@ static int gather_visual(struct sequence *s, int64_t from, int64_t upto, struct 
     if (!several) {
         for (int l = 0; l < v->levels; l++) v->level[l] = s->held[first]->values + l * s->held[first]->tokens * hidden;
         v->row = s->prompt.visual_row + from;
+        v->pinned = s->held[first]->pinned;
         return 0;
     }
     v->row = malloc((size_t)(upto - from) * sizeof *v->row);
@@ -157,7 +158,7 @@ int sequence_prepare(struct sequence *s, int64_t upto, struct sequence_pass *p, 
     p->span = (struct span){
         .ids = s->prompt.ids + s->computed, .count = (int)(upto - s->computed), .first = s->computed,
         .positions = s->prompt.positions + 3 * s->computed, .pages = s->pages, .page_count = s->page_count,
-        .visual_row = p->visual.row, .visual_levels = p->visual.level, .levels = p->visual.levels};
+        .visual_row = p->visual.row, .visual_levels = p->visual.level, .levels = p->visual.levels, .visual_pinned = p->visual.pinned};
     return 0;
 }
 

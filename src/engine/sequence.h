@@ -38,6 +38,7 @@ struct visual_rows {
     float *values;             /* gathered, or NULL when one picture's features are used in place */
     const float *level[1 + CONFIG_MAX_DEEPSTACK];
     int levels;
+    bool pinned;               /* in place, in memory that the device copies from straight */
 };
 /* One pass over tokens [computed, upto): sequence_prepare fills the span, the caller adds what it wants of the rows and has it
  * computed (batch_forward), sequence_commit takes note. Must not move in between. */

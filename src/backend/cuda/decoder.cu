@@ -127,7 +127,27 @@ static int choose_kept(struct pass *p, struct err *err) {
     return 0;
 }
 
-/* Rows, pages, kept rows and image features to the device, by one pinned buffer. */
+/* A span's image features to rows from *next on of each level at `to`, run by run; by way of the pinned `staging`, laid out alike, unless they
+ * lie in pinned memory themselves. */
+static int upload_features(struct pass *p, const struct span *s, float *staging, float *to, int64_t *next, struct err *err) {
+    int r = 0;
+    for (int k = 0, run; s->visual_row && k < s->count && !r; k += run) {
+        bool visual = s->visual_row[k] >= 0;
+        for (run = 1; k + run < s->count && (visual ? s->visual_row[k + run] == s->visual_row[k] + run : s->visual_row[k + run] < 0);) run++;
+        size_t bytes = (size_t)run * (size_t)p->hidden * 4;
+        for (int l = 0; visual && l < p->levels && !r; l++) {
+            int64_t at = (l * (int64_t)p->b->visual + *next) * p->hidden;
+            const float *from = l < s->levels ? s->visual_levels[l] + (int64_t)s->visual_row[k] * p->hidden : NULL;
+            if (!from) memset(staging + at, 0, bytes);
+            else if (!s->visual_pinned) memcpy(staging + at, from, bytes);
+            r = cuda_failed(cudaMemcpyAsync(to + at, from && s->visual_pinned ? from : staging + at, bytes, cudaMemcpyHostToDevice, p->m->stream), "uploading image features", err);
+        }
+        if (visual) *next += run;
+    }
+    return r;
+}
+
+/* Rows, pages, kept rows and image features to the device. */
 static int upload(struct pass *p, struct err *err) {
     struct backend_model *m = p->m;
     const struct batch *b = p->b;
@@ -150,22 +170,9 @@ static int upload(struct pass *p, struct err *err) {
     p->row = (const struct drow *)device, p->page = (const int32_t *)(device + rows);
     p->keep_at = (const int32_t *)(device + rows + pages), p->kept_row = (const struct drow *)(device + rows + pages + keep);
     p->visual = (const float *)visual;
-    float *from = (float *)(host + (all + 63) / 64 * 64);
-    int64_t next = 0;
-    for (int i = 0; i < b->count && b->visual; i++) {
-        const struct span *s = &b->spans[i];
-        for (int k = 0; s->visual_row && k < s->count; k++) {
-            if (s->visual_row[k] < 0) continue;
-            for (int l = 0; l < p->levels; l++) {
-                float *to = from + ((int64_t)l * b->visual + next) * p->hidden;
-                if (l < s->levels) memcpy(to, s->visual_levels[l] + s->visual_row[k] * p->hidden, (size_t)p->hidden * 4);
-                else memset(to, 0, (size_t)p->hidden * 4);
-            }
-            next++;
-        }
-    }
     int r = cuda_failed(cudaMemcpyAsync(device, host, all, cudaMemcpyHostToDevice, m->stream), "uploading a batch", err);
-    if (!r && b->visual) r = cuda_failed(cudaMemcpyAsync(visual, from, features, cudaMemcpyHostToDevice, m->stream), "uploading image features", err);
+    int64_t next = 0;
+    for (int i = 0; i < b->count && !r; i++) r = upload_features(p, &b->spans[i], (float *)(host + (all + 63) / 64 * 64), (float *)visual, &next, err);
     return r;
 }
 

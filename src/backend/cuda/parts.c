@@ -122,7 +122,7 @@ static int parts_forward(struct backend_model *m, const struct span *spans, int 
             struct span *s = &own[i];
             *s = spans[i];
             level[i] = at;
-            if (part > 0) s->visual_row = p->numbers, s->visual_levels = &level[i], s->levels = 1;
+            if (part > 0) s->visual_row = p->numbers, s->visual_levels = &level[i], s->levels = 1, s->visual_pinned = false; /* overwritten by this part's results */
             if (part + 1 < p->count) s->hidden = at, s->logits_count = s->pick_count = 0;
             if (s->count > 0) at += s->count * p->hidden;
         }

@@ -112,6 +112,7 @@ struct tower {
     char *host;                         /* pinned: what goes up, then what comes down */
     size_t upload, width;
     bool given[MOST_PICTURES];          /* the caller brought memory for the features */
+    bool straight;                      /* which is pinned: they go there without a stop on the way */
 };
 
 static int run_product(struct tower *w, const struct dlinear *l, const bf16 *x, int rows, int out, void *y, struct err *err) {
@@ -284,18 +285,29 @@ static int reserve(struct tower *w, size_t input, size_t more, char **device, st
     return 0;
 }
 
+/* A level, made on the device, to host memory; on the stream for copies. */
+static int copy_level(struct tower *w, size_t level, const struct vision_features *out, struct err *err) {
+    const char *from = (const char *)w->features + level * w->level * 4;
+    if (!w->straight) return cuda_failed(cudaMemcpyAsync(w->host + w->upload + level * w->level * 4, from, w->level * 4, cudaMemcpyDeviceToHost, w->m->copy_stream), "reading image features", err);
+    int r = 0;
+    for (int i = 0; i < w->p.count && !r; i++) {
+        size_t bytes = (size_t)out[i].tokens * (size_t)w->m->w.config.vision.out_hidden * 4;
+        r = cuda_failed(cudaMemcpyAsync((char *)out[i].values + level * bytes, from, bytes, cudaMemcpyDeviceToHost, w->m->copy_stream), "reading image features", err);
+        from += bytes;
+    }
+    return r;
+}
+
 /* Launches all. Hopper's own products have working memory for a merger beside the blocks: it goes to the other stream. */
-static int launch_all(struct tower *w, struct err *err) {
+static int launch_all(struct tower *w, const struct vision_features *out, struct err *err) {
     struct backend_model *m = w->m;
     cudaStream_t stream = m->stream;
     int taps = m->w.config.vision.deepstack_count, block = 0, r = 0;
     struct tower_graph *g = graph_of(m, &w->p);
     g->last = ++m->tower_clock;
     bool record = g->uses > 0;
-    char *down = w->host + w->upload;
     for (int s = 0; s <= taps && !r; s++) {
         cudaEvent_t made = m->tower_event[2 * s], there = m->tower_event[2 * s + 1];
-        size_t at = (size_t)(s == taps ? 0 : 1 + s) * w->level * 4;
         bool beside = w->fast && s < taps;
         if (s > 1) r = cuda_failed(cudaStreamWaitEvent(stream, m->tower_event[2 * s - 3], 0), "an event", err); /* its input is free again */
         if (!r) r = start_part(w, s, &block, record, &g->blocks[s], err);
@@ -308,7 +320,7 @@ static int launch_all(struct tower *w, struct err *err) {
             r = start_part(w, s, NULL, record, &g->level[s], err);
             m->stream = stream;
         }
-        if (!r) r = cuda_failed(cudaMemcpyAsync(down + at, (char *)w->features + at, w->level * 4, cudaMemcpyDeviceToHost, m->copy_stream), "reading image features", err);
+        if (!r) r = copy_level(w, (size_t)(s == taps ? 0 : 1 + s), out, err);
         if (!r) r = cuda_failed(cudaEventRecord(there, m->copy_stream), "an event", err);
     }
     if (r) drop(g);
@@ -321,6 +333,7 @@ static int launch_all(struct tower *w, struct err *err) {
 static int hand_out(struct tower *w, struct vision_features *out, struct err *err) {
     const struct vision_config *v = &w->m->w.config.vision;
     int levels = 1 + v->deepstack_count, taps = v->deepstack_count, r = 0;
+    if (w->straight) return cuda_failed(cudaEventSynchronize(w->m->tower_event[2 * taps + 1]), "encoding an image", err); /* its stream has the levels in order */
     for (int i = 0; i < w->p.count; i++)
         for (size_t b = 0, n = (size_t)levels * (size_t)out[i].tokens * (size_t)v->out_hidden * 4; b < n; b += 4096) ((volatile char *)out[i].values)[b] = 0;
     for (int s = 0; s <= taps && !r; s++) {
@@ -349,9 +362,10 @@ static int add_picture(struct tower *w, int t, int h, int wide, struct vision_fe
     w->tokens += (int)tokens;
     float *values = out->values;
     w->given[n] = values != NULL;
+    w->straight = values && out->pinned;
     if (!values) values = (float *)malloc((size_t)(1 + v->deepstack_count) * (size_t)tokens * (size_t)v->out_hidden * 4);
     if (!values) return err_set(err, ERR_MEMORY, "out of memory for the features of %lld image tokens", (long long)tokens);
-    *out = (struct vision_features){t, h, wide, tokens, 1 + v->deepstack_count, values};
+    *out = (struct vision_features){t, h, wide, tokens, 1 + v->deepstack_count, values, w->straight};
     return 0;
 }
 
@@ -365,7 +379,7 @@ static void start(struct tower *w, struct backend_model *m) {
 
 /* What was launched ends in any case; on failure the features are given up. */
 static int finish(struct tower *w, struct vision_features *out, int r, struct err *err) {
-    if (!r) r = launch_all(w, err);
+    if (!r) r = launch_all(w, out, err);
     if (!r) r = hand_out(w, out, err);
     int late = cuda_failed(cudaStreamSynchronize(w->m->stream), "encoding an image", r ? NULL : err);
     if (r) cudaStreamSynchronize(w->m->copy_stream);
@@ -374,7 +388,7 @@ static int finish(struct tower *w, struct vision_features *out, int r, struct er
         float *values = w->given[i] ? out[i].values : NULL;
         if (!values) vision_features_free(&out[i]);
         out[i] = (struct vision_features){};
-        out[i].values = values;
+        out[i].values = values, out[i].pinned = values && w->straight;
     }
     return r;
 }
@@ -383,7 +397,7 @@ int cuda_encode_image(struct backend_model *m, const struct patches *p, struct v
     struct tower w;
     char *device;
     start(&w, m);
-    memset(out, 0, sizeof *out);
+    *out = (struct vision_features){};
     if (p->count != (int64_t)p->grid_t * p->grid_h * p->grid_w || p->width != m->w.patch_embed.in)
         return err_set(err, ERR_ARGUMENT, "image patches: grid %d x %d x %d with %lld patches of %lld values does not fit this model (merge %d, %lld values a patch)", p->grid_t,
                        p->grid_h, p->grid_w, (long long)p->count, (long long)p->width, w.p.merge, (long long)m->w.patch_embed.in);
@@ -430,16 +444,24 @@ static int raw_new(struct raw *r, const struct prepared_picture *p, struct err *
     return code;
 }
 
-/* Into the pinned memory at `host` that will be uploaded to `device`. */
-static void raw_fill(struct raw *r, const struct prepared_picture *p, char *host, const char *device) {
-    size_t at = sizeof p->values, pixels = (size_t)p->frames * (size_t)p->source_height * (size_t)p->source_width * 3;
+/* Starts a picture's way to `device` through the pinned memory at `host`: piece by piece, so that the first are under way while the host still
+ * copies the others. */
+static int raw_upload(struct raw *r, const struct prepared_picture *p, char *host, char *device, cudaStream_t stream, struct err *err) {
+    size_t pixels = (size_t)p->frames * (size_t)p->source_height * (size_t)p->source_width * 3, tail = sizeof p->values + in_sixteens(pixels);
+    int code = 0;
+    r->frames.values = (const float *)device, r->source = (const uint8_t *)device + sizeof p->values;
+    if (r->across.most) r->x = put_taps(&r->across, p->width, host + tail, device + tail);
+    tail += taps_bytes(&r->across, p->width);
+    if (r->down.most) r->y = put_taps(&r->down, p->height, host + tail, device + tail);
     memcpy(host, p->values, sizeof p->values);
-    memcpy(host + at, p->rgb, pixels);
-    r->frames.values = (const float *)device, r->source = (const uint8_t *)device + at;
-    at += in_sixteens(pixels);
-    if (r->across.most) r->x = put_taps(&r->across, p->width, host + at, device + at);
-    at += taps_bytes(&r->across, p->width);
-    if (r->down.most) r->y = put_taps(&r->down, p->height, host + at, device + at);
+    size_t sent = 0, there = sizeof p->values, piece = (size_t)192 << 10;
+    for (size_t from = 0, n; from < pixels && !code; from += n, sent = there) {
+        n = pixels - from < piece ? pixels - from : piece;
+        memcpy(host + there, p->rgb + from, n);
+        there = from + n < pixels ? there + n : r->up;
+        code = cuda_failed(cudaMemcpyAsync(device + sent, host + sent, there - sent, cudaMemcpyHostToDevice, stream), "uploading a picture", err);
+    }
+    return code;
 }
 
 static void launch_resize(struct backend_model *m, const uint8_t *from, const struct axis *a, const struct prepared_picture *p, int rows, int width, bool down, uint8_t *out) {
@@ -482,8 +504,7 @@ static int encode_some(struct backend_model *m, const struct prepared_picture *p
     }
     if (!r) r = reserve(&w, up, made, &device, err);
     if (!r) place(&w);
-    for (size_t i = 0, at = 0; i < (size_t)count && !r; at += raw[i++].up) raw_fill(&raw[i], &pictures[i], w.host + at, device + at);
-    if (!r) r = cuda_failed(cudaMemcpyAsync(device, w.host, up, cudaMemcpyHostToDevice, m->stream), "uploading pictures", err);
+    for (size_t i = 0, at = 0; i < (size_t)count && !r; at += raw[i++].up) r = raw_upload(&raw[i], &pictures[i], w.host + at, device + at, m->stream, err);
     for (size_t i = 0, at = w.upload; i < (size_t)count && !r; at += raw[i++].made) raw_launch(&w, &raw[i], &pictures[i], (int)i, device + at);
     for (int i = 0; i < count; i++) {
         resize_taps_free(&raw[i].across);
@@ -496,8 +517,9 @@ int cuda_encode_pictures(struct backend_model *m, const struct prepared_picture 
     int r = 0;
     for (int i = 0; i < count; i++) {
         float *values = out[i].values;
+        bool pinned = out[i].pinned;
         out[i] = (struct vision_features){};
-        out[i].values = values;
+        out[i].values = values, out[i].pinned = values && pinned;
     }
     bool given = count > 0 && out[0].values;
     for (int at = 0; at < count && !r; at += MOST_PICTURES) r = encode_some(m, pictures + at, count - at < MOST_PICTURES ? count - at : MOST_PICTURES, out + at, err);
