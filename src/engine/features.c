@@ -137,7 +137,7 @@ static void link_newest(struct feature_cache *c, struct feature_entry *e) {
 }
 
 void features_trim(struct feature_cache *c) {
-    for (struct feature_entry *e = c->oldest, *newer; e && c->bytes > c->limit; e = newer) {
+    for (struct feature_entry *e = c->oldest, *newer; e && c->bytes + c->coming > c->limit; e = newer) {
         newer = e->newer;
         if (e->users) continue;
         unlink_entry(c, e);
@@ -342,9 +342,15 @@ static struct feature_entry *wait_for(struct qvl_model *m, const struct visual *
 
 static int encode_entry(struct qvl_model *m, const struct visual *v, struct feature_entry *e, double *seconds, struct err *err) {
     double start = clock_seconds();
+    size_t bytes = (size_t)(1 + m->config->vision.deepstack_count) * (size_t)v->tokens * (size_t)m->config->text.hidden * sizeof(float);
+    pthread_mutex_lock(&m->lock);
+    m->features.coming += bytes;
+    features_trim(&m->features); /* now: the memory is then taken again, by this picture */
+    pthread_mutex_unlock(&m->lock);
     int r = encode(m, v, &e->features, err);
     *seconds += clock_seconds() - start;
     pthread_mutex_lock(&m->lock);
+    m->features.coming -= bytes;
     if (r) {
         e->failed = true;
         unlink_entry(&m->features, e);

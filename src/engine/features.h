@@ -45,7 +45,7 @@ struct feature_cache {
     size_t staging_bytes;
     int64_t passes;          /* of the tower */
     double seconds;          /* ... which took so long */
-    size_t bytes, limit;
+    size_t bytes, coming, limit; /* coming: of those being encoded */
     int64_t encoded, reused;
 };
 

@@ -36,8 +36,7 @@ void logits_rows_free(struct logits_rows *p) {
     *p = (struct logits_rows){0};
 }
 
-static void add_slab(struct logits_rows *p) {
-    size_t count = p->row_bytes * SLAB_ROWS <= SLAB_BYTES || p->backend->host_alloc ? SLAB_ROWS : 1;
+static void add_slab(struct logits_rows *p, size_t count) {
     struct logits_slab *s = calloc(1, sizeof *s + count * sizeof *s->rows);
     if (!s) return;
     if (!(s->memory = memory_take(p, count * p->row_bytes))) {
@@ -52,8 +51,10 @@ static void add_slab(struct logits_rows *p) {
     p->slabs = s;
 }
 
+void logits_rows_reserve(struct logits_rows *p, int rows) { add_slab(p, (size_t)rows); }
+
 struct logits_row *logits_row_take(struct logits_rows *p) {
-    if (!p->free) add_slab(p);
+    if (!p->free) add_slab(p, p->row_bytes * SLAB_ROWS <= SLAB_BYTES || p->backend->host_alloc ? SLAB_ROWS : 1);
     struct logits_row *r = p->free;
     if (!r) return NULL;
     p->free = r->next;

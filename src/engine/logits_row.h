@@ -31,6 +31,8 @@ void logits_rows_init(struct logits_rows *p, const struct backend *backend, stru
 /* No row may be in use. */
 void logits_rows_free(struct logits_rows *p);
 
+/* Memory for so many at once, now: none is taken later until they are used up. */
+void logits_rows_reserve(struct logits_rows *p, int rows);
 /* A row with one reference and no values; NULL: out of memory. */
 struct logits_row *logits_row_take(struct logits_rows *p);
 void logits_row_hold(struct logits_row *r);

@@ -141,10 +141,12 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
     if (m->backend_info.own_memory && m->features.limit > (size_t)128 << 20) m->features.limit = (size_t)128 << 20; /* in pinned memory, taken again */
     m->features.backend = m->backend, m->features.device = m->device;
-    size_t logits = plan.kv / 8 + ((size_t)4 << 20), pinned = (size_t)1 << 30; /* on a device they lie in pinned memory */
-    if (m->backend_info.own_memory && logits > pinned) logits = pinned;
+    /* On a device logits lie in pinned memory, and pinning 16 rows of them took 20 ms, with everybody waiting. A row saves one step when the same
+     * prompt comes again: so a moderate number, pinned now, for the cache and for answers under way. */
+    size_t logits = plan.kv / 8 + ((size_t)4 << 20), row = (size_t)m->config->text.vocab * sizeof(float);
+    if (m->backend_info.own_memory && logits > LOGITS_KEPT * row) logits = LOGITS_KEPT * row;
     r = kv_store_init(&m->kv, m->backend, m->device, m->backend_info.pages, m->config->text.vocab, logits, err);
-    if (!r) logits_row_drop(&m->kv.rows, logits_row_take(&m->kv.rows)); /* pinned now, not when the first prompt ends */
+    if (!r && m->backend_info.own_memory) logits_rows_reserve(&m->kv.rows, LOGITS_KEPT + LOGITS_UNDER_WAY);
     return r ? r : spill_open(m, o, err);
 }
 

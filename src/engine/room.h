@@ -24,6 +24,7 @@ enum { PREFILL_CHUNK = 512 };      /* with fixed cuts, prefill is cut at multipl
 enum { BATCH_ROWS = 1024 };        /* of one forward pass at most, unless a prompt has the device to itself */
 enum { ALONE_ROWS = 8192 };        /* then; less where memory is short (memory_plan) */
 enum { GRAMMARS_KEPT = 64 };
+enum { LOGITS_KEPT = 64, LOGITS_UNDER_WAY = 40 }; /* rows of logits in a device's pinned memory: of the latest prompts, and of answers begun */
 static const int64_t image_max_pixels = 1 << 28; /* of a picture handed in, before any resize */
 
 struct cached_grammar {
