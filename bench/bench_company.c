@@ -64,7 +64,7 @@ static int encode_pictures(struct backend_model *m, const struct prepared_pictur
         size_t bytes = (size_t)levels * (size_t)tokens * (size_t)config->text.hidden * sizeof(float);
         float *values = out[i].values ? out[i].values : malloc(bytes);
         memset(values, 0, bytes);
-        out[i] = (struct vision_features){pictures[i].grid_t, pictures[i].grid_h, pictures[i].grid_w, tokens, levels, values};
+        out[i] = (struct vision_features){.grid_t = pictures[i].grid_t, .grid_h = pictures[i].grid_h, .grid_w = pictures[i].grid_w, .tokens = tokens, .levels = levels, .values = values};
     }
     took("pictures", count, 0, start, pictures_ms(count));
     return 0;
