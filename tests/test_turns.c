@@ -88,7 +88,7 @@ static void new_ones_are_gathered(void **state) {
     (void)state;
     static const struct {
         int decoding, fresh, steps;
-    } cases[] = {{1, 1, 2}, {3, 1, 4}, {7, 1, 8}, {14, 1, 15}, {60, 1, TURNS_PASSED_BY}, {12, 4, 4}, {8, 8, 2}, {1, 15, 2}};
+    } cases[] = {{1, 1, 1}, {3, 1, 2}, {7, 1, 4}, {13, 1, 7}, {60, 1, TURNS_PASSED_BY}, {13, 3, 3}, {12, 4, 2}, {8, 8, 1}, {1, 15, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (enum turn_kind kind = TURN_PROMPT; kind <= TURN_PICTURE; kind++) {
             struct turns t = {.gather = true}, no = {.gather = false};
@@ -217,7 +217,7 @@ static void evenings(void **state) {
     static const struct {
         int words, spread, decisions;
         double gain, pictures; /* at least: of gathering, and pictures a pass */
-    } cases[] = {{30, 8, 60, 1.03, 3.0}, {15, 12, 60, 1.03, 3.5}, {140, 10, 20, 1.0, 1.8}};
+    } cases[] = {{30, 8, 60, 1.05, 2.5}, {15, 12, 60, 1.05, 3.0}, {140, 10, 20, 1.0, 1.5}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct evening one = play(1, true, cases[i].words, cases[i].spread, cases[i].decisions), same = play(1, false, cases[i].words, cases[i].spread, cases[i].decisions);
         struct evening at_once = play(16, false, cases[i].words, cases[i].spread, cases[i].decisions), gathered = play(16, true, cases[i].words, cases[i].spread, cases[i].decisions);

@@ -10,7 +10,7 @@
 #include "engine/room.h"
 
 static const double company_most = 0.5;                       /* of a step, or of the last turn where no step is known */
-static const double turns_price = 1;                          /* steps */
+static const double turns_price = 0.5;                         /* steps */
 
 static bool due(const struct turns *t) {
     if (t->begun[TURN_PROMPT] || t->begun[TURN_PICTURE] || !t->waiting[TURN_STEP] || !t->gather) return true;
