@@ -229,6 +229,7 @@ static void masks_agree_with_accept(void **state) {
     assert_int_equal(tokenizer_open(SMALL, &t, NULL), 0);
     int32_t vocab = tokenizer_vocab(t);
     uint32_t *mask = calloc(((size_t)vocab + 31) / 32, 4);
+    int extends = 0;
     for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
         struct grammar *g;
         assert_int_equal(grammar_compile(schemas[i], strlen(schemas[i]), t, &g, NULL), 0);
@@ -241,12 +242,22 @@ static void masks_agree_with_accept(void **state) {
                 struct constraint_state *copy = constraint_copy(s);
                 assert_int_equal(constraint_accept(copy, id) == 0, mask[id / 32] >> (id % 32) & 1);
                 constraint_free(copy);
+                size_t n, k;
+                const char *piece = tokenizer_is_added(t, id) ? NULL : tokenizer_piece(t, id, &n);
+                bool longer = false;
+                for (int32_t other = 0; piece && other < vocab && !longer; other++) {
+                    const char *more = mask[other / 32] >> (other % 32) & 1 ? tokenizer_piece(t, other, &k) : NULL;
+                    longer = more && k > n && !memcmp(more, piece, n);
+                }
+                assert_int_equal(constraint_may_extend(s, id), longer);
+                extends += longer;
             }
             assert_int_equal(constraint_accept(s, pick(mask, vocab, count)), 0);
         }
         constraint_free(s);
         grammar_free(g);
     }
+    assert_true(extends > 0);
     free(mask);
     tokenizer_close(t);
 }

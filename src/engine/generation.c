@@ -157,11 +157,7 @@ static int run_forced(struct generation *x, bool *done, struct err *err) {
         if (n > 0) r = tokenizer_encode(x->m->tokenizer, bytes, n, false, &list, err);
         bool moved = false;
         for (size_t i = 0; !r && i < list.count && !full(x); i++) {
-            if (i + 1 == list.count) {
-                bool end;
-                constraint_mask(x->constraint, x->mask, &end);
-                if (constraint_may_extend(x->constraint, x->mask, list.ids[i])) break; /* then the choice between them is the model's */
-            }
+            if (i + 1 == list.count && constraint_may_extend(x->constraint, list.ids[i])) break; /* then the choice between them is the model's */
             if (constraint_accept(x->constraint, list.ids[i])) break; /* not how this schema spells it: let the mask decide */
             moved = true;
             r = force(x, list.ids[i], err);

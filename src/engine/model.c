@@ -141,7 +141,7 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
     if (m->backend_info.own_memory && m->features.limit > (size_t)128 << 20) m->features.limit = (size_t)128 << 20; /* in pinned memory, taken again */
     m->features.backend = m->backend, m->features.device = m->device;
-    /* On a device logits lie in pinned memory, and pinning 16 rows of them took 20 ms, with everybody waiting. A row saves one step when the same
+    /* On a device logits lie in pinned memory, and pinning 16 rows of them takes 4 ms, with everybody waiting. A row saves one step when the same
      * prompt comes again: so a moderate number, pinned now, for the cache and for answers under way. */
     size_t logits = plan.kv / 8 + ((size_t)4 << 20), row = (size_t)m->config->text.vocab * sizeof(float);
     if (m->backend_info.own_memory && logits > LOGITS_KEPT * row) logits = LOGITS_KEPT * row;

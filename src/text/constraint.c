@@ -53,8 +53,8 @@ void constraint_free(struct constraint_state *s) {
 struct walk {
     const struct grammar *g;
     struct config_set *levels; /* (longest token + 1) */
-    uint32_t *bits, visited;
-    bool failed;
+    uint32_t *bits, visited;   /* bits: NULL: the first token that fits is enough */
+    bool failed, found;
 };
 
 /* Steps every configuration of from by byte into to. */
@@ -64,19 +64,21 @@ static bool step_set(const struct grammar *g, const struct config_set *from, uin
     return to->count != 0;
 }
 
-static void walk_trie(struct walk *w, const struct trie *trie) {
+/* Over whole subtrees, nodes [from, to). */
+static void walk_trie(struct walk *w, const struct trie_node *nodes, uint32_t from, uint32_t to) {
     uint32_t ends[TRIE_LONGEST]; /* where the subtree of each open level ends */
     uint32_t depth = 0;
-    for (uint32_t i = 0; i < trie->count;) {
+    for (uint32_t i = from; i < to && !(w->found && !w->bits);) {
         while (depth && i >= ends[depth - 1]) depth--;
-        const struct trie_node *node = &trie->nodes[i];
+        const struct trie_node *node = &nodes[i];
         w->visited++;
         if (!step_set(w->g, &w->levels[depth], node->byte, &w->levels[depth + 1])) {
             i = node->skip;
             continue;
         }
         w->failed |= w->levels[depth + 1].failed;
-        if (node->token >= 0) w->bits[node->token / 32] |= 1u << (node->token % 32);
+        if (node->token >= 0) w->found = true;
+        if (node->token >= 0 && w->bits) w->bits[node->token / 32] |= 1u << (node->token % 32);
         ends[depth++] = node->skip;
         i++;
     }
@@ -97,6 +99,16 @@ static uint32_t count_bits(const uint32_t *bits, size_t words) {
 
 static size_t mask_words(const struct grammar *g) { return ((size_t)g->trie->vocab + 31) / 32; }
 
+static bool walk_open(struct walk *w, const struct grammar *g, uint32_t *bits) {
+    *w = (struct walk){.g = g, .bits = bits, .levels = calloc((size_t)g->trie->longest + 2, sizeof *w->levels)};
+    return w->levels != NULL;
+}
+
+static void walk_close(struct walk *w) {
+    for (int i = 0; i < w->g->trie->longest + 2; i++) set_free(&w->levels[i]);
+    free(w->levels);
+}
+
 /* Computes the mask of one configuration into bits (zeroed). */
 static bool compute_mask(const struct grammar *g, const struct config *c, uint32_t *bits, uint32_t *visited) {
     const struct token_trie *trie = g->trie;
@@ -106,14 +118,13 @@ static bool compute_mask(const struct grammar *g, const struct config *c, uint32
         for (size_t i = 0; i < trie->easy_count && trie->easy[i].characters > room; i++)
             bits[trie->easy[i].id / 32] &= ~(1u << (trie->easy[i].id % 32));
     }
-    struct walk w = {.g = g, .bits = bits};
-    w.levels = calloc((size_t)trie->longest + 2, sizeof *w.levels);
-    if (!w.levels) return false;
+    struct walk w;
+    if (!walk_open(&w, g, bits)) return false;
+    const struct trie *part = room >= 0 ? &trie->hard : &trie->all;
     set_add(&w.levels[0], c);
     w.failed = w.levels[0].failed;
-    if (!w.failed) walk_trie(&w, room >= 0 ? &trie->hard : &trie->all);
-    for (int i = 0; i < trie->longest + 2; i++) set_free(&w.levels[i]);
-    free(w.levels);
+    if (!w.failed) walk_trie(&w, part->nodes, 0, part->count);
+    walk_close(&w);
     *visited = w.visited + (room >= 0 ? REMEMBER_FROM : 0);
     return !w.failed;
 }
@@ -180,12 +191,12 @@ int constraint_mask(struct constraint_state *s, uint32_t *mask, bool *done) {
     return (int)(configs > 1 ? count_bits(mask, mask_words(g)) : allowed);
 }
 
-bool constraint_may_extend(const struct constraint_state *s, const uint32_t *mask, int32_t token) {
+bool constraint_may_extend(const struct constraint_state *s, int32_t token) {
     const struct trie *trie = &s->g->trie->all;
     size_t n, k = 0;
     const char *bytes = tokenizer_piece(s->g->t, token, &n);
     uint32_t i = 0, end = trie->count;
-    while (bytes && k < n && i < end) {
+    while (bytes && k < n && i < end) { /* to the token's own node: [i, end) is then what is below it */
         const struct trie_node *node = &trie->nodes[i];
         if (node->byte != (uint8_t)bytes[k]) {
             i = node->skip;
@@ -195,12 +206,20 @@ bool constraint_may_extend(const struct constraint_state *s, const uint32_t *mas
         end = node->skip;
         i++;
     }
-    if (!bytes || k < n) return false;
-    for (; i < end; i++) {
-        int32_t longer = trie->nodes[i].token;
-        if (longer >= 0 && mask[longer / 32] >> (longer % 32) & 1) return true;
+    struct walk w;
+    if (!bytes || k < n || i == end || !walk_open(&w, s->g, NULL)) return false;
+    copy_set(&w.levels[0], &s->set);
+    struct config_set next = {0};
+    bool alive = !w.levels[0].failed;
+    for (k = 0; k < n && alive; k++) {
+        alive = step_set(s->g, &w.levels[0], (uint8_t)bytes[k], &next) && !next.failed;
+        struct config_set swap = w.levels[0];
+        w.levels[0] = next, next = swap;
     }
-    return false;
+    if (alive) walk_trie(&w, trie->nodes, i, end);
+    set_free(&next);
+    walk_close(&w);
+    return w.found;
 }
 
 size_t constraint_forced(struct constraint_state *s, const char **bytes) {

@@ -26,8 +26,8 @@ int constraint_mask(struct constraint_state *s, uint32_t *mask, bool *done);
 /* The forced continuation: when exactly one byte string can follow up to the next choice, its bytes (not NUL-terminated).
  * Returns its length, 0 when there is a choice now. Lets the engine append several tokens in one forward pass. */
 size_t constraint_forced(struct constraint_state *s, const char **bytes);
-/* Is a longer token among those allowed in mask that begins with the bytes of this one? */
-bool constraint_may_extend(const struct constraint_state *s, const uint32_t *mask, int32_t token);
+/* May a longer token come next that begins with the bytes of this one? */
+bool constraint_may_extend(const struct constraint_state *s, int32_t token);
 /* Advances by one token; -1 if it was not allowed. */
 int constraint_accept(struct constraint_state *s, int32_t token);
 
