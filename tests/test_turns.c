@@ -61,6 +61,16 @@ static void company_is_waited_for(void **state) {
     assert_int_equal(t.returning, 1);
     come(&t, &r[2], TURN_STEP, 2);
     assert_int_equal(turns_next(&t, 1.0321, &until), TURN_STEP);
+    /* A processor has better things to do: 15 % of a step, a millisecond at most. */
+    for (int slow = 0; slow < 2; slow++) {
+        struct turns cpu = {.gather = false};
+        double step = slow ? 0.100 : 0.004;
+        for (int i = 0; i < 3; i++) turns_take(&cpu, all[i] = come(&cpu, &r[i], TURN_STEP, i));
+        turns_ended(&cpu, TURN_STEP, all, 3, 1.0, 1.0 + step);
+        come(&cpu, &r[0], TURN_STEP, 0);
+        assert_int_equal(turns_next(&cpu, 1.0 + step, &until), TURN_WAIT);
+        assert_float_equal(until, 1.0 + step + (slow ? 1e-3 : 0.0006), 1e-9);
+    }
 }
 
 /* n games decode, one new picture comes: how many steps go first? */

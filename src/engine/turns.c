@@ -10,6 +10,7 @@
 #include "engine/room.h"
 
 static const double company_most = 0.5;                       /* of a step, or of the last turn where no step is known */
+static const double company_cpu = 0.15, company_cpu_most = 1e-3; /* where the device is the processor: others have use for it; seconds */
 static const double turns_price = 0.5;                         /* steps */
 
 static bool due(const struct turns *t) {
@@ -21,8 +22,9 @@ enum turn_kind turns_next(const struct turns *t, double now, double *until) {
     int fresh = t->waiting[TURN_PROMPT] + t->waiting[TURN_PICTURE];
     if (!fresh && !t->waiting[TURN_STEP]) return TURN_NOBODY;
     int here = fresh + t->waiting[TURN_STEP];
-    double step = t->step_seconds > 0 ? t->step_seconds : t->last_seconds, worth = step * t->returning / here;
-    *until = t->ended + (worth < company_most * step ? worth : company_most * step);
+    double step = t->step_seconds > 0 ? t->step_seconds : t->last_seconds, worth = step * t->returning / here, most = company_most * step;
+    if (!t->gather) most = company_cpu * step < company_cpu_most ? company_cpu * step : company_cpu_most;
+    *until = t->ended + (worth < most ? worth : most);
     if (t->returning > 0 && now < *until) return TURN_WAIT;
     if (!fresh || !due(t)) return TURN_STEP;
     if (t->begun[TURN_PROMPT] || !t->waiting[TURN_PICTURE]) return TURN_PROMPT;

@@ -6,7 +6,7 @@
  *
  * 1. Company. Those whom the last turn served come back in a moment, and the first of them must not leave with a pass of its own, which would
  *    take as long as one for all: h who are here wait for r others until that has cost as much as leaving them behind, r / h of a step, at most half
- *    a step.
+ *    a step (where the processor itself is the device, 15 % of one and at most a millisecond).
  * 2. Gathering. A turn for pictures or prompts costs about as much for one as for a few, and all who decode stand still meanwhile (or go at the
  *    slower pace of a mixed pass). So new ones are gathered while others decode, until what their waiting has cost is what their turn will cost:
  *    each step of s seconds, w waiting beside n that decode, costs s * w / (w + n), the part of the answers that does not get on; the turn is
@@ -37,7 +37,7 @@ struct turn_request {
 };
 
 struct turns {
-    bool gather;             /* rule 2; without it nobody new waits longer than a pass */
+    bool gather;             /* rule 2: the device is a GPU; without it nobody new waits longer than a pass */
     bool busy;               /* the device is taken */
     struct turn_request *first, *last;
     int waiting[TURN_KINDS], begun[TURN_KINDS]; /* begun: of these */
