@@ -56,6 +56,9 @@ static void frames_are_asked_about(void **state) {
     const struct json *j = json_parse(text.data, text.len, "result", &arena, NULL);
     assert_non_null(j);
     assert_int_equal(json_as_integer(json_get(j, "decisions"), 0), 12);
+    const struct json *all = json_get(j, "all_playing"); /* until the first of the three had his four */
+    assert_in_range(json_as_integer(json_get(all, "decisions"), 0), 4, 12);
+    assert_true(json_as_number(json_get(all, "seconds"), 0) > 0 && json_as_number(json_get(all, "seconds"), 0) <= json_as_number(json_get(j, "seconds"), 0) + 0.001);
     assert_int_equal(json_as_integer(json_get(j, "useless"), -1), 0); /* the schema holds even where the weights are random */
     assert_false(json_as_bool(json_get(j, "emulator"), true));       /* it says what it is not */
     assert_true(json_as_number(json_get(j, "prompt_tokens_mean"), 0) > 10);
