@@ -20,7 +20,7 @@
 #include "base/json.h"
 #include "vision/image.h"
 
-enum { MANIFEST_LIMIT = 256 << 20, PICTURE_LIMIT = 1 << 20, MOST_GAMES = 256, MOST_FRAMES = 100000, WARM_QUESTIONS = 3 };
+enum { MANIFEST_LIMIT = 256 << 20, PICTURE_LIMIT = 1 << 20, MOST_GAMES = 256, MOST_FRAMES = 100000, WARM_QUESTIONS = 3, WARM_PICTURES = 64 };
 
 struct frame {
     uint8_t *rgb; /* FRAME_PIXELS * 3 */
@@ -37,6 +37,7 @@ struct frames_play {
     struct prompt_template prompt;
     struct qvl_model *model;
     struct qvl_stats before; /* when the clock starts */
+    int warm_questions;      /* of each game, before that */
     atomic_int warm;         /* how often a game has come to meet() */
     atomic_int decided;      /* of all games, since the clock started */
     atomic_bool one_over;    /* a game has decided all it was to: until then all played */
@@ -175,11 +176,12 @@ static void meet(struct frames_play *p, int times) {
     for (atomic_fetch_add(&p->warm, 1); atomic_load(&p->warm) < times * p->games;) nanosleep(&(struct timespec){0, 100000}, NULL);
 }
 
-/* What happens once (buffers, libraries, kernels that are loaded when they are first used) is no part of a speed: questions about pictures
- * that do not come again. Failures show when it counts. */
+/* What happens once (buffers, libraries, kernels that are loaded when they are first used, and where a device has its own memory, the pinned
+ * memory that features of pictures live in, a millisecond each until the cache is full) is no part of a speed: questions about pictures that do not
+ * come again. Failures show when it counts. */
 static void warm_up(struct frames_game *g) {
     struct answerer door = engine_answerer_door(g->engine);
-    for (int k = 1; k <= WARM_QUESTIONS; k++) {
+    for (int k = 1; k <= g->p->warm_questions; k++) {
         const struct frame *f = frame_of(g, k);
         struct answer a = {.action = -1};
         struct err err;
@@ -225,7 +227,7 @@ static int decide(struct frames_game *g, int k, struct err *err) {
 static void *play_one(void *user) {
     struct frames_game *g = user;
     warm_up(g);
-    meet(g->p, WARM_QUESTIONS + 1);
+    meet(g->p, g->p->warm_questions + 1);
     if (!g->number) qvl_model_stats(g->p->model, &g->p->before); /* questions of others may have begun: a few among hundreds */
     g->shown = 0;
     double start = g->began = clock_seconds();
@@ -296,7 +298,10 @@ static void report(struct frames_play *p, const struct frames_game *games, doubl
 
 static int play_all(struct frames_play *p, struct frames_game *games, struct err *err) {
     pthread_t threads[MOST_GAMES];
+    struct qvl_info info;
     int code = 0, started = 0;
+    qvl_model_info(p->model, &info);
+    p->warm_questions = !strcmp(info.device, "cpu") || WARM_QUESTIONS * p->games > WARM_PICTURES ? WARM_QUESTIONS : (WARM_PICTURES + p->games - 1) / p->games;
     for (int i = 0; i < p->games && !code; i++) {
         struct engine_answerer_options o = {.think_tokens = p->think_tokens, .best_of = p->best_of};
         games[i] = (struct frames_game){.p = p, .number = i, .ms = malloc((size_t)p->decisions * sizeof(float)), .rgb = malloc(FRAME_PIXELS * 3)};
@@ -307,7 +312,7 @@ static int play_all(struct frames_play *p, struct frames_game *games, struct err
         if (pthread_create(&threads[started], NULL, play_one, &games[started])) code = err_set(err, ERR_STATE, "thread %d could not be started", started + 1);
         if (code) break;
     }
-    atomic_fetch_add(&p->warm, (p->games - started) * (WARM_QUESTIONS + 1)); /* those that could not be started are not waited for */
+    atomic_fetch_add(&p->warm, (p->games - started) * (p->warm_questions + 1)); /* those that could not be started are not waited for */
     for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
     double start = clock_seconds(), seconds = 0;
     for (int i = 0; i < started; i++) start = games[i].began < start ? games[i].began : start;
