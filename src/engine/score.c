@@ -41,6 +41,7 @@ int qvl_score(struct qvl_session *s, int top_k, struct qvl_token **tokens, size_
             token_from_pick(&list[i + 1], &p);
         }
     }
+    turns_goodbye(s->m);
     sequence_close(&q);
     free(logits);
     if (r) {
@@ -112,6 +113,7 @@ int qvl_embed(struct qvl_session *s, enum qvl_embedding kind, float **out, int *
         r = err_set(err, ERR_ARGUMENT, "embedding: the session has no %s",
                     kind == QVL_EMBED_EOS ? "end token" : "thoughts before a </think>");
     if (!r) r = kind == QVL_EMBED_IMAGE ? embed_image(&q, rows, result, err) : embed_row(&q, length, rows, result, err);
+    turns_goodbye(s->m);
     sequence_close(&q);
     free(rows);
     if (r) {
