@@ -145,7 +145,8 @@ static void *play(void *context) {
     return NULL;
 }
 
-/* Many sequences from many threads at once: each gets the answer it would get alone. */
+/* Many sequences from many threads at once: each gets the answer it would get alone, also when new ones are gathered and waiters stay awake as
+ * beside a GPU. */
 static void batching_changes_nothing(void **state) {
     (void)state;
     enum { PLAYERS = 12 };
@@ -158,7 +159,10 @@ static void batching_changes_nothing(void **state) {
         qvl_unload(alone[i].m);
     }
     struct qvl_model *m = golden_model("tiny-a", &small);
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < 6; round++) {
+        m->turns.gather = round >= 3;
+        m->turns.awake_most = round >= 3 ? 4 : 0;
+        qvl_model_forget(m); /* pictures, too: they are encoded again */
         for (int i = 0; i < PLAYERS; i++) {
             together[i] = (struct player){.m = m, .g = &g, .index = i};
             assert_int_equal(pthread_create(&together[i].thread, NULL, play, &together[i]), 0);
