@@ -177,7 +177,7 @@ static void meet(struct frames_play *p, int times) {
 }
 
 /* What happens once (buffers, libraries, kernels that are loaded when they are first used, and where a device has its own memory, the pinned
- * memory that features of pictures live in, a millisecond each until the cache is full) is no part of a speed: questions about pictures that do not
+ * memory that features of pictures live in, a millisecond each until the cache is full; a thought takes longer than that) is no part of a speed: questions about pictures that do not
  * come again. Failures show when it counts. */
 static void warm_up(struct frames_game *g) {
     struct answerer door = engine_answerer_door(g->engine);
@@ -301,7 +301,7 @@ static int play_all(struct frames_play *p, struct frames_game *games, struct err
     struct qvl_info info;
     int code = 0, started = 0;
     qvl_model_info(p->model, &info);
-    p->warm_questions = !strcmp(info.device, "cpu") || WARM_QUESTIONS * p->games > WARM_PICTURES ? WARM_QUESTIONS : (WARM_PICTURES + p->games - 1) / p->games;
+    p->warm_questions = !strcmp(info.device, "cpu") || info.thinking || WARM_QUESTIONS * p->games > WARM_PICTURES ? WARM_QUESTIONS : (WARM_PICTURES + p->games - 1) / p->games;
     for (int i = 0; i < p->games && !code; i++) {
         struct engine_answerer_options o = {.think_tokens = p->think_tokens, .best_of = p->best_of};
         games[i] = (struct frames_game){.p = p, .number = i, .ms = malloc((size_t)p->decisions * sizeof(float)), .rgb = malloc(FRAME_PIXELS * 3)};
