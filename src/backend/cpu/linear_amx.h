@@ -300,36 +300,10 @@ static inline __attribute__((always_inline)) void stream_block(struct stream *f,
     }
 }
 
-/* bf16 needs no unpacking: where rows are whole, tiles come straight from the matrix. Each time four of the rows are asked for four
- * lines, as the unpacking of the others does; a line of every row was slower. */
-static inline __attribute__((always_inline)) void stream_plain(struct stream *f, int64_t o, int64_t end, const int side) {
-    const struct task *t = f->t;
-    const int64_t step = (end - o) / SIDE, row_bytes = t->in * 2, stride = step * row_bytes, next = (end - o - step) * row_bytes;
-    for (int64_t k = 0; k < step; k++) {
-        const char *w = (const char *)t->w->data + (o + k) * row_bytes;
-        const uint16_t *x = f->s->rows;
-        _tile_zero(0);
-        for (int64_t c = 0; c < row_bytes; c += 64, x += 32 * side, w += 64) {
-            const int64_t q = c / 64 % 4, ahead = k + 1 < step || c + 256 + AHEAD <= row_bytes ? AHEAD : AHEAD + next;
-            const char *ask = w + ahead + q * (4 * stride - 64);
-            EACH(i, 4) EACH(j, 4) _mm_prefetch(ask + i * stride + 64 * j, _MM_HINT_T1);
-            _tile_loadd(4, w, stride);
-            _tile_loadd(6, x, 4 * side);
-            _tile_dpbf16ps(0, 4, 6);
-        }
-        struct panel p = {.count = SIDE};
-        for (int i = 0; i < SIDE; i++) p.o[i] = o + k + i * step;
-        store_panel(f, &p, side);
-    }
-}
-
 static inline __attribute__((always_inline)) void stream_order(struct stream *f, const enum order order, int64_t o0, int64_t o1) {
     for (int64_t o = o0, end; o < o1; o = end) {
         end = o / BLOCK * BLOCK + BLOCK < o1 ? o / BLOCK * BLOCK + BLOCK : o1;
-        const bool straight = order == ORDER_PLAIN && (end - o) % SIDE == 0 && f->t->in % 32 == 0;
-        if (f->rows == 1 && straight) stream_plain(f, o, end, 1);
-        else if (straight) stream_plain(f, o, end, SIDE);
-        else if (f->rows == 1) stream_block(f, order, o, end, 1);
+        if (f->rows == 1) stream_block(f, order, o, end, 1);
         else stream_block(f, order, o, end, SIDE);
     }
 }
