@@ -16,6 +16,9 @@
  * More rows (prefill) go by blocks that stay in the L2 cache: 256 rows x 2048 columns packed once, 32 outputs x 2048 columns
  * unpacked at a time, 2 x 2 tiles of sums, which wait in memory between blocks of columns. */
 
+#ifndef TURNED
+#define TURNED (order != ORDER_PLAIN)
+#endif
 enum {
     SIDE = 16,            /* outputs and rows of a tile */
     CHUNK = SIDE * 32,    /* elements of a tile of bf16 */
@@ -108,23 +111,30 @@ static void pack_tiles(uint16_t *to, const struct task *t, const uint16_t *x, in
 
 /* ---- weights -------------------------------------------------------------------------------------------------------------- */
 
-/* 16 outputs: output i of the matrix's is o + i * step; of the last ones of a matrix `count` exist, the others repeat the first. */
+/* 16 outputs; of the last ones of a matrix `count` exist, the others repeat the first. */
 struct panel {
-    int64_t o, step;
+    int64_t o[SIDE];
     int count;
     const uint8_t *row[SIDE];
     const float *absmax[SIDE]; /* NF4 */
 };
 
-/* absmax: of output `first` and those after it. */
-static inline void panel_new(struct panel *p, const struct task *t, int64_t o, int64_t step, int count, const float *absmax, int64_t first) {
-    int64_t row_bytes = t->order == ORDER_NF4 ? t->in / 2 : t->order == ORDER_FP8 ? t->in : t->in * 2;
-    p->o = o, p->step = step, p->count = count;
+static inline int64_t row_bytes_of(const struct task *t) { return t->order == ORDER_NF4 ? t->in / 2 : t->order == ORDER_FP8 ? t->in : t->in * 2; }
+
+/* What follows from p->o and p->count. absmax: of output `first` and those after it. */
+static inline void panel_rows(struct panel *p, const struct task *t, const float *absmax, int64_t first) {
+    for (int i = p->count; i < SIDE; i++) p->o[i] = p->o[0];
     for (int i = 0; i < SIDE; i++) {
-        int64_t row = o + (i < count ? i : 0) * step;
-        p->row[i] = (const uint8_t *)t->w->data + row * row_bytes;
-        if (absmax) p->absmax[i] = absmax + (row - first) * (t->in / 64);
+        p->row[i] = (const uint8_t *)t->w->data + p->o[i] * row_bytes_of(t);
+        if (absmax) p->absmax[i] = absmax + (p->o[i] - first) * (t->in / 64);
     }
+}
+
+/* Outputs o, o + step and so on. */
+static inline void panel_new(struct panel *p, const struct task *t, int64_t o, int64_t step, int count, const float *absmax, int64_t first) {
+    p->count = count;
+    for (int i = 0; i < SIDE; i++) p->o[i] = o + i * step;
+    panel_rows(p, t, absmax, first);
 }
 
 static inline __mmask64 mask64(int64_t left) { return left >= 64 ? ~0ull : left <= 0 ? 0 : (1ull << left) - 1; }
@@ -134,26 +144,28 @@ struct places {
     int b, c, d;
 };
 
-/* Columns [128 g, 128 g + 128) of outputs [first, first + 4) of a panel. FP8: f is the table of those columns, NF4: map the 16 values. left: how many
- * of the columns exist, 128 or fewer. What lies `ahead` bytes from them is asked for. */
+/* Columns [128 g, 128 g + 128) of outputs [first, first + 4) of a panel. FP8: f is the table of those columns. left: how many
+ * of the columns exist, 128 or fewer. What lies `ahead` bytes from them in rows `ask` is asked for. */
 static inline __attribute__((always_inline)) void expand_group(const enum order order, uint16_t *to, const struct places at, const struct panel *p,
-                                                               const int first, int64_t g, const struct fp8_table f, const __m512 map,
-                                                               const int64_t left, int64_t ahead) {
+                                                               const int first, int64_t g, const struct fp8_table f, const struct constants c,
+                                                               const int64_t left, const uint8_t *const *ask, int64_t ahead) {
     EACH(i, 4) {
         uint16_t *out = to + 32 * (first + i);
-        const uint8_t *row = p->row[first + i] + (order == ORDER_NF4 ? g * 64 : order == ORDER_FP8 ? g * 128 : g * 256);
+        const int64_t column = order == ORDER_NF4 ? g * 64 : order == ORDER_FP8 ? g * 128 : g * 256;
+        const uint8_t *row = p->row[first + i] + column;
+        const char *later = ask ? (const char *)ask[first + i] + column + ahead : (const char *)row + ahead;
         if (order == ORDER_FP8) {
-            _mm_prefetch((const char *)row + ahead, _MM_HINT_T1);
-            _mm_prefetch((const char *)row + ahead + 64, _MM_HINT_T1);
-            struct two m = fp8_expand(left >= 64 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi8(mask64(left), row), f);
+            _mm_prefetch(later, _MM_HINT_T1);
+            _mm_prefetch(later + 64, _MM_HINT_T1);
+            struct two m = fp8_expand(left >= 64 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi8(mask64(left), row), f, c.sign);
             _mm512_store_si512(out, m.a);
             _mm512_store_si512(out + at.b, m.b);
-            m = fp8_expand(left >= 128 ? _mm512_loadu_si512(row + 64) : _mm512_maskz_loadu_epi8(mask64(left - 64), row + 64), f);
+            m = fp8_expand(left >= 128 ? _mm512_loadu_si512(row + 64) : _mm512_maskz_loadu_epi8(mask64(left - 64), row + 64), f, c.sign);
             _mm512_store_si512(out + at.c, m.a);
             _mm512_store_si512(out + at.d, m.b);
         } else if (order == ORDER_NF4) {
-            _mm_prefetch((const char *)row + ahead, _MM_HINT_T1);
-            struct four m = nf4_expand(left >= 128 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi64(0x0f, row), map, p->absmax[first + i] + 2 * g);
+            _mm_prefetch(later, _MM_HINT_T0);
+            struct four m = nf4_expand(left >= 128 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi64(0x0f, row), p->absmax[first + i] + 2 * g, c);
             _mm512_store_si512(out, m.a);
             _mm512_store_si512(out + at.b, m.b);
             _mm512_store_si512(out + at.c, m.c);
@@ -161,7 +173,7 @@ static inline __attribute__((always_inline)) void expand_group(const enum order 
         } else {
             EACH(k, 4) {
                 const uint16_t *e = (const uint16_t *)(const void *)row + 32 * k;
-                _mm_prefetch((const char *)e + ahead, _MM_HINT_T1);
+                _mm_prefetch(later + 64 * k, _MM_HINT_T1);
                 _mm512_store_si512(out + (k == 0 ? 0 : k == 1 ? at.b : k == 2 ? at.c : at.d), left >= 128 ? _mm512_loadu_si512(e) : load32(e, left - 32 * k));
             }
         }
@@ -171,12 +183,12 @@ static inline __attribute__((always_inline)) void expand_group(const enum order 
 /* The same of all 16 outputs, any order, any width. */
 static void expand_panel_group(const struct task *t, uint16_t *to, const struct places at, const struct panel *p, int64_t g) {
     const struct fp8_table f = fp8_table(t, t->order == ORDER_FP8 ? g * GROUP : 0);
-    const __m512 map = t->order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps();
+    const struct constants c = constants_new(t);
     const int64_t left = t->in - g * 128 < 128 ? t->in - g * 128 : 128;
     for (int i = 0; i < SIDE; i += 4) {
-        if (t->order == ORDER_FP8) expand_group(ORDER_FP8, to, at, p, i, g, f, map, left, 0);
-        else if (t->order == ORDER_NF4) expand_group(ORDER_NF4, to, at, p, i, g, f, map, left, 0);
-        else expand_group(ORDER_PLAIN, to, at, p, i, g, f, map, left, 0);
+        if (t->order == ORDER_FP8) expand_group(ORDER_FP8, to, at, p, i, g, f, c, left, NULL, 0);
+        else if (t->order == ORDER_NF4) expand_group(ORDER_NF4, to, at, p, i, g, f, c, left, NULL, 0);
+        else expand_group(ORDER_PLAIN, to, at, p, i, g, f, c, left, NULL, 0);
     }
 }
 
@@ -209,78 +221,82 @@ static inline void store_panel(const struct stream *f, const struct panel *p, co
     const float *bias = f->t->w->bias;
     _tile_stored(0, sums, 4 * side);
     for (int i = 0; i < p->count; i++) {
-        int64_t o = p->o + i * p->step;
+        int64_t o = p->o[i];
         for (int r = 0; r < f->rows; r++) f->y[r * f->ldy + o] = sums[i * side + r] + (bias ? bias[o] : 0);
     }
 }
 
-/* Outputs [o, end) of one block of 128. While a group of columns is unpacked, the one two before it is multiplied: a tile that was
- * just stored could not be loaded until its stores have reached the cache. The four groups in flight lie such that what is stored and what
- * is loaded differ in the address within 4 KiB, by which the processor guesses whether a load depends on a store. The first two products are of
- * whatever lies there and come to nothing. */
+/* How a block of outputs is cut: 16 streams of `step` adjacent rows each, a panel takes one row of every stream. With `turned`, where rows
+ * that are a multiple of `step` apart share a set of the L1 cache (12 lines) more often than not, every other stream begins one row earlier: then two
+ * sets are shared by 8 each. Its two last rows and those of the other seven are the last panel. */
+struct cut {
+    int64_t o, step;
+    bool turned;
+};
+
+static inline void panel_of_cut(struct panel *p, const struct task *t, const struct cut *c, int64_t k, const float *absmax) {
+    p->count = SIDE;
+    if (!c->turned)
+        for (int i = 0; i < SIDE; i++) p->o[i] = c->o + i * c->step + k;
+    else if (k < c->step - 1)
+        for (int i = 0; i < SIDE; i++) p->o[i] = c->o + i * c->step - i % 2 + k;
+    else
+        for (int i = 0; i < SIDE; i++) p->o[i] = c->o + (i | 1) * c->step + c->step - 2 + i % 2;
+    panel_rows(p, t, absmax, c->o);
+}
+
+/* Outputs [o, end) of one block of 128. While a group of columns is unpacked, the one before it is multiplied, a quarter later: its first
+ * column is complete only after its last four outputs. What is stored and what is loaded differ in the address within 4 KiB, by which the processor guesses
+ * whether a load depends on a store. The first products are of whatever lies there and come to nothing. */
 static inline __attribute__((always_inline)) void stream_block(struct stream *f, const enum order order, int64_t o, int64_t end, const int side) {
     const struct task *t = f->t;
     const float *absmax = prepare_outputs(f->t, f->s, 0, o, end);
     const int64_t step = (end - o) / SIDE, panels = step + ((end - o) % SIDE != 0), groups = t->vectors / GROUP, whole = t->in / 128;
-    const __m512 map = order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps();
+    const struct cut cut = {o, step, TURNED && panels == step && step >= 4}, after = {end, step, cut.turned};
+    const struct constants c = constants_new(t);
     const struct places at = {CHUNK, 4 * CHUNK, 5 * CHUNK};
-    /* The end of a stream asks for the beginning of the same stream in the next block. */
-    const int64_t row_bytes = order == ORDER_NF4 ? t->in / 2 : order == ORDER_FP8 ? t->in : t->in * 2, next = (end - o - step) * row_bytes;
+    const int64_t row_bytes = row_bytes_of(t), group_bytes = order == ORDER_NF4 ? 64 : order == ORDER_FP8 ? 128 : 256;
     if (order == ORDER_NF4 && t->w->absmax_u8)
         for (int64_t b = 0; b < BLOCK * (t->in / 64); b += 64) _mm_prefetch((const char *)t->w->absmax_u8 + end * (t->in / t->w->block_size) + b, _MM_HINT_T1);
-    struct panel ring[3], *here = ring, *there = ring; /* unpacked, multiplied */
-    uint16_t *const buffer = f->s->weights;
+    struct panel ring[4]; /* the one that is multiplied, the one that is unpacked, the one that is asked for */
+    uint16_t *to = f->s->weights, *from = to + 2 * CHUNK;
     const uint16_t *const rows = f->s->rows, *x = rows;
-    int64_t n = 0, done = -2; /* groups unpacked; groups of the other panel that are multiplied */
-#define BRING(q)                                                                                                         \
-    do {                                                                                                                 \
-        _tile_loadd(4, buffer + (n & 1) * 8 * CHUNK + (~n & 2) * CHUNK + ((q) & 1) * CHUNK + ((q) >> 1) * 4 * CHUNK, 64); \
-        _tile_loadd(6, x + (q) * 32 * side, 4 * side);                                                                   \
+#define PLACE(q) (((q) & 1) * CHUNK + ((q) >> 1) * 4 * CHUNK)
+#define MULTIPLY(tile, UNPACK)             \
+    do {                                   \
+        _tile_loadd(4, tile, 64);          \
+        _tile_loadd(6, x, 4 * side);       \
+        x += 32 * side;                    \
+        UNPACK;                            \
+        _tile_dpbf16ps(0, 4, 6);           \
     } while (0)
-#define MULTIPLY(q)              \
-    do {                         \
-        BRING(q);                \
-        _tile_dpbf16ps(0, 4, 6); \
-    } while (0)
-#define MULTIPLIED                                          \
-    do {                                                    \
-        n++;                                                \
-        x += GROUP * 32 * side;                             \
-        if (++done == 0) {                                  \
-            x = rows;                                       \
-            _tile_zero(0);                                  \
-        } else if (done == groups) {                        \
-            store_panel(f, there, side);                    \
-            there = there == &ring[2] ? ring : there + 1;   \
-            done = 0;                                       \
-            x = rows;                                       \
-            _tile_zero(0);                                  \
-        }                                                   \
-    } while (0)
-    for (int64_t k = 0; k < panels; k++) {
-        if (k < step) panel_new(here, t, o + k, step, SIDE, absmax, o);
-        else panel_new(here, t, o + step * SIDE, 1, (int)((end - o) % SIDE), absmax, o);
-        for (int64_t g = 0; g < whole; g++) {
-            int64_t ahead = k * row_bytes + (g + 1) * (row_bytes / groups) + AHEAD <= step * row_bytes ? AHEAD : AHEAD + next;
-            uint16_t *to = buffer + (n & 1) * 8 * CHUNK + (n & 2) * CHUNK;
-            const struct fp8_table table = fp8_table(t, order == ORDER_FP8 ? g * GROUP : 0);
-            _Pragma("GCC unroll 1") for (int q = 0; q < 4; q++) {
-                BRING(q);
-                expand_group(order, to, at, here, 4 * q, g, table, map, 128, ahead);
-                _tile_dpbf16ps(0, 4, 6);
+    if (step) panel_of_cut(ring, t, &cut, 0, absmax);
+    for (int64_t k = 0;; k++) {
+        struct panel *here = &ring[k & 3], *there = &ring[(k + 1) & 3];
+        if (k == step && k < panels) panel_new(here, t, o + step * SIDE, 1, (int)((end - o) % SIDE), absmax, o);
+        if (k + 1 < step) panel_of_cut(there, t, &cut, k + 1, absmax);
+        else panel_of_cut(there, t, &after, 0, NULL);
+        for (int64_t g = 0; g < groups; g++) {
+            const bool hot = k < panels && g < whole, within = (g + 1) * group_bytes + AHEAD <= row_bytes;
+            const uint8_t *const *ask = order == ORDER_PLAIN ? NULL : within ? here->row : there->row; /* not turned, the next row of a stream follows */
+            const int64_t ahead = within || (!ask && k + 1 < step) ? AHEAD : AHEAD + (ask ? -row_bytes : (end - o - step) * row_bytes);
+            const struct fp8_table table = fp8_table(t, order == ORDER_FP8 && hot ? g * GROUP : 0);
+            if (hot) MULTIPLY(to + PLACE(3), expand_group(order, to, at, here, 0, g, table, c, 128, ask, ahead));
+            else MULTIPLY(to + PLACE(3), );
+            if (g == 1 || groups == 1) { /* of the panel before, everything is multiplied */
+                const int64_t done = groups == 1 ? k - 2 : k - 1;
+                if (done >= 0) store_panel(f, &ring[done & 3], side);
+                if (done == panels - 1) return;
+                _tile_zero(0);
+                x = rows;
             }
-            MULTIPLIED;
+            if (hot) EACH(q, 3) MULTIPLY(from + PLACE(q), expand_group(order, to, at, here, 4 * q + 4, g, table, c, 128, ask, ahead));
+            else EACH(q, 3) MULTIPLY(from + PLACE(q), );
+            if (!hot && k < panels) expand_panel_group(t, to, at, here, g);
+            uint16_t *swap = to;
+            to = from;
+            from = swap;
         }
-        if (whole < groups) {
-            expand_panel_group(t, buffer + (n & 1) * 8 * CHUNK + (n & 2) * CHUNK, at, here, whole);
-            EACH(q, 4) MULTIPLY(q);
-            MULTIPLIED;
-        }
-        here = here == &ring[2] ? ring : here + 1;
-    }
-    for (int k = 0; k < 2; k++) {
-        EACH(q, 4) MULTIPLY(q);
-        MULTIPLIED;
     }
 }
 
@@ -345,7 +361,7 @@ static void store_tile(float *y, int64_t ldy, const float *sums, int rows, const
 static void expand_panel_block(struct task *t, uint16_t *to, const struct panel *p, int64_t v0, int64_t v1) {
     const struct places at = {CHUNK, 2 * CHUNK, 3 * CHUNK};
     if (t->order == ORDER_PLAIN && t->w->storage != STORAGE_BF16) {
-        for (int i = 0; i < SIDE; i++) expand_row(t, to + 32 * i, CHUNK, p->o + (i < p->count ? i : 0), v0, v1);
+        for (int i = 0; i < SIDE; i++) expand_row(t, to + 32 * i, CHUNK, p->o[i], v0, v1);
         return;
     }
     for (int64_t g = v0 / GROUP; g < v1 / GROUP; g++, to += GROUP * CHUNK) expand_panel_group(t, to, at, p, g);

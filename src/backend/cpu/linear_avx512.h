@@ -85,6 +85,22 @@ static void pack_row(uint16_t *to, int64_t step, const uint16_t *x, int64_t in, 
 
 /* ---- weights in registers ------------------------------------------------------------------------------------------------ */
 
+/* What unpacking keeps in registers. Without the barrier the compiler makes them anew for every few outputs, on the very ports
+ * that unpacking is short of. */
+struct constants {
+    __m512 map;                           /* NF4: its 16 values */
+    __m512i nibbles, second, high, sign;  /* bytes 15; bytes 16 in the upper half; words 0x0100; bytes 0x80 */
+};
+static inline struct constants constants_new(const struct task *t) {
+    struct constants c = {.map = t->order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps(),
+                          .nibbles = _mm512_set1_epi8(15),
+                          .second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(16), 1),
+                          .high = _mm512_set1_epi16(0x0100),
+                          .sign = _mm512_set1_epi8((char)0x80)};
+    __asm__("" : "+v"(c.nibbles), "+v"(c.second), "+v"(c.high), "+v"(c.sign));
+    return c;
+}
+
 /* The high and the low bytes of bf16(e4m3(i) * factor), i = 0..127. */
 static void fp8_table_new(uint8_t *to, const float *e4m3, float factor) {
     __m512 f = _mm512_set1_ps(factor);
@@ -124,9 +140,9 @@ static inline struct fp8_table fp8_table(const struct task *t, int64_t v) {
 struct two {
     __m512i a, b;
 };
-static inline __attribute__((always_inline)) struct two fp8_expand(__m512i bytes, struct fp8_table f) {
+static inline __attribute__((always_inline)) struct two fp8_expand(__m512i bytes, struct fp8_table f, __m512i sign) {
     __m512i high = _mm512_permutex2var_epi8(f.high0, bytes, f.high1), low = _mm512_permutex2var_epi8(f.low0, bytes, f.low1);
-    high = _mm512_ternarylogic_epi32(high, bytes, _mm512_set1_epi8((char)0x80), 0xf8); /* high | (bytes & 0x80) */
+    high = _mm512_ternarylogic_epi32(high, bytes, sign, 0xf8); /* high | (bytes & 0x80) */
     return (struct two){_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
 }
 static inline __m512i fp8_load(const struct task *t, int64_t o, int64_t v) {
@@ -195,15 +211,13 @@ static const float *nf4_absmax(struct task *t, int64_t o, int count) {
 struct four {
     __m512i a, b, c, d;
 };
-static inline __attribute__((always_inline)) struct four nf4_expand(__m512i codes, __m512 map, const float *absmax) {
-    __m512i table = ROUND2(_mm512_mul_ps(map, _mm512_set1_ps(absmax[0])), _mm512_mul_ps(map, _mm512_set1_ps(absmax[1])));
-    const __m512i nibbles = _mm512_set1_epi8(15), second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(16), 1);
+static inline __attribute__((always_inline)) struct four nf4_expand(__m512i codes, const float *absmax, const struct constants c) {
+    __m512i table = ROUND2(_mm512_mul_ps(c.map, _mm512_set1_ps(absmax[0])), _mm512_mul_ps(c.map, _mm512_set1_ps(absmax[1])));
     /* (codes & 15) | 16 in the upper half, whose words belong to the second block; vpermw looks at 5 bits of a word */
-    __m512i odd = _mm512_ternarylogic_epi32(codes, nibbles, second, 0xea), even = _mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), nibbles, second, 0xea);
+    __m512i odd = _mm512_ternarylogic_epi32(codes, c.nibbles, c.second, 0xea), even = _mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), c.nibbles, c.second, 0xea);
     /* vpmaddubsw by (0, 1) takes the high byte of a word; a shift would compete with the look-ups for their ports */
-    const __m512i high = _mm512_set1_epi16(0x0100);
     return (struct four){_mm512_permutexvar_epi16(even, table), _mm512_permutexvar_epi16(odd, table),
-                         _mm512_permutexvar_epi16(_mm512_maddubs_epi16(even, high), table), _mm512_permutexvar_epi16(_mm512_maddubs_epi16(odd, high), table)};
+                         _mm512_permutexvar_epi16(_mm512_maddubs_epi16(even, c.high), table), _mm512_permutexvar_epi16(_mm512_maddubs_epi16(odd, c.high), table)};
 }
 static inline __m512i nf4_load(const struct task *t, int64_t o, int64_t v) {
     const uint8_t *p = (const uint8_t *)t->w->data + (o * t->in + v * 32) / 2;
@@ -245,7 +259,7 @@ static inline __attribute__((always_inline)) void decode_plain(const struct task
 /* Two vectors of one output, times every row. */
 #define FP8_STEP(bytes)                                                                      \
     do {                                                                                     \
-        struct two m = fp8_expand(bytes, f);                                                 \
+        struct two m = fp8_expand(bytes, f, c.sign);                                               \
         EACH(r, rows) {                                                                      \
             s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m.a);                      \
             s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (rows + r)), m.b);             \
@@ -259,6 +273,7 @@ static inline __attribute__((always_inline)) void decode_fp8(const struct task *
     EACH(r, rows) EACH(i, PANEL) s[r][i] = _mm512_setzero_ps();
     EACH(i, PANEL) w[i] = (const uint8_t *)t->w->data + (o + (i < count ? i : 0)) * t->in;
     int64_t whole = t->in / 128, ahead = bytes_ahead(t->in);
+    const struct constants c = constants_new(t);
     for (int64_t g = 0; g < whole; g++) {
         struct fp8_table f = fp8_table(t, g * 4);
         for (int k = 0; k < 128; k += 64, x += 64 * rows)
@@ -278,7 +293,7 @@ static inline __attribute__((always_inline)) void decode_fp8(const struct task *
 /* Four vectors of one output, times every row. */
 #define NF4_STEP(codes, absmax)                                                              \
     do {                                                                                     \
-        struct four m = nf4_expand(codes, map, absmax);                                      \
+        struct four m = nf4_expand(codes, absmax, c);                                        \
         EACH(r, rows) {                                                                      \
             s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m.a);                      \
             s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (rows + r)), m.b);             \
@@ -288,7 +303,8 @@ static inline __attribute__((always_inline)) void decode_fp8(const struct task *
     } while (0)
 
 static inline __attribute__((always_inline)) void decode_nf4(struct task *t, float *y, int64_t ldy, const int rows, int64_t o, int count) {
-    __m512 s[4][PANEL], map = _mm512_loadu_ps(t->w->quant_map);
+    const struct constants c = constants_new(t);
+    __m512 s[4][PANEL];
     const uint8_t *w[PANEL];
     const float *absmax[PANEL];
     const uint16_t *x = t->rows;
@@ -362,7 +378,7 @@ static void expand_row(struct task *t, uint16_t *to, int64_t step, int64_t row, 
 
 /* Outputs [o, o + count), count <= 4, as (vectors, 4, 32); missing outputs repeat the first. */
 static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
-    const struct linear_weight *w = t->w;
+    const struct constants c = constants_new(t);
     const float *absmax = t->order == ORDER_NF4 ? nf4_absmax(t, o, count) : NULL;
     for (int i = 0; i < PANEL; i++, to += 32) {
         int64_t row = o + (i < count ? i : 0);
@@ -370,15 +386,14 @@ static void expand_panel(struct task *t, uint16_t *to, int64_t o, int count) {
         if (t->order == ORDER_FP8) {
             fp8_tables(t, row);
             for (int64_t v = 0; v < t->vectors; v += 2, at += 2 * PANEL * 32) {
-                struct two m = fp8_expand(fp8_load(t, row, v), fp8_table(t, v));
+                struct two m = fp8_expand(fp8_load(t, row, v), fp8_table(t, v), c.sign);
                 _mm512_store_si512(at, m.a);
                 _mm512_store_si512(at + PANEL * 32, m.b);
             }
         } else if (t->order == ORDER_NF4) {
-            __m512 map = _mm512_loadu_ps(w->quant_map);
             const float *of_row = absmax + (row - o) * (t->in / 64);
             for (int64_t v = 0; v < t->vectors; v += 4, at += 4 * PANEL * 32) {
-                struct four m = nf4_expand(nf4_load(t, row, v), map, of_row + v / 2);
+                struct four m = nf4_expand(nf4_load(t, row, v), of_row + v / 2, c);
                 _mm512_store_si512(at, m.a);
                 _mm512_store_si512(at + PANEL * 32, m.b);
                 _mm512_store_si512(at + 2 * PANEL * 32, m.c);
@@ -470,6 +485,7 @@ __attribute__((unused)) static void linear_bf16(float *y, int64_t ldy, const uin
  * factor, added to the sum of the lane (facts §2.3; the lanes are summed last). */
 static inline __attribute__((always_inline)) void multiply_e4m3(const struct task *t, float *y, int64_t ldy, const float *factors, const int rows,
                                                                 int64_t o, int count, struct fp8_table f) {
+    const struct constants c = constants_new(t);
     __m512 sum[4][PANEL];
     EACH(r, rows) EACH(i, PANEL) sum[r][i] = _mm512_setzero_ps();
     int64_t groups = (t->in + 127) / 128, ahead = bytes_ahead(t->in);
