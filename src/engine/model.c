@@ -81,7 +81,9 @@ static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     memcpy(all.mean, m->config->image.mean, sizeof all.mean);
     memcpy(all.std, m->config->image.std, sizeof all.std);
     all.f32 = o->f32, all.resampler = o->pillow_resize;
-    all.e4m3 = e4m3_activations(m, o);
+    bool kv_fp8 = false;
+    kv_kind(o, m->backend, &kv_fp8, NULL);
+    all.e4m3 = e4m3_activations(m, o) | kv_fp8 << 1; /* bits: what is on disk from before there were FP8 pages stays valid */
     all.arithmetic = ARITHMETIC;
     m->identity = hash_bytes(&all, sizeof all, 0);
 }
@@ -122,6 +124,7 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->fixed_cuts = !plan.on_device;
     m->alone_rows = plan.rows;
     b.kv_bytes = plan.kv;
+    b.kv_fp8 = plan.kv_fp8;
     b.card = o->card;
     b.cards = plan.cards;
 #ifdef HAVE_CUDA
