@@ -295,16 +295,16 @@ int main(int argc, char **argv) {
     check(checkpoint_open(argv[1], &c, &err), &err);
     size_t left = cuda_memory_free(NULL), most = (size_t)20 << 30;
     o.kv_bytes = left / 2 < most ? left / 2 : most;
-    o.fp8_e4m3_activations = getenv("BENCH_E4M3") != NULL;
+    o.fp8_e4m3_activations = getenv("BENCH_E4M3") != NULL, o.kv_fp8 = getenv("BENCH_KV8") != NULL;
     check(cuda_load(c, &o, &m, &err), &err);
     if (getenv("BENCH_NO_PDL")) m->arch = 80; /* kernels start when the one in front has ended */
     vocab = m->w.config.text.vocab;
     cuda_describe(m, &info);
     struct cudaDeviceProp p;
     cudaGetDeviceProperties(&p, m->device);
-    printf("== %s: %s on %s, %.2f GB of weights uploaded in %.2f s = %.1f GB/s, %.3f GB read a token, cublasLt %s, few-row kernels %s\n", argv[1], info.storage, p.name,
+    printf("== %s: %s on %s, %.2f GB of weights uploaded in %.2f s = %.1f GB/s, %.3f GB read a token, cublasLt %s, few-row kernels %s%s\n", argv[1], info.storage, p.name,
            (double)m->weight_bytes / 1e9, m->load_seconds, (double)m->weight_bytes / 1e9 / m->load_seconds, (double)info.decode_bytes / 1e9, m->lt ? "loaded" : "missing",
-           m->few_fit ? "fit" : "do not fit");
+           m->few_fit ? "fit" : "do not fit", m->kv8 ? ", FP8 KV pages" : "");
     ceilings();
     fflush(stdout);
     for (int i = 3; i < argc; i++) run_decode(atoi(argv[i]), context, &info);

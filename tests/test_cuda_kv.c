@@ -107,6 +107,58 @@ static void pages(void **state) {
     checkpoint_close(c);
 }
 
+static int top_of(const float *logits, int n) {
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
+/* Real shapes: PMD_KV_CHECKPOINT names a folder (of random weights, say). A prompt in one pass, then steps; figures, and the ways against each other. */
+static void real_shapes(void **state) {
+    (void)state;
+    enum { PROMPT = 1000, STEPS = 40, TOKENS = PROMPT + STEPS };
+    const char *folder = getenv("PMD_KV_CHECKPOINT");
+    struct err err = {0};
+    if (!folder) skip();
+    static int32_t ids[TOKENS], positions[TOKENS * 3], pages[TOKENS / 32 + 1];
+    float *logits[3];
+    int64_t vocab = 0;
+    for (int k = 0; k < 3; k++) { /* bf16 pages, FP8 pages, FP8 pages and all in one pass */
+        struct checkpoint *c;
+        struct backend_model *m;
+        struct backend_options o = {.kv_bytes = 512 * mib, .kv_fp8 = k > 0};
+        if (checkpoint_open(folder, &c, &err) || backend_cuda.load(c, &o, &m, &err)) fail_msg("%s", err.message);
+        vocab = checkpoint_config(c)->text.vocab;
+        logits[k] = malloc(STEPS * (size_t)vocab * sizeof **logits);
+        for (int i = 0; i < TOKENS; i++) ids[i] = (int32_t)((i * 7919LL + i * i * 31LL) % (vocab - 1000)), positions[3 * i] = positions[3 * i + 1] = positions[3 * i + 2] = i;
+        for (int i = 0; i <= TOKENS / 32; i++) pages[i] = backend_cuda.page_alloc(m);
+        int rows[STEPS];
+        for (int at = 0; at < TOKENS;) {
+            int count = k == 2 ? TOKENS : at < PROMPT ? PROMPT : 1;
+            struct span s = {.ids = ids + at, .count = count, .first = at, .positions = positions + 3 * at, .pages = pages, .page_count = TOKENS / 32 + 1, .logits_rows = rows};
+            if (k == 2) s.logits_count = STEPS, s.logits = logits[k];
+            if (count == 1) s.logits_count = 1, s.logits = logits[k] + (at - PROMPT) * vocab;
+            for (int i = 0; i < STEPS; i++) rows[i] = k == 2 ? PROMPT + i : 0;
+            if (backend_cuda.forward(m, &s, 1, &err)) fail_msg("%s", err.message);
+            at += count;
+        }
+        backend_cuda.unload(m);
+        checkpoint_close(c);
+    }
+    int same = 0, ways = 0;
+    for (int i = 0; i < STEPS; i++) {
+        int a = top_of(logits[0] + i * vocab, (int)vocab), b = top_of(logits[1] + i * vocab, (int)vocab), d = top_of(logits[2] + i * vocab, (int)vocab);
+        same += a == b, ways += b == d;
+    }
+    size_t n = STEPS * (size_t)vocab;
+    double lost = relative_distance(logits[1], logits[0], n), apart = relative_distance(logits[2], logits[1], n);
+    fprintf(stderr, "  %s, steps after %d tokens: logits with FP8 pages %.2e from those with bf16 pages, top-1 equal at %d of %d; steps from one pass, both FP8: %.2e, %d of %d\n", folder, PROMPT,
+            lost, same, STEPS, apart, ways, STEPS);
+    assert_true(lost < 0.1 && apart < 0.1);
+    for (int k = 0; k < 3; k++) free(logits[k]);
+}
+
 /* ---- through the engine ---- */
 
 static int scores(struct qvl_model *m, const char *folder, const struct json *entry, struct qvl_token **tokens, size_t *count, size_t *answer) {
@@ -276,6 +328,6 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(goldens), cmocka_unit_test(pages), cmocka_unit_test(trained), cmocka_unit_test(on_disk), cmocka_unit_test(planned)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(goldens), cmocka_unit_test(pages), cmocka_unit_test(real_shapes), cmocka_unit_test(trained), cmocka_unit_test(on_disk), cmocka_unit_test(planned)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
