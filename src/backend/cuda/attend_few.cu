@@ -352,8 +352,8 @@ static int pieces_of(const struct range *r, int chunk) {
 }
 
 /* The length of a piece at which blocks that run side by side end soonest: turns of all blocks times a piece and what it costs to begin and
- * end one (turn; measured: about 200 tokens' time of bf16, twice as many of half the bytes). */
-static int best_chunk(const struct range *r, int n, int kv_heads, int slots, int turn) {
+ * end one (measured: about 200 tokens' time; e4m3 is no better off with 400 or 600). */
+static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
     int best = 0;
     double least = INFINITY;
     for (int chunk = ITEM_WARPS * TILE; chunk <= 1 << 18; chunk += chunk / 8 / TILE * TILE + TILE) {
@@ -365,7 +365,7 @@ static int best_chunk(const struct range *r, int n, int kv_heads, int slots, int
             if (each > longest) longest = each;
         }
         if (items > MOST_ITEMS || parts > MOST_ITEMS) continue;
-        double cost = (double)((items * kv_heads + slots - 1) / slots) * (longest + turn);
+        double cost = (double)((items * kv_heads + slots - 1) / slots) * (longest + 200);
         if (cost < least) least = cost, best = chunk;
         if (items <= n) break;
     }
@@ -381,7 +381,7 @@ size_t step_fill(const struct backend_model *m, const struct batch *b, char *hos
     int group = t->heads / t->kv_heads, wide = attend_queries(m), item_count = 0, part_count = 0;
     struct range range[2 * FEW_ROWS];
     int ranges = make_ranges(b->row, b->rows, b->page, wide / group, range);
-    int chunk = best_chunk(range, ranges, t->kv_heads, m->sm_count * BLOCKS(wide), m->kv8 ? 400 : 200);
+    int chunk = best_chunk(range, ranges, t->kv_heads, m->sm_count * BLOCKS(wide));
     struct attend_item *items = (struct attend_item *)(host + STEP_ITEMS_AT);
     for (int i = 0; i < ranges; i++) {
         const struct range *r = &range[i];
