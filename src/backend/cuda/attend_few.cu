@@ -4,14 +4,14 @@
  * all rows that share it (best-of-n, a common system prompt). The host cuts the work into items: some rows, a range of tokens that all
  * of them see. A block takes an item for one kv head; its warps take 16 tokens at a time with running maximum and sum. Keys and values
  * go from memory straight to registers: S^T = K Q^T with the tokens as M and the query rows as N, so that eight rows cost no more than
- * one; S^T is turned in registers (movmatrix) and O^T = V^T P^T. e4m3 pages: bytes become f16 in registers (exact), the next 16 tokens are
- * asked for before these are worked on (half the bytes, as many under way), factors multiply scores and weights. A row whose work was cut is put together by the block that ends last. */
+ * one; S^T is turned in registers (movmatrix) and O^T = V^T P^T. e4m3 pages: bytes become f16 in registers (exact), factors multiply scores and
+ * weights; fewer registers hold what is under way, so one block more fits. A row whose work was cut is put together by the block that ends last. */
 #include <string.h>
 
 #include "backend/cuda/room.h"
 
 enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16, AHEAD = 128 }; /* AHEAD: tokens asked for before the input is there */
-#define BLOCKS(queries) ((queries) == 8 ? 3 : 2) /* that fit on a multiprocessor: registers */
+#define BLOCKS(queries, kv8) (((queries) == 8 ? 3 : 2) + ((kv8) ? 1 : 0)) /* that fit on a multiprocessor: registers */
 
 struct items_args {
     const struct step_head *head;
@@ -62,7 +62,7 @@ __device__ static inline uint32_t query_f16(uint32_t pair) { return pack_f16(low
 enum { VALUE_UNIT = 256 }; /* weights times factors as f16 are multiplied by it: rows.cu keeps factors below 256 */
 
 template <int NQ, bool KV8>
-__global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(const struct items_args a) {
+__global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8, KV8)) items_kernel(const struct items_args a) {
     enum { QUERIES = NQ * 8, LDO = HEAD + 4 };
     __shared__ float merged[ITEM_WARPS][QUERIES][2], values[ITEM_WARPS][QUERIES][LDO];
     __shared__ float weights[QUERIES][MOST_PIECES];
@@ -118,15 +118,12 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
             const bf16 *layer = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at;
             return load_bytes((const uint8_t *)layer + (int64_t)kv * head_block_bytes(HEAD, true), a.half * 2, at % PAGE, g, t);
         };
-        struct bytes_tile next;
-        if (KV8 && item.begin + warp * TILE < item.end) next = bytes_at(item.begin + warp * TILE);
         for (int at = item.begin + warp * TILE; at < item.end; at += ITEM_WARPS * TILE) {
             uint4 k[2][4], v[4][2];
             float key_factor[2] = {a.scale, a.scale}, value_factor[2] = {1, 1};
             struct bytes_tile now;
             if (KV8) {
-                now = next;
-                if (at + ITEM_WARPS * TILE < item.end) next = bytes_at(at + ITEM_WARPS * TILE);
+                now = bytes_at(at);
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     key_factor[r] = now.key[r] * (16 * a.scale);
@@ -293,7 +290,7 @@ void attend_items(struct backend_model *m, int layer, const struct step_head *he
     a.layer_at = layer * m->layer_stride, a.half = m->layer_stride / 2;
     a.heads = t->heads, a.kv_heads = t->kv_heads, a.scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim)); /* exp2 from here on */
     a.partial = m->attend_partial, a.counters = m->attend_counters;
-    dim3 grid((unsigned)(m->sm_count * BLOCKS(attend_queries(m)))), block(ITEM_WARPS * 32);
+    dim3 grid((unsigned)(m->sm_count * BLOCKS(attend_queries(m), m->kv8))), block(ITEM_WARPS * 32);
     bool one = attend_queries(m) == 8;
     if (m->kv8) one ? launch(m, items_kernel<1, true>, grid, block, 0, a) : launch(m, items_kernel<2, true>, grid, block, 0, a);
     else one ? launch(m, items_kernel<1, false>, grid, block, 0, a) : launch(m, items_kernel<2, false>, grid, block, 0, a);
@@ -352,7 +349,7 @@ static int pieces_of(const struct range *r, int chunk) {
 }
 
 /* The length of a piece at which blocks that run side by side end soonest: turns of all blocks times a piece and what it costs to begin and
- * end one (measured: about 200 tokens' time; e4m3 is no better off with 400 or 600). */
+ * end one (measured: about 200 tokens' time). */
 static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
     int best = 0;
     double least = INFINITY;
@@ -381,7 +378,7 @@ size_t step_fill(const struct backend_model *m, const struct batch *b, char *hos
     int group = t->heads / t->kv_heads, wide = attend_queries(m), item_count = 0, part_count = 0;
     struct range range[2 * FEW_ROWS];
     int ranges = make_ranges(b->row, b->rows, b->page, wide / group, range);
-    int chunk = best_chunk(range, ranges, t->kv_heads, m->sm_count * BLOCKS(wide));
+    int chunk = best_chunk(range, ranges, t->kv_heads, m->sm_count * BLOCKS(wide, m->kv8));
     struct attend_item *items = (struct attend_item *)(host + STEP_ITEMS_AT);
     for (int i = 0; i < ranges; i++) {
         const struct range *r = &range[i];

@@ -4,14 +4,14 @@
  * 1.3e-14 and is left out), tells its bin: 1,024 bins of 1/32. Each bin counts its scores and sums what their weights lack to that of the
  * bin's beginning, as integers, so that sums do not depend on chance. Sums of weights from the first bin on (double) tell in which bin a
  * given sum is reached: top-p of all for the end of what is kept, draw of the kept for the choice. Only that bin is put in order. One that
- * holds more than MOST_FOUND is cut into 1,024 again, twice at most; more than so many (nearly) equals are left to the host.
+ * holds more than FEW_FOUND is cut into 1,024 again, twice at most; more than MOST_FOUND (nearly) equals are left to the host.
  *
  * What min-p keeps ends at a known score; its bin counts twice, once for those that stay. What is lacking is kept to 2^-20 of a weight, so
- * sums are right to about 1e-6 of themselves. A row of 151,936 is read twice or three times: by 32 blocks for the bins, by one block for each
- * bin that is put in order, which skips pieces whose largest is too small. */
+ * sums are right to about 1e-6 of themselves. A row of 151,936 is read by 32 blocks for the bins, then by one block once or twice for each of the
+ * two bins, which skips pieces whose largest is too small. */
 #include "backend/cuda/pick_job.h"
 
-enum { THREADS = WHOLE_BINS, DIGIT = 10, FIRST_SHIFT = 21, LAST_LEVEL = 2, STEP_BITS = 26, LACK_BITS = 19 };
+enum { THREADS = WHOLE_BINS, DIGIT = 10, FIRST_SHIFT = 21, LAST_LEVEL = 2, STEP_BITS = 26, LACK_BITS = 19, FEW_FOUND = 256 };
 enum { AT_COUNT = 0, AT_LACK = WHOLE_BINS, AT_STAYS = 2 * WHOLE_BINS }; /* within a job's words */
 static_assert((int)MOST_FOUND == (int)THREADS, "a thread for each candidate");
 #define FURTHER 0xFFFFFFFFu
@@ -26,6 +26,21 @@ __device__ static inline unsigned lack_of(unsigned steps, int level) {
     float x = (float)steps * (1.0f / (1 << STEP_BITS)); /* below 1/32 */
     float y = x - x * x * (0.5f - x * (1.0f / 6 - x * (1.0f / 24)));
     return (unsigned)(y * (float)((int64_t)1 << (LACK_BITS + DIGIT * level)) + 0.5f);
+}
+
+/* Runs f(steps, score, id) for a piece's logits, by the lanes of a warp; a number of them are asked for at once. */
+template <typename F> __device__ static inline void each_score(const struct pick_args &a, const struct job &j, const float *row, int begin, int end, float top, F f) {
+    enum { AT_ONCE = 20 };
+    for (begin += threadIdx.x % 32; begin < end; begin += 32 * AT_ONCE) {
+        float x[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) x[i] = begin + i * 32 < end ? allowed(a, j, row, begin + i * 32) : -INFINITY;
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            float score = x[i] / j.temperature;
+            f(steps_below(score, top), score, begin + i * 32);
+        }
+    }
 }
 
 /* The bin where what min-p keeps ends. */
@@ -50,15 +65,13 @@ template <int MOST> __global__ void __launch_bounds__(BLOCK_WARPS * 32) bins_ker
     top /= j.temperature;
     int begin = piece * size, end = begin + size < a.vocab ? begin + size : a.vocab;
     const float *row = a.logits + (int64_t)j.row * a.vocab;
-    for (int id = begin + lane; id < end; id += 32) {
-        float score = allowed(a, j, row, id) / j.temperature;
-        unsigned steps = steps_below(score, top);
-        if (steps == FURTHER) continue;
+    each_score(a, j, row, begin, end, top, [&](unsigned steps, float score, int) {
+        if (steps == FURTHER) return;
         int bin = steps >> FIRST_SHIFT;
         unsigned lack = lack_of(steps & ((1u << FIRST_SHIFT) - 1), 0);
         atomicAdd(&bins[AT_COUNT + bin], 1u), atomicAdd(&bins[AT_LACK + bin], lack);
         if (bin == stays && exp((double)score - (double)top) >= (double)j.min_p) atomicAdd(&bins[AT_STAYS], 1u), atomicAdd(&bins[AT_STAYS + 1], lack);
-    }
+    });
     __syncthreads();
     for (int i = threadIdx.x; i < WHOLE_WORDS; i += blockDim.x)
         if (bins[i]) atomicAdd(&a.bins[(int64_t)blockIdx.y * WHOLE_WORDS + i], bins[i]);
@@ -98,16 +111,14 @@ __device__ static inline double bin_weight(const struct level &l, unsigned bin, 
 
 /* Runs f(steps, candidate) for all that lie in [from, from + span) steps, lanes of a warp at a time. */
 template <typename F> __device__ static void each_within(const struct pick_args &a, const struct job &j, const float *row, const struct whole &c, float top, unsigned from, unsigned span, F f) {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, size = piece_size(a.vocab);
+    int warp = threadIdx.x / 32, size = piece_size(a.vocab);
     for (int piece = warp; piece < PIECES; piece += THREADS / 32) {
         unsigned least = steps_below(c.most[piece] / j.temperature, top);
         if (least == FURTHER || (least >= from && least - from >= span)) continue;
         int begin = piece * size, end = begin + size < a.vocab ? begin + size : a.vocab;
-        for (int id = begin + lane; id < end; id += 32) {
-            float score = allowed(a, j, row, id) / j.temperature;
-            unsigned steps = steps_below(score, top);
+        each_score(a, j, row, begin, end, top, [&](unsigned steps, float score, int id) {
             if (steps != FURTHER && steps >= from && steps - from < span) f(steps, {score, id});
-        }
+        });
     }
     __syncthreads();
 }
@@ -136,10 +147,10 @@ __device__ static struct reached reach(const struct pick_args &a, const struct j
         __syncthreads();
         bin = c.first < WHOLE_BINS ? c.first : c.last;
         double before = bin ? c.upto[bin - 1] : 0;
-        unsigned count = c.count[bin];
+        int count = (int)c.count[bin];
         __syncthreads();
         l.before += before, l.begin += (unsigned)bin << shift_of(l.number);
-        if (count <= MOST_FOUND) break;
+        if (count <= (l.number < LAST_LEVEL ? (int)FEW_FOUND : (int)MOST_FOUND)) break;
         if (l.number == LAST_LEVEL) return {};
         c.count[t] = c.lack[t] = 0;
         __syncthreads();
@@ -155,7 +166,7 @@ __device__ static struct reached reach(const struct pick_args &a, const struct j
     int n = c.number;
     struct candidate own = c.found[t < n ? t : 0];
     int rank = 0;
-    for (int k = 0; k < n; k++) rank += before(c.found[k], own);
+    for (int k = 0; t < n && k < n; k++) rank += before(c.found[k], own);
     if (t < n) c.sorted[rank] = own;
     __syncthreads();
     c.upto[t] = t < n ? exp((double)c.sorted[t].score - (double)top) : 0;
