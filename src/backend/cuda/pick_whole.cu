@@ -28,21 +28,6 @@ __device__ static inline unsigned lack_of(unsigned steps, int level) {
     return (unsigned)(y * (float)((int64_t)1 << (LACK_BITS + DIGIT * level)) + 0.5f);
 }
 
-/* Runs f(steps, score, id) for a piece's logits, by the lanes of a warp; a number of them are asked for at once. */
-template <typename F> __device__ static inline void each_score(const struct pick_args &a, const struct job &j, const float *row, int begin, int end, float top, F f) {
-    enum { AT_ONCE = 20 };
-    for (begin += threadIdx.x % 32; begin < end; begin += 32 * AT_ONCE) {
-        float x[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) x[i] = begin + i * 32 < end ? allowed(a, j, row, begin + i * 32) : -INFINITY;
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            float score = x[i] / j.temperature;
-            f(steps_below(score, top), score, begin + i * 32);
-        }
-    }
-}
-
 /* The bin where what min-p keeps ends. */
 __device__ static inline int stays_bin(float min_p) {
     double bin = min_p > 0 ? -log((double)min_p) * 32 : (double)WHOLE_BINS;
@@ -65,13 +50,15 @@ template <int MOST> __global__ void __launch_bounds__(BLOCK_WARPS * 32) bins_ker
     top /= j.temperature;
     int begin = piece * size, end = begin + size < a.vocab ? begin + size : a.vocab;
     const float *row = a.logits + (int64_t)j.row * a.vocab;
-    each_score(a, j, row, begin, end, top, [&](unsigned steps, float score, int) {
-        if (steps == FURTHER) return;
+    for (int id = begin + lane; id < end; id += 32) {
+        float score = allowed(a, j, row, id) / j.temperature;
+        unsigned steps = steps_below(score, top);
+        if (steps == FURTHER) continue;
         int bin = steps >> FIRST_SHIFT;
         unsigned lack = lack_of(steps & ((1u << FIRST_SHIFT) - 1), 0);
         atomicAdd(&bins[AT_COUNT + bin], 1u), atomicAdd(&bins[AT_LACK + bin], lack);
         if (bin == stays && exp((double)score - (double)top) >= (double)j.min_p) atomicAdd(&bins[AT_STAYS], 1u), atomicAdd(&bins[AT_STAYS + 1], lack);
-    });
+    }
     __syncthreads();
     for (int i = threadIdx.x; i < WHOLE_WORDS; i += blockDim.x)
         if (bins[i]) atomicAdd(&a.bins[(int64_t)blockIdx.y * WHOLE_WORDS + i], bins[i]);
@@ -109,16 +96,30 @@ __device__ static inline double bin_weight(const struct level &l, unsigned bin, 
     return start * ((double)count - (double)lack / (double)((int64_t)1 << (LACK_BITS + DIGIT * l.number)));
 }
 
-/* Runs f(steps, candidate) for all that lie in [from, from + span) steps, lanes of a warp at a time. */
+/* Runs f(steps, candidate) for all that lie in [from, from + span) steps. One block reads the whole row, so most logits have to be done with at once: by
+ * bounds that are a little too wide, before masks and division; a number of them are asked for together. */
 template <typename F> __device__ static void each_within(const struct pick_args &a, const struct job &j, const float *row, const struct whole &c, float top, unsigned from, unsigned span, F f) {
-    int warp = threadIdx.x / 32, size = piece_size(a.vocab);
+    enum { AT_ONCE = 10 };
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, size = piece_size(a.vocab);
+    const double unit = (double)j.temperature / (1 << STEP_BITS), most = (double)j.temperature * (double)top, slack = 4e-6 * (fabs(most) + 32 * (double)j.temperature);
+    float high = (float)(most - unit * from + slack), low = (float)(most - unit * ((double)from + span) - slack);
     for (int piece = warp; piece < PIECES; piece += THREADS / 32) {
         unsigned least = steps_below(c.most[piece] / j.temperature, top);
         if (least == FURTHER || (least >= from && least - from >= span)) continue;
         int begin = piece * size, end = begin + size < a.vocab ? begin + size : a.vocab;
-        each_score(a, j, row, begin, end, top, [&](unsigned steps, float score, int id) {
-            if (steps != FURTHER && steps >= from && steps - from < span) f(steps, {score, id});
-        });
+        for (int at = begin + lane; at < end; at += 32 * AT_ONCE) {
+            float x[AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) x[i] = at + i * 32 < end ? row[at + i * 32] : -INFINITY;
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                if (!(x[i] >= low && x[i] <= high)) continue;
+                int id = at + i * 32;
+                float score = allowed(a, j, row, id) / j.temperature;
+                unsigned steps = steps_below(score, top);
+                if (steps != FURTHER && steps >= from && steps - from < span) f(steps, {score, id});
+            }
+        }
     }
     __syncthreads();
 }
