@@ -7,6 +7,9 @@
 #include <string.h>
 #include <time.h>
 
+extern "C" {
+#include "backend/pick.h"
+}
 #include "backend/cuda/room.h"
 
 static double seconds() {
@@ -118,6 +121,20 @@ static void around(struct span *spans, int batch, const struct batch *made) {
         check(picks_run(m, list, batch, (float *)m->buffer[BUFFER_LOGITS].data, &err), &err);
         choose[t] = seconds() - start;
     }
+    if (getenv("BENCH_SAMPLED")) { /* what it takes to read the rows and to choose here */
+        const int times = batch > 8 ? 2 : 6;
+        size_t bytes = (size_t)batch * (size_t)vocab * 4;
+        char *rows = (char *)cuda_host_alloc(m, bytes), *work = (char *)malloc(pick_work_bytes(vocab));
+        struct picked picked;
+        double start = seconds();
+        for (int t = 0; t < times && rows; t++) {
+            check(cuda_failed(cudaMemcpyAsync(rows, m->buffer[BUFFER_LOGITS].data, bytes, cudaMemcpyDeviceToHost, m->stream), "reading logits", &err), &err);
+            check(cuda_failed(cudaStreamSynchronize(m->stream), "reading logits", &err), &err);
+            for (int i = 0; i < batch; i++) pick_from_logits((const float *)rows + (size_t)i * (size_t)vocab, vocab, &spans[i].picks[0], work, &picked);
+        }
+        printf("   choosing here, us: %.0f\n", (seconds() - start) / times * 1e6);
+        cuda_host_free(m, rows), free(work);
+    }
     for (int i = 0; i < batch; i++) spans[i].pick_count = 0;
     for (int t = 0; t < TIMES; t++) {
         double start = seconds();
@@ -192,7 +209,8 @@ static void decode(struct sequence *s, int batch, int context, const char *what,
         ids[i] = (int32_t)(random_bits() % 100000 % (uint32_t)vocab);
         positions[i * 3] = positions[i * 3 + 1] = positions[i * 3 + 2] = context;
         spans[i].ids = &ids[i], spans[i].count = 1, spans[i].first = context, spans[i].positions = &positions[i * 3], spans[i].pages = s[i].pages, spans[i].page_count = s[i].count;
-        if (getenv("BENCH_SAMPLED")) picks[i].sampled = true, picks[i].temperature = 0.7f, picks[i].top_k = 20, picks[i].top_p = 0.8f, picks[i].draw = (double)(random_bits() & 0xffff) / 65536;
+        const char *sampled = getenv("BENCH_SAMPLED"); /* "whole": without top-k */
+        if (sampled) picks[i].sampled = true, picks[i].temperature = 0.7f, picks[i].top_k = strcmp(sampled, "whole") ? 20 : 0, picks[i].top_p = 0.8f, picks[i].draw = (double)(random_bits() & 0xffff) / 65536;
         spans[i].picks = &picks[i], spans[i].picked = &picked[i], spans[i].pick_count = 1;
     }
     enum { STEPS = 60 };
@@ -295,16 +313,16 @@ int main(int argc, char **argv) {
     check(checkpoint_open(argv[1], &c, &err), &err);
     size_t left = cuda_memory_free(NULL), most = (size_t)20 << 30;
     o.kv_bytes = left / 2 < most ? left / 2 : most;
-    o.fp8_e4m3_activations = getenv("BENCH_E4M3") != NULL;
+    o.fp8_e4m3_activations = getenv("BENCH_E4M3") != NULL, o.kv_fp8 = getenv("BENCH_KV8") != NULL;
     check(cuda_load(c, &o, &m, &err), &err);
     if (getenv("BENCH_NO_PDL")) m->arch = 80; /* kernels start when the one in front has ended */
     vocab = m->w.config.text.vocab;
     cuda_describe(m, &info);
     struct cudaDeviceProp p;
     cudaGetDeviceProperties(&p, m->device);
-    printf("== %s: %s on %s, %.2f GB of weights uploaded in %.2f s = %.1f GB/s, %.3f GB read a token, cublasLt %s, few-row kernels %s\n", argv[1], info.storage, p.name,
+    printf("== %s: %s on %s, %.2f GB of weights uploaded in %.2f s = %.1f GB/s, %.3f GB read a token, cublasLt %s, few-row kernels %s%s\n", argv[1], info.storage, p.name,
            (double)m->weight_bytes / 1e9, m->load_seconds, (double)m->weight_bytes / 1e9 / m->load_seconds, (double)info.decode_bytes / 1e9, m->lt ? "loaded" : "missing",
-           m->few_fit ? "fit" : "do not fit");
+           m->few_fit ? "fit" : "do not fit", m->kv8 ? ", FP8 KV pages" : "");
     ceilings();
     fflush(stdout);
     for (int i = 3; i < argc; i++) run_decode(atoi(argv[i]), context, &info);

@@ -1,7 +1,8 @@
 /* Prefill of the CUDA backend: passes of several lengths, what their time goes into, and a sustained loop of the library's products of
  * the same shapes in the same run, which is what a pass is measured against. Every figure is measured here.
  * usage: bench_prefill CHECKPOINT [tokens[/chunk]|mixed|decode:rows ...] (default: 1024 8192 8192/1024 8192/512 mixed decode:128 decode:256)
- * mixed: 512 rows of a prompt beside 16 decode rows. decode: a step of so many sequences (above 64: a pass like prefill's) at 1,024 tokens. */
+ * mixed: 512 rows of a prompt beside 16 decode rows. decode: a step of so many sequences (above 64: a pass like prefill's) at 1,024 tokens, each
+ * with pages of its own. BENCH_KV8: KV pages of e4m3. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,15 +181,24 @@ static void mixed() {
     sequence_free(&prompt);
 }
 
-/* All sequences share the pages of a few, which must not matter: each row is of another prompt in turn, so that neighbours share nothing. */
+enum { BEFORE = 1024 }; /* tokens of a sequence that decodes */
+/* Every sequence has pages of its own, copies of those of a few prompts: pages of a few would come out of the second-level cache. */
 static void decode(int rows) {
-    enum { PROMPTS = 16, BEFORE = 1024 };
-    struct sequence s[PROMPTS];
+    enum { PROMPTS = 16 };
+    if ((int64_t)rows * (BEFORE / PAGE + 2) > m->capacity - m->used_high + m->free_count) {
+        printf("decode: %d rows at %d tokens: does not fit into %d pages\n", rows, BEFORE, m->capacity);
+        return;
+    }
+    struct sequence *s = (struct sequence *)calloc((size_t)rows, sizeof *s);
     struct span *span = (struct span *)calloc((size_t)rows, sizeof *span);
     struct pick *pick = (struct pick *)calloc((size_t)rows, sizeof *pick);
     struct picked *picked = (struct picked *)calloc((size_t)rows, sizeof *picked);
-    for (int i = 0; i < PROMPTS; i++) s[i] = sequence_new(BEFORE), pass(&s[i], BEFORE, BEFORE);
-    for (int i = 0; i < rows; i++) span[i] = span_of(&s[i % PROMPTS], BEFORE, 1), span[i].picks = &pick[i], span[i].picked = &picked[i], span[i].pick_count = 1;
+    for (int i = 0; i < rows; i++) {
+        s[i] = sequence_new(BEFORE);
+        if (i < PROMPTS) pass(&s[i], BEFORE, BEFORE);
+        for (int k = 0; k < BEFORE / PAGE && i >= PROMPTS; k++) check(cuda_page_copy(m, s[i].pages[k], s[i % PROMPTS].pages[k], PAGE, &err));
+    }
+    for (int i = 0; i < rows; i++) span[i] = span_of(&s[i], BEFORE, 1), span[i].picks = &pick[i], span[i].picked = &picked[i], span[i].pick_count = 1;
     static struct pass_times times;
     double best = 1e9, sum = 0;
     for (int i = -3; i < 20; i++) {
@@ -201,8 +211,9 @@ static void decode(int rows) {
     }
     printf("decode%s: %d rows at %d tokens: best %.2f, mean %.2f ms = %.0f tok/s\n", m->e4m3 ? ", e4m3" : "", rows, BEFORE, best * 1e3, sum / 20 * 1e3, rows / (sum / 20));
     if (times.count) print_parts(&times);
-    for (int i = 0; i < PROMPTS; i++) sequence_free(&s[i]);
-    free(span), free(pick), free(picked);
+    fflush(stdout);
+    for (int i = 0; i < rows; i++) sequence_free(&s[i]);
+    free(s), free(span), free(pick), free(picked);
 }
 
 int main(int argc, char **argv) {
@@ -212,20 +223,30 @@ int main(int argc, char **argv) {
     check(checkpoint_open(argv[1], &c, &err));
     size_t left = cuda_memory_free(NULL), most = (size_t)8 << 30;
     o.kv_bytes = left / 2 < most ? left / 2 : most;
+    o.kv_fp8 = getenv("BENCH_KV8") != NULL;
+    const struct text_config *t = &checkpoint_config(c)->text;
+    bool only_decode = argc > 2;
+    for (int i = 2; i < argc; i++) { /* as many pages as the sequences want, where they leave room for the weights and 4 GiB more */
+        bool here = !strncmp(argv[i], "decode:", 7);
+        size_t weights = 0, want = here ? (size_t)atoi(argv[i] + 7) * (BEFORE + 2 * PAGE) * 2 * (size_t)t->layers * (size_t)t->kv_heads * kv_slot_bytes(t->head_dim, o.kv_fp8) : 0;
+        for (size_t k = 0; k < checkpoint_tensor_count(c); k++) weights += checkpoint_tensor_at(c, k)->bytes;
+        if (want > o.kv_bytes && want + weights + ((size_t)4 << 30) < left) o.kv_bytes = want;
+        only_decode &= here;
+    }
     check(cuda_load(c, &o, &m, &err));
     struct backend_info info;
     struct cudaDeviceProp p;
     cuda_describe(m, &info);
     cudaGetDeviceProperties(&p, m->device);
     bool fp8 = m->layers[0].q.storage == STORAGE_FP8_BLOCK;
-    printf("== %s: %s on %s, cublasLt %s\n", argv[1], info.storage, p.name, m->lt ? "loaded" : "missing");
+    printf("== %s: %s on %s (%s), cublasLt %s\n", argv[1], info.storage, p.name, info.kernels, m->lt ? "loaded" : "missing");
     static char *const all[] = {(char *)"1024", (char *)"8192", (char *)"8192/1024", (char *)"8192/512", (char *)"mixed", (char *)"decode:128", (char *)"decode:256"};
     int count = argc > 2 ? argc - 2 : 7;
     char *const *what = argc > 2 ? argv + 2 : all;
     for (int quantised = 0; quantised <= fp8; quantised++) {
         m->e4m3 = quantised;
-        double limit = product_loop(8192, quantised);
-        printf("product loop of 8192 rows, %s, sustained for a second: %.0f TFLOP/s\n", quantised ? "e4m3 with block factors" : "bf16", limit);
+        double limit = only_decode ? 0 : product_loop(8192, quantised);
+        if (limit > 0) printf("product loop of 8192 rows, %s, sustained for a second: %.0f TFLOP/s\n", quantised ? "e4m3 with block factors" : "bf16", limit);
         for (int i = 0; i < count; i++) {
             int tokens = atoi(what[i]);
             const char *cut = strchr(what[i], '/');

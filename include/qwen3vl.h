@@ -37,6 +37,8 @@ struct qvl_options {
     int threads;             /* 0: one per core */
     int64_t context;         /* most tokens of one session; 0: what the checkpoint declares, as far as memory goes */
     size_t kv_bytes;         /* budget for KV pages of all sessions and of the prefix cache; 0: a quarter of free memory */
+    const char *kv;          /* keys and values in pages: "bf16" (default) or "fp8", GPU only: e4m3 with a factor for each token and kv head, half the
+                                memory, at a loss (docs/cuda.md) */
     bool f32;                /* exact fp32 products, for proof; default bf16 */
     const char *cpu_limit;   /* "c", "avx2", "avx512", "avx512bf16", "amx": cap of the instruction set; NULL: best */
     const char *fp8_activations; /* of FP8 layers: "bf16" or "e4m3"; default bf16, on cuda e4m3, there for passes of more than 64 rows */

@@ -171,6 +171,7 @@ static void test_plan(void **state) {
     model_plan_from_id("Qwen/Qwen3-VL-2B-Thinking-FP8", &p);
     assert_true(p.weight_bytes > 3468553776 * 0.999 && p.weight_bytes < 3468553776 * 1.001);
     assert_int_equal(p.kv_bytes_per_token, 114688); /* 2 x 28 layers x 8 heads x 128 x 2 bytes */
+    assert_int_equal(p.fp8_kv_bytes_per_token, 59136); /* 2 x 28 x 8 x (128 + 4) */
     model_plan_from_id("some/other-2B-model", &p);
     assert_int_equal(p.source, PLAN_UNKNOWN);
 }

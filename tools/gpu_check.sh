@@ -19,7 +19,7 @@ if [ "$what" != tests ]; then
     for m in "${models[@]}"; do make_model "${m%%:*}" & done
 fi
 if [ "$what" != bench ]; then
-    for t in ops pick model golden tower; do
+    for t in ops pick model golden tower step kv; do
         {
             timeout "${TEST_LIMIT:-60}" "$bin/test_cuda_$t" >"$out/test_$t.log" 2>&1
             code=$?

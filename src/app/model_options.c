@@ -16,6 +16,8 @@ const char model_options_help[] =
     "  --threads N        default: one per core\n"
     "  --context N        most tokens of the conversation; default: the model's, as far as memory goes\n"
     "  --kv-mib N         memory for keys and values, prompt cache included\n"
+    "  --kv KIND          bf16 (default) or fp8: how keys and values are kept; fp8, GPU only, takes half the memory and loses\n"
+    "                     accuracy (docs/cuda.md)\n"
     "  --f32              exact fp32 products (slow, for comparison)\n"
     "  --cpu SET          cap of the instruction set: c, avx2, avx512, avx512bf16, amx\n"
     "  --prefill-rows N   GPU: most tokens of a prompt in one pass while nothing else is answered; default 8192\n"
@@ -93,6 +95,7 @@ int model_options_take(struct model_options *o, const char *command, int argc, c
     if ((r = option_value(command, "--device", argc, argv, i, &v))) return r < 0 ? r : (o->load.device = v, 1);
     if ((r = option_value(command, "--cpu", argc, argv, i, &v))) return r < 0 ? r : (o->load.cpu_limit = v, 1);
     if ((r = option_value(command, "--fp8-activations", argc, argv, i, &v))) return r < 0 ? r : (o->load.fp8_activations = v, 1);
+    if ((r = option_value(command, "--kv", argc, argv, i, &v))) return r < 0 ? r : (o->load.kv = v, 1);
     if ((r = option_value(command, "--threads", argc, argv, i, &v))) {
         if (r < 0 || option_number(command, "--threads", v, 0, 1024, &number)) return -1;
         return o->load.threads = (int)number, 1;

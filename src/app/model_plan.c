@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "backend/backend.h"
+
 /* Parameters of the published configs (facts: qwen3-vl.md §1.3). */
 static const struct shape {
     const char *word;
@@ -36,6 +38,7 @@ void model_plan_from_id(const char *id, struct model_plan *out) {
         out->source = PLAN_PUBLISHED_SHAPE;
         fill(out, s->decoder_linear, s->embedding, s->vision, s->other, s->tied, format);
         out->kv_bytes_per_token = (int64_t)2 * 2 * s->layers * s->kv_heads * s->head_dim;
+        out->fp8_kv_bytes_per_token = (int64_t)2 * s->layers * s->kv_heads * (int64_t)kv_slot_bytes(s->head_dim, true);
         out->max_context = 262144;
         return;
     }
@@ -55,6 +58,7 @@ void model_plan_from_config(const struct model_config *c, struct model_plan *out
     *out = (struct model_plan){.source = PLAN_CONFIG};
     fill(out, linear, (int64_t)t->vocab * d, vision, other, t->tied, format);
     out->kv_bytes_per_token = (int64_t)2 * 2 * t->layers * k;
+    out->fp8_kv_bytes_per_token = (int64_t)2 * t->layers * t->kv_heads * (int64_t)kv_slot_bytes(t->head_dim, true);
     out->max_context = t->max_positions;
 }
 

@@ -16,6 +16,7 @@ struct model_plan {
     int64_t parameters;
     int64_t weight_bytes;       /* on disk; exact when source is PLAN_FILES, else computed from the format */
     int64_t kv_bytes_per_token; /* bf16 keys and values of all layers */
+    int64_t fp8_kv_bytes_per_token; /* of FP8 pages (a GPU's --kv fp8) */
     int64_t decode_bytes;       /* weights read for one token */
     int64_t max_context;
 };

@@ -21,10 +21,14 @@ struct backend_options {
     const char *cpu_limit;  /* cap of the instruction set, NULL = best */
     bool fp8_e4m3_activations;
     size_t kv_bytes;        /* budget for KV pages */
+    bool kv_fp8;            /* CUDA: keys and values as e4m3, with a factor for each token and kv head; default bf16 */
     int card;               /* CUDA: which device, from 0 */
     int cards;              /* CUDA, the backend of several cards: how many, from `card` on */
     int layer_from, layer_to; /* CUDA: only these layers of the decoder (cuda/parts.c); layer_to 0: all */
 };
+
+/* Bytes of one token's key, or value, of one kv head in a page: bf16, or e4m3 and an fp32 factor. */
+static inline size_t kv_slot_bytes(int head_dim, bool fp8) { return fp8 ? (size_t)head_dim + 4 : (size_t)head_dim * 2; }
 
 /* Features of one image or one video: main (tokens, hidden) then deepstack_count more of the same shape, fp32, host memory. */
 struct vision_features {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/backend.h"
 #include "backend/weights.h"
 
 /* A frame of 240x160 is enlarged to the processor's least area: 320x224, 20 x 14 patches, merged 2 x 2. */
@@ -44,7 +45,8 @@ int model_facts_read(const char *folder, const struct qvl_options *o, struct mod
         snprintf(out->storage, sizeof out->storage, "%s", info.storage);
         out->weight_bytes = info.weight_bytes;
         out->decode_bytes = info.decode_bytes;
-        out->kv_token_bytes = 2 * (size_t)out->text.kv_heads * (size_t)out->text.head_dim * (size_t)out->text.layers * (o->f32 ? 4 : 2);
+        out->kv_token_bytes = 2 * (size_t)out->text.kv_heads * (size_t)out->text.layers *
+                              (o->f32 ? (size_t)out->text.head_dim * 4 : kv_slot_bytes(out->text.head_dim, o->kv && !strcmp(o->kv, "fp8")));
         count_products(&w, out);
         model_weights_close(&w);
     }

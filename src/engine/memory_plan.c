@@ -72,6 +72,14 @@ static size_t memory_for_pages(struct memory_plan *p, const struct model_config 
     return p->available;
 }
 
+int kv_kind(const struct qvl_options *o, const struct backend *backend, bool *fp8, struct err *err) {
+    *fp8 = o->kv && !strcmp(o->kv, "fp8");
+    if (o->kv && !*fp8 && strcmp(o->kv, "bf16")) return err_set(err, ERR_ARGUMENT, "kv \"%s\": expected \"bf16\" or \"fp8\"", o->kv);
+    if (*fp8 && backend == &backend_cpu)
+        return err_set(err, ERR_ARGUMENT, "kv \"fp8\": on device \"cpu\" keys and values are kept as bf16; FP8 pages are for device \"cuda\"");
+    return 0;
+}
+
 int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, struct memory_plan *out, struct err *err) {
     const struct model_config *m = checkpoint_config(c);
     const struct text_config *t = &m->text;
@@ -82,8 +90,9 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     if (o->prefill_rows < 0 || o->prefill_rows > 65536)
         return err_set(err, ERR_ARGUMENT, "prefill passes of %lld rows: expected 1 to 65536, or 0", (long long)o->prefill_rows);
     *out = (struct memory_plan){.rows = PREFILL_CHUNK, .cards = 1, .on_device = backend != &backend_cpu, .weights = weight_bytes(c), .available = memory_available()};
-    size_t element = o->f32 ? 4 : 2;
-    out->kv_per_token = 2 * (size_t)t->kv_heads * (size_t)t->head_dim * (size_t)t->layers * element;
+    if ((r = kv_kind(o, backend, &out->kv_fp8, err))) return r;
+    size_t slot = o->f32 ? (size_t)t->head_dim * 4 : kv_slot_bytes(t->head_dim, out->kv_fp8);
+    out->kv_per_token = 2 * (size_t)t->kv_heads * slot * (size_t)t->layers;
     size_t widest = (size_t)t->hidden * 6 + (size_t)t->heads * (size_t)t->head_dim * 4 + (size_t)t->intermediate * 4;
     out->work = 1024 * widest * 4 + (size_t)t->vocab * 16 * 4 + ((size_t)64 << 20);
     size_t page = out->kv_per_token * BACKEND_PAGE_TOKENS;
@@ -114,6 +123,9 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
         return err_set(err, ERR_LIMIT, "the budget for keys and values is %zu bytes, one page of %d tokens takes %zu", out->kv,
                        BACKEND_PAGE_TOKENS, page);
     out->context = (int64_t)tokens < most ? (int64_t)tokens : most;
+#ifdef HAVE_CUDA
+    if (out->kv_fp8) out->work += (size_t)out->cards * cuda_unpacked_bytes(m, out->context);
+#endif
     out->total = out->weights + out->kv + out->work;
     if (out->on_device && out->total > out->available)
         return err_set(err, ERR_LIMIT,

@@ -10,6 +10,7 @@ struct memory_plan {
     bool on_device;          /* everything below is of the device's own memory */
     size_t weights;          /* mapped files: shared with the page cache, needed in memory for speed; or uploaded */
     size_t kv_per_token;
+    bool kv_fp8;             /* o->kv is "fp8" */
     size_t kv;               /* budget for pages */
     int cards;               /* CUDA devices that share the layers; 1 without a device map */
     int64_t rows;            /* of a prefill pass that has the device to itself: ALONE_ROWS, or less where that takes too much of it */
@@ -21,6 +22,8 @@ struct memory_plan {
 
 /* The backend that o->device asks for; "auto" takes a CUDA device when there is one. */
 int choose_backend(const struct qvl_options *o, const struct backend **out, struct err *err);
+/* How o->kv wants keys and values kept on that device; refused where it cannot be. */
+int kv_kind(const struct qvl_options *o, const struct backend *backend, bool *fp8, struct err *err);
 /* Memory this process may still take. */
 size_t memory_available(void);
 /* Decides context and page budget; refuses, with the numbers, what cannot fit. */

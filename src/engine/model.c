@@ -82,7 +82,9 @@ static void make_identity(struct qvl_model *m, const struct qvl_options *o) {
     memcpy(all.mean, m->config->image.mean, sizeof all.mean);
     memcpy(all.std, m->config->image.std, sizeof all.std);
     all.f32 = o->f32, all.resampler = o->pillow_resize;
-    all.e4m3 = e4m3_activations(m, o);
+    bool kv_fp8 = false;
+    kv_kind(o, m->backend, &kv_fp8, NULL);
+    all.e4m3 = e4m3_activations(m, o) | kv_fp8 << 1; /* bits: what is on disk from before there were FP8 pages stays valid */
     all.arithmetic = ARITHMETIC;
     m->identity = hash_bytes(&all, sizeof all, 0);
 }
@@ -126,6 +128,7 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     m->turns.awake_most = plan.on_device && cores > 2 ? (int)cores - 1 : 0;
     m->alone_rows = plan.rows;
     b.kv_bytes = plan.kv;
+    b.kv_fp8 = plan.kv_fp8;
     b.card = o->card;
     b.cards = plan.cards;
 #ifdef HAVE_CUDA

@@ -77,6 +77,11 @@ template <typename T> static inline T atomicAdd(T *p, T v) {
     *p = old + v;
     return old;
 }
+template <typename T> static inline T atomicMin(T *p, T v) {
+    T old = *p;
+    *p = v < old ? v : old;
+    return old;
+}
 template <typename T> static inline T atomicMax(T *p, T v) {
     T old = *p;
     if (v > old) *p = v;

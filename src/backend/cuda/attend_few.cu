@@ -4,13 +4,14 @@
  * all rows that share it (best-of-n, a common system prompt). The host cuts the work into items: some rows, a range of tokens that all
  * of them see. A block takes an item for one kv head; its warps take 16 tokens at a time with running maximum and sum. Keys and values
  * go from memory straight to registers: S^T = K Q^T with the tokens as M and the query rows as N, so that eight rows cost no more than
- * one; S^T is turned in registers (movmatrix) and O^T = V^T P^T. A row whose work was cut is put together by the block that ends last. */
+ * one; S^T is turned in registers (movmatrix) and O^T = V^T P^T. e4m3 pages: bytes become f16 in registers (exact), factors multiply scores and
+ * weights; fewer registers hold what is under way, so one block more fits. A row whose work was cut is put together by the block that ends last. */
 #include <string.h>
 
 #include "backend/cuda/room.h"
 
 enum { HEAD = 128, ITEM_WARPS = 4, TILE = 16, AHEAD = 128 }; /* AHEAD: tokens asked for before the input is there */
-#define BLOCKS(queries) ((queries) == 8 ? 3 : 2) /* that fit on a multiprocessor: registers */
+#define BLOCKS(queries, kv8) (((queries) == 8 ? 3 : 2) + ((kv8) ? 1 : 0)) /* that fit on a multiprocessor: registers */
 
 struct items_args {
     const struct step_head *head;
@@ -18,7 +19,7 @@ struct items_args {
     bf16 *out;
     const char *kv;
     size_t page_bytes;
-    int64_t layer_at, half;
+    int64_t layer_at, half; /* in units of two bytes */
     int heads, kv_heads;
     int tiled;
     float scale;
@@ -33,8 +34,35 @@ __device__ static inline int64_t place_out(const struct items_args &a, int row, 
     return a.tiled ? tiled_place(row, column, a.tiled) : (int64_t)row * a.heads * HEAD + column;
 }
 
-template <int NQ>
-__global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(const struct items_args a) {
+/* 16 tokens of e4m3 keys and values as a lane has them: of tokens g and g + 8 the keys' dimensions 64 c + 16 t.., of tokens 2t, 2t + 1, 2t + 8,
+ * 2t + 9 the values' 16 g..; factors of tokens g and g + 8. */
+struct bytes_tile {
+    uint4 k[2][2], v[4];
+    float key[2], value[2];
+};
+__device__ static inline struct bytes_tile load_bytes(const uint8_t *keys, int64_t half, int at, int g, int t) {
+    struct bytes_tile b;
+    const uint8_t *values = keys + half;
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int c = 0; c < 2; c++) b.k[r][c] = load_streamed(keys + (at + g + r * 8) * HEAD + (c * 4 + t) * 16);
+#pragma unroll
+    for (int r = 0; r < 4; r++) b.v[r] = load_streamed(values + (at + t * 2 + r % 2 + r / 2 * 8) * HEAD + g * 16);
+#pragma unroll
+    for (int r = 0; r < 2; r++) b.key[r] = ((const float *)(keys + PAGE * HEAD))[at + g + r * 8], b.value[r] = ((const float *)(values + PAGE * HEAD))[at + g + r * 8];
+    return b;
+}
+__device__ static inline void f16_of_16(uint32_t to[8], uint4 bytes) {
+    e4m3_as_f16(bytes.x, &to[0], &to[1]), e4m3_as_f16(bytes.y, &to[2], &to[3]);
+    e4m3_as_f16(bytes.z, &to[4], &to[5]), e4m3_as_f16(bytes.w, &to[6], &to[7]);
+}
+/* Queries at 1/16 of their size, so that none is too large; f16 has what bf16 has down to 2^-10. */
+__device__ static inline uint32_t query_f16(uint32_t pair) { return pack_f16(low_bf16(pair) * 0.0625f, high_bf16(pair) * 0.0625f); }
+enum { VALUE_UNIT = 256 }; /* weights times factors as f16 are multiplied by it: rows.cu keeps factors below 256 */
+
+template <int NQ, bool KV8>
+__global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8, KV8)) items_kernel(const struct items_args a) {
     enum { QUERIES = NQ * 8, LDO = HEAD + 4 };
     __shared__ float merged[ITEM_WARPS][QUERIES][2], values[ITEM_WARPS][QUERIES][LDO];
     __shared__ float weights[QUERIES][MOST_PIECES];
@@ -53,7 +81,12 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
         const int32_t *page_list = (const int32_t *)base + item.pages;
         int end = item.end - item.begin < AHEAD ? item.end : item.begin + AHEAD;
         for (int at = item.begin + (int)threadIdx.x / 2; at < end; at += ITEM_WARPS * 16) {
-            const bf16 *key = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at + ((int64_t)(blockIdx.x % a.kv_heads) * PAGE + at % PAGE) * HEAD;
+            const bf16 *layer = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at;
+            if (KV8) {
+                prefetch_l2((const uint8_t *)(layer + threadIdx.x % 2 * a.half) + (int64_t)(blockIdx.x % a.kv_heads) * head_block_bytes(HEAD, true) + at % PAGE * HEAD);
+                continue;
+            }
+            const bf16 *key = layer + ((int64_t)(blockIdx.x % a.kv_heads) * PAGE + at % PAGE) * HEAD;
             prefetch_l2(key + threadIdx.x % 2 * (HEAD / 2));
             prefetch_l2(key + a.half + threadIdx.x % 2 * (HEAD / 2));
         }
@@ -70,7 +103,10 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
             int query = n * 8 + g;
             const bf16 *from = a.q + ((int64_t)(item.first + (query < queries ? query / group : 0)) * a.heads + kv * group + query % group) * HEAD;
 #pragma unroll
-            for (int c = 0; c < 4; c++) q[n][c] = query < queries ? *(const uint4 *)(from + (c * 4 + t) * 8) : make_uint4(0, 0, 0, 0);
+            for (int c = 0; c < 4; c++) {
+                q[n][c] = query < queries ? *(const uint4 *)(from + (KV8 ? (c / 2 * 4 + t) * 16 + c % 2 * 8 : (c * 4 + t) * 8)) : make_uint4(0, 0, 0, 0);
+                if (KV8) q[n][c] = make_uint4(query_f16(q[n][c].x), query_f16(q[n][c].y), query_f16(q[n][c].z), query_f16(q[n][c].w));
+            }
 #pragma unroll
             for (int e = 0; e < 2; e++) most[n][e] = -INFINITY, total[n][e] = 0;
 #pragma unroll
@@ -78,21 +114,42 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
 #pragma unroll
                 for (int e = 0; e < 4; e++) o[n][i][e] = 0;
         }
+        auto bytes_at = [&](int at) {
+            const bf16 *layer = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at;
+            return load_bytes((const uint8_t *)layer + (int64_t)kv * head_block_bytes(HEAD, true), a.half * 2, at % PAGE, g, t);
+        };
         for (int at = item.begin + warp * TILE; at < item.end; at += ITEM_WARPS * TILE) {
-            const bf16 *keys = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at + ((int64_t)kv * PAGE + at % PAGE) * HEAD;
             uint4 k[2][4], v[4][2];
+            float key_factor[2] = {a.scale, a.scale}, value_factor[2] = {1, 1};
+            struct bytes_tile now;
+            if (KV8) {
+                now = bytes_at(at);
 #pragma unroll
-            for (int r = 0; r < 2; r++)
+                for (int r = 0; r < 2; r++) {
+                    key_factor[r] = now.key[r] * (16 * a.scale);
+                    value_factor[r] = at + g + r * 8 < item.end ? now.value[r] * VALUE_UNIT : 0;
 #pragma unroll
-                for (int c = 0; c < 4; c++) k[r][c] = load_streamed(keys + (g + r * 8) * HEAD + (c * 4 + t) * 8);
+                    for (int c = 0; c < 2; c++) {
+                        uint32_t w[8];
+                        f16_of_16(w, now.k[r][c]);
+                        k[r][2 * c] = make_uint4(w[0], w[1], w[2], w[3]), k[r][2 * c + 1] = make_uint4(w[4], w[5], w[6], w[7]);
+                    }
+                }
+            } else {
+                const bf16 *keys = (const bf16 *)(a.kv + (size_t)page_list[at / PAGE] * a.page_bytes) + a.layer_at + ((int64_t)kv * PAGE + at % PAGE) * HEAD;
 #pragma unroll
-            for (int r = 0; r < 4; r++)
+                for (int r = 0; r < 2; r++)
 #pragma unroll
-                for (int c = 0; c < 2; c++) v[r][c] = load_streamed(keys + a.half + (t * 2 + r % 2 + r / 2 * 8) * HEAD + (c * 8 + g) * 8);
+                    for (int c = 0; c < 4; c++) k[r][c] = load_streamed(keys + (g + r * 8) * HEAD + (c * 4 + t) * 8);
+#pragma unroll
+                for (int r = 0; r < 4; r++)
+#pragma unroll
+                    for (int c = 0; c < 2; c++) v[r][c] = load_streamed(keys + a.half + (t * 2 + r % 2 + r / 2 * 8) * HEAD + (c * 8 + g) * 8);
+            }
             if (at + TILE > item.end) /* what lies behind the end may be anything */
 #pragma unroll
                 for (int r = 0; r < 4; r++)
-                    if (at + t * 2 + r % 2 + r / 2 * 8 >= item.end) v[r][0] = v[r][1] = make_uint4(0, 0, 0, 0);
+                    if (at + t * 2 + r % 2 + r / 2 * 8 >= item.end) v[r][0] = v[r][1] = now.v[r] = make_uint4(0, 0, 0, 0);
             uint32_t p[NQ][2];
 #pragma unroll
             for (int n = 0; n < NQ; n++) {
@@ -100,12 +157,12 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
 #pragma unroll
                 for (int c = 0; c < 4; c++) {
                     const uint32_t a0[4] = {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, a1[4] = {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w};
-                    mma_bf16(s, a0, q[n][c].x, q[n][c].y);
-                    mma_bf16(s, a1, q[n][c].z, q[n][c].w);
+                    if (KV8) mma_f16(s, a0, q[n][c].x, q[n][c].y), mma_f16(s, a1, q[n][c].z, q[n][c].w);
+                    else mma_bf16(s, a0, q[n][c].x, q[n][c].y), mma_bf16(s, a1, q[n][c].z, q[n][c].w);
                 }
                 float keep[2];
 #pragma unroll
-                for (int e = 0; e < 4; e++) s[e] = at + g + e / 2 * 8 < item.end ? s[e] * a.scale : -INFINITY;
+                for (int e = 0; e < 4; e++) s[e] = at + g + e / 2 * 8 < item.end ? s[e] * key_factor[e / 2] : -INFINITY;
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     float top = fmaxf(s[e], s[e + 2]);
@@ -117,8 +174,9 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
                     s[e] = exp2f(s[e] - top), s[e + 2] = exp2f(s[e + 2] - top);
                     total[n][e] = total[n][e] * keep[e] + s[e] + s[e + 2];
                 }
-                p[n][0] = turn_matrix(pack_bf16(s[0], s[1]));
-                p[n][1] = turn_matrix(pack_bf16(s[2], s[3]));
+#pragma unroll
+                for (int r = 0; r < 2; r++)
+                    p[n][r] = turn_matrix(KV8 ? pack_f16(s[2 * r] * value_factor[r], s[2 * r + 1] * value_factor[r]) : pack_bf16(s[2 * r], s[2 * r + 1]));
 #pragma unroll
                 for (int i = 0; i < 8; i++)
 #pragma unroll
@@ -126,11 +184,17 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
             }
             uint32_t flat[4][2][4];
 #pragma unroll
-            for (int r = 0; r < 4; r++)
+            for (int r = 0; r < 4; r++) {
+                uint32_t made[8];
+                if (KV8) f16_of_16(made, now.v[r]);
 #pragma unroll
-                for (int c = 0; c < 2; c++) flat[r][c][0] = v[r][c].x, flat[r][c][1] = v[r][c].y, flat[r][c][2] = v[r][c].z, flat[r][c][3] = v[r][c].w;
+                for (int c = 0; c < 2; c++) {
+                    if (KV8) v[r][c] = make_uint4(made[4 * c], made[4 * c + 1], made[4 * c + 2], made[4 * c + 3]);
+                    flat[r][c][0] = v[r][c].x, flat[r][c][1] = v[r][c].y, flat[r][c][2] = v[r][c].z, flat[r][c][3] = v[r][c].w;
+                }
+            }
 #pragma unroll
-            for (int i = 0; i < 8; i++) { /* dimensions 8 g + i and 64 + 8 g + i */
+            for (int i = 0; i < 8; i++) { /* dimensions 8 g + i and 64 + 8 g + i; of e4m3 16 g + i and 16 g + 8 + i */
                 uint32_t x[4];
 #pragma unroll
                 for (int e = 0; e < 4; e++) { /* e % 2: which of the two dimensions, e / 2: tokens 2t.. or 2t + 8.. */
@@ -138,7 +202,10 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
                     x[e] = i % 2 ? high_halves(lo, hi) : low_halves(lo, hi);
                 }
 #pragma unroll
-                for (int n = 0; n < NQ; n++) mma_bf16(o[n][i], x, p[n][0], p[n][1]);
+                for (int n = 0; n < NQ; n++) {
+                    if (KV8) mma_f16(o[n][i], x, p[n][0], p[n][1]);
+                    else mma_bf16(o[n][i], x, p[n][0], p[n][1]);
+                }
             }
         }
 #pragma unroll
@@ -151,7 +218,7 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8)) items_kernel(
 #pragma unroll
                 for (int i = 0; i < 8; i++)
 #pragma unroll
-                    for (int c = 0; c < 2; c++) values[warp][n * 8 + t * 2 + e][c * 64 + g * 8 + i] = o[n][i][c * 2 + e];
+                    for (int c = 0; c < 2; c++) values[warp][n * 8 + t * 2 + e][KV8 ? g * 16 + c * 8 + i : c * 64 + g * 8 + i] = o[n][i][c * 2 + e] * (KV8 ? 1.0f / VALUE_UNIT : 1);
             }
         __syncthreads();
         for (int e = threadIdx.x; e < queries * HEAD; e += blockDim.x) {
@@ -223,9 +290,10 @@ void attend_items(struct backend_model *m, int layer, const struct step_head *he
     a.layer_at = layer * m->layer_stride, a.half = m->layer_stride / 2;
     a.heads = t->heads, a.kv_heads = t->kv_heads, a.scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim)); /* exp2 from here on */
     a.partial = m->attend_partial, a.counters = m->attend_counters;
-    dim3 grid((unsigned)(m->sm_count * BLOCKS(attend_queries(m)))), block(ITEM_WARPS * 32);
-    if (attend_queries(m) == 8) launch(m, items_kernel<1>, grid, block, 0, a);
-    else launch(m, items_kernel<2>, grid, block, 0, a);
+    dim3 grid((unsigned)(m->sm_count * BLOCKS(attend_queries(m), m->kv8))), block(ITEM_WARPS * 32);
+    bool one = attend_queries(m) == 8;
+    if (m->kv8) one ? launch(m, items_kernel<1, true>, grid, block, 0, a) : launch(m, items_kernel<2, true>, grid, block, 0, a);
+    else one ? launch(m, items_kernel<1, false>, grid, block, 0, a) : launch(m, items_kernel<2, false>, grid, block, 0, a);
 }
 
 /* ---- the plan, on the host ---- */
@@ -281,7 +349,7 @@ static int pieces_of(const struct range *r, int chunk) {
 }
 
 /* The length of a piece at which blocks that run side by side end soonest: turns of all blocks times a piece and what it costs to begin and
- * end one (measured: about 200 tokens' time). */
+ * end one (measured: 400 tokens' time does best; with 200, eight groups of eight rows that share their beginning took 22 % longer). */
 static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
     int best = 0;
     double least = INFINITY;
@@ -294,7 +362,7 @@ static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
             if (each > longest) longest = each;
         }
         if (items > MOST_ITEMS || parts > MOST_ITEMS) continue;
-        double cost = (double)((items * kv_heads + slots - 1) / slots) * (longest + 200);
+        double cost = (double)((items * kv_heads + slots - 1) / slots) * (longest + 400);
         if (cost < least) least = cost, best = chunk;
         if (items <= n) break;
     }
@@ -310,7 +378,7 @@ size_t step_fill(const struct backend_model *m, const struct batch *b, char *hos
     int group = t->heads / t->kv_heads, wide = attend_queries(m), item_count = 0, part_count = 0;
     struct range range[2 * FEW_ROWS];
     int ranges = make_ranges(b->row, b->rows, b->page, wide / group, range);
-    int chunk = best_chunk(range, ranges, t->kv_heads, m->sm_count * BLOCKS(wide));
+    int chunk = best_chunk(range, ranges, t->kv_heads, m->sm_count * BLOCKS(wide, m->kv8));
     struct attend_item *items = (struct attend_item *)(host + STEP_ITEMS_AT);
     for (int i = 0; i < ranges; i++) {
         const struct range *r = &range[i];

@@ -17,7 +17,7 @@
 #ifdef CUDA_EMULATION
 
 bool attend_warpgroup_fit(struct backend_model *) { return false; }
-bool attend_warpgroup(struct backend_model *, int, const struct drow *, const struct attend_run *, int, const int32_t *, const bf16 *, bf16 *) { return false; }
+bool attend_warpgroup(struct backend_model *, const struct run_pages *, const struct drow *, const struct attend_run *, int, const bf16 *, bf16 *) { return false; }
 
 #else
 
@@ -252,11 +252,11 @@ static int splits_of(const struct backend_model *m, int blocks, int64_t tiles) {
     return splits < 1 ? 1 : splits;
 }
 
-bool attend_warpgroup(struct backend_model *m, int layer, const struct drow *rows, const struct attend_run *runs, int count, const int32_t *pages, const bf16 *q, bf16 *out) {
+bool attend_warpgroup(struct backend_model *m, const struct run_pages *v, const struct drow *rows, const struct attend_run *runs, int count, const bf16 *q, bf16 *out) {
     const struct text_config *t = &m->w.config.text;
     struct run_args a = {};
-    int64_t page_rows = (int64_t)(m->page_bytes / (HEAD * 2)), layer_rows = m->layer_stride / HEAD, all = 0;
-    a.rows = rows, a.pages = pages, a.out = out, a.page_rows = page_rows, a.layer_row = layer * layer_rows, a.half_rows = layer_rows / 2;
+    int64_t page_rows = (int64_t)(v->page_bytes / (HEAD * 2)), all = 0;
+    a.rows = rows, a.pages = v->pages, a.out = out, a.page_rows = page_rows, a.layer_row = v->layer_at / HEAD, a.half_rows = v->layer_stride / HEAD / 2;
     a.heads = t->heads, a.group = t->heads / t->kv_heads, a.runs = count, a.splits = 1, a.scale = (float)(1.4426950408889634 / sqrt((double)HEAD));
     int order[MOST_RUNS], blocks = 0;
     for (int i = 0; i < count; i++) {
@@ -277,10 +277,10 @@ bool attend_warpgroup(struct backend_model *m, int layer, const struct drow *row
         if (!a.partial) a.splits = 1; /* slower, and right */
     }
     CUtensorMap kv_map, q_map;
-    const cuuint64_t kv_size[2] = {HEAD, (cuuint64_t)(m->capacity * page_rows)}, kv_stride[1] = {HEAD * 2};
+    const cuuint64_t kv_size[2] = {HEAD, (cuuint64_t)(v->capacity * page_rows)}, kv_stride[1] = {HEAD * 2};
     const cuuint64_t q_size[3] = {HEAD, (cuuint64_t)a.heads, (cuuint64_t)all}, q_stride[2] = {HEAD * 2, (cuuint64_t)a.heads * HEAD * 2};
     const cuuint32_t kv_box[2] = {HALF, PAGE}, q_box[3] = {HALF, 1, QUERIES};
-    if (!tile_map(m->encode_map, &kv_map, m->kv, 2, kv_size, kv_stride, kv_box) || !tile_map(m->encode_map, &q_map, q, 3, q_size, q_stride, q_box)) return false;
+    if (!tile_map(m->encode_map, &kv_map, v->kv, 2, kv_size, kv_stride, kv_box) || !tile_map(m->encode_map, &q_map, q, 3, q_size, q_stride, q_box)) return false;
     launch(m, warpgroup_kernel, dim3((unsigned)blocks, (unsigned)a.splits), dim3(THREADS), SHARED, a, kv_map, q_map);
     if (a.splits > 1) launch(m, merge_kernel, dim3((unsigned)(((int64_t)runs[0].count * a.heads * 32 + 255) / 256)), dim3(256), 0, a);
     return true;

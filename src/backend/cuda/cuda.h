@@ -16,6 +16,8 @@ size_t cuda_card_memory_free(int card, size_t *total);
 int cuda_cards(void);
 /* Device memory beside weights and pages for batches of `rows` rows. */
 size_t cuda_work_bytes(const struct model_config *c, int rows);
+/* Of it also, with e4m3 pages: keys and values of one layer, unpacked for a prompt of so many tokens. */
+size_t cuda_unpacked_bytes(const struct model_config *c, int64_t tokens);
 
 extern const struct backend backend_cuda;
 /* A model that does not fit one card: runs of its layers on several (backend_options.cards); parts.c. */

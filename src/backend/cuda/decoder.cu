@@ -257,16 +257,19 @@ static int attend(struct pass *p, int layer, const bf16 *q, bool kept, struct er
             continue;
         }
         run[runs++] = (struct attend_run){at, s->count, s->first + s->count};
-        if (runs == MOST_RUNS) attend_runs(m, layer, p->row, run, runs, p->page, q, p->attended), runs = 0;
+        if (runs < MOST_RUNS) continue;
+        int r = attend_runs(m, layer, p->row, run, runs, p->page, q, p->attended, b->pages, err);
+        if (r) return r;
+        runs = 0;
     }
     for (int g = 0; g < p->groups; g++) {
         int64_t at = (int64_t)g * FEW_ROWS * p->q_size;
         m->step_shared = p->group_shared[g];
         attend_items(m, layer, (const struct step_head *)(p->group_table + p->group_bytes * (size_t)g), q + at, p->attended + at, TILED_NO);
     }
-    if (runs) attend_runs(m, layer, p->row, run, runs, p->page, q, p->attended);
-    if (alone) attend_rows(m, layer, p->row, b->rows, p->page, q, p->attended, 1, NULL, NULL);
-    return 0;
+    int r = runs ? attend_runs(m, layer, p->row, run, runs, p->page, q, p->attended, b->pages, err) : 0;
+    if (!r && alone) attend_rows(m, layer, p->row, b->rows, p->page, q, p->attended, 1, NULL, NULL);
+    return r;
 }
 
 /* The norm in front of layer n, or the last one; what the layer before it adds comes first. */

@@ -75,6 +75,11 @@ size_t cuda_work_bytes(const struct model_config *c, int rows) {
     return (text > picture ? text : picture) + logits + step + unpacked + library + persist_work_bytes(t);
 }
 
+size_t cuda_unpacked_bytes(const struct model_config *c, int64_t tokens) {
+    if (tokens < RUN_SCRATCH_TOKENS) tokens = RUN_SCRATCH_TOKENS;
+    return (size_t)tokens * 2 * (size_t)c->text.kv_heads * kv_slot_bytes(c->text.head_dim, false) / 8 * 9; /* as buffer_get takes it */
+}
+
 void *buffer_get(struct backend_model *m, int which, size_t bytes, struct err *err) {
     struct device_buffer *b = &m->buffer[which];
     if (b->bytes >= bytes) return b->data;
@@ -157,13 +162,14 @@ static int open_model(struct backend_model *m, const struct backend_options *o, 
     if (!r) r = cuda_failed(cudaEventCreateWithFlags(&m->copied, cudaEventDisableTiming), "an event", err);
     if (!r) r = weights_upload(m, err);
     m->load_seconds = seconds() - start;
+    if (m->kv8) strncat(m->kernels, ", FP8 KV pages", sizeof m->kernels - strlen(m->kernels) - 1);
     if (!r) r = kv_open(m, o->kv_bytes, err);
     if (!r) r = step_open(m, err);
     if (!r) m->lt = lt_open();
     if (!r && !m->part) m->few_fit = step_products_fit(m, TILED_NO);
     for (int how = TILED_STRAIGHT; !r && m->few_fit && how <= TILED_CROSSED && !m->tiled; how++)
         if (step_products_fit(m, how)) m->tiled = how;
-    if (!r && m->few_fit) r = persist_open(m, err);
+    if (!r && m->few_fit && !m->kv8) r = persist_open(m, err); /* its loads of keys and values are of bf16 */
     if (!r && m->persist) strncat(m->kernels, ", one kernel a step", sizeof m->kernels - strlen(m->kernels) - 1); /* figures say which way they went */
     return r ? r : cuda_failed(cudaStreamSynchronize(m->stream), "loading", err);
 }
@@ -185,7 +191,7 @@ int cuda_load(struct checkpoint *c, const struct backend_options *o, struct back
     if (!cuda_available(err)) return ERR_MISSING;
     struct backend_model *m = (struct backend_model *)calloc(1, sizeof *m);
     if (!m) return err_set(err, ERR_MEMORY, "out of memory");
-    m->e4m3 = o->fp8_e4m3_activations;
+    m->e4m3 = o->fp8_e4m3_activations, m->kv8 = o->kv_fp8;
     int r = cuda_failed(cudaSetDevice(o->card), "choosing a device", err);
     if (!r) r = model_weights_open(c, &m->w, err);
     if (!r) take_layers(m, o);

@@ -1,11 +1,12 @@
 /* KV pages: one allocation of as many pages as the budget holds. Within a page, layer after layer, keys (kv_heads, 32, head_dim) then
- * values (same), bf16. Copies run on a stream of their own, so that they do not wait for a pass under way; one that the host does not wait
+ * values (same), bf16; or, where the model was loaded so, e4m3: of each kv head 32 x head_dim bytes, then 32 factors in fp32, one a token, so
+ * that a token is written without touching what lies before it (value = byte * factor, factor = max |x| / 448). Copies run on a stream of their own, so that they do not wait for a pass under way; one that the host does not wait
  * for is waited for by the next pass (copies_wait). */
 #include "backend/cuda/room.h"
 
 int kv_open(struct backend_model *m, size_t budget, struct err *err) {
     const struct text_config *t = &m->w.config.text;
-    m->layer_stride = 2 * (int64_t)t->kv_heads * PAGE * t->head_dim;
+    m->layer_stride = (int64_t)t->kv_heads * head_block_bytes(t->head_dim, m->kv8); /* keys and values, two bytes each */
     m->page_bytes = (size_t)m->layer_stride * (size_t)t->layers * 2;
     size_t count = budget / m->page_bytes;
     if (count == 0)
@@ -50,8 +51,12 @@ int cuda_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens
     if (tokens < 0 || tokens > PAGE) return err_set(err, ERR_ARGUMENT, "copy of %d tokens of a KV page of %d", tokens, PAGE);
     if (tokens == 0) return 0;
     size_t heads = 2 * (size_t)t->layers * (size_t)t->kv_heads, whole = m->page_bytes / heads; /* of one head's 32 slots */
-    r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to), whole, page_at(m, from), whole, whole / PAGE * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
+    size_t slot = (size_t)t->head_dim * (m->kv8 ? 1 : 2), factors = slot * PAGE; /* what else there is lies behind all slots */
+    r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to), whole, page_at(m, from), whole, slot * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
                     "copying a KV page", err);
+    if (!r && m->kv8)
+        r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to) + factors, whole, page_at(m, from) + factors, whole, 4 * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
+                        "copying a KV page", err);
     if (!r) r = cuda_failed(cudaEventRecord(m->copied, m->copy_stream), "copying a KV page", err);
     __atomic_store_n(&m->copies, 1, __ATOMIC_RELEASE);
     return r;

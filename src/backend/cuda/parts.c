@@ -70,7 +70,7 @@ static int parts_load(struct checkpoint *c, const struct backend_options *o, str
     share_layers(config, o, from);
     int r = model_weights_open(c, &p->w, err);
     /* As many pages on each: the budget goes by layers. */
-    size_t page = 2 * (size_t)config->text.kv_heads * (size_t)config->text.head_dim * (size_t)layers * 2 * BACKEND_PAGE_TOKENS, pages = o->kv_bytes / page;
+    size_t page = 2 * (size_t)config->text.kv_heads * kv_slot_bytes(config->text.head_dim, o->kv_fp8) * (size_t)layers * BACKEND_PAGE_TOKENS, pages = o->kv_bytes / page;
     for (int i = 0; i < o->cards && !r; i++) {
         struct backend_options own = *o;
         own.card = o->card + i, own.cards = 1, own.layer_from = from[i], own.layer_to = from[i + 1];

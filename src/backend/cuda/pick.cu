@@ -7,47 +7,11 @@
  *
  * Biases and penalties are written into the logits, which nobody reads afterwards; between them the log-probabilities are taken, since
  * penalties are not for them. What is asked travels as the kernels' parameters, and the answer is written into pinned host memory: no copy
- * stands in between, but for masks and adjustments. */
+ * stands in between, but for masks and adjustments. Without top-k the choice is made by pick_whole.cu, from the pieces' largest. */
 #include <stdlib.h>
 #include <string.h>
 
-extern "C" {
-#include "backend/pick.h"
-}
-#include "backend/cuda/room.h"
-
-enum { PIECES = 256, BLOCK_WARPS = 8, MOST_FIRST = 200, MOST_FOUND = 1024, MOST_JOBS = 64, FEW_JOBS = 8 };
-
-/* One pick on the device. */
-struct job {
-    int row, first;         /* candidates wanted */
-    int top, top_k;
-    int adjust_at, adjust_count, mask_at; /* mask_at: words, -1 none */
-    bool sampled, penalties;
-    float temperature, top_p, min_p;
-    double draw;
-};
-template <int MOST> struct job_list {
-    struct job job[MOST];
-};
-
-struct candidate {
-    float score;
-    int32_t id;
-};
-
-struct pick_args {
-    const struct pick_adjust *adjusts;
-    const uint32_t *masks;
-    float *logits;
-    int vocab, choose;       /* choose: the pass behind the penalties */
-    float2 *sums;            /* (jobs, PIECES): largest, sum of exponentials */
-    double *norms;           /* (jobs) log of the sum of exponentials */
-    float *raw, *saved;      /* (adjusts) logits before biases, and before penalties */
-    struct picked *out;      /* pinned host memory, written only */
-};
-
-__device__ static inline bool before(struct candidate a, struct candidate b) { return a.score > b.score || (a.score == b.score && a.id < b.id); }
+#include "backend/cuda/pick_job.h"
 
 /* Biases, or penalties, into the logits. */
 template <int MOST> __global__ void adjust_kernel(const struct pick_args a, const struct job_list<MOST> jobs) {
@@ -69,22 +33,12 @@ template <int MOST> __global__ void adjust_kernel(const struct pick_args a, cons
     }
 }
 
-enum { LANE_VALUES = 32 }; /* of a piece, in registers: vocabularies up to PIECES * 32 * LANE_VALUES */
-
-/* A logit, or -infinity where nothing can be chosen. */
-__device__ static inline float allowed(const struct pick_args &a, const struct job &j, const float *row, int id) {
-    if (j.mask_at >= 0 && !(a.masks[j.mask_at + id / 32] >> id % 32 & 1)) return -INFINITY;
-    float x = row[id];
-    return x > -INFINITY ? x : -INFINITY;
-}
-
-__device__ static inline int piece_size(int vocab) { return (vocab + PIECES - 1) / PIECES; }
-
 template <int MOST> __global__ void __launch_bounds__(BLOCK_WARPS * 32) pieces_kernel(const struct pick_args a, const struct job_list<MOST> jobs) {
     wait_for_input();
     struct job j = jobs.job[blockIdx.y];
     if (a.choose && !j.penalties) return;
     int piece = blockIdx.x * BLOCK_WARPS + threadIdx.x / 32, lane = threadIdx.x % 32, size = piece_size(a.vocab);
+    for (int i = piece * 32 + lane; j.whole && i < WHOLE_WORDS; i += PIECES * 32) a.bins[(int64_t)blockIdx.y * WHOLE_WORDS + i] = 0;
     int begin = piece * size, end = begin + size < a.vocab ? begin + size : a.vocab;
     const float *row = a.logits + (int64_t)j.row * a.vocab;
     float v[LANE_VALUES], most = -INFINITY, sum = 0;
@@ -229,8 +183,6 @@ __device__ static int find_first(const struct pick_args &a, const struct job &j,
     return n;
 }
 
-enum { TOO_MANY_TIES = -2 };
-
 /* The draw, by the block; thread 0 knows it. */
 __device__ static int32_t draw(const struct job &j, struct chooser &c, int n) {
     int t = threadIdx.x;
@@ -284,12 +236,12 @@ template <int MOST> __global__ void __launch_bounds__(PIECES) choose_kernel(cons
     __shared__ struct chooser c;
     wait_for_input();
     struct job j = jobs.job[blockIdx.x];
-    if (a.choose && !j.penalties) return;
+    if (a.choose && (!j.penalties || j.whole)) return;
     const float *row = a.logits + (int64_t)j.row * a.vocab;
     float2 piece = a.sums[(int64_t)blockIdx.x * PIECES + threadIdx.x];
     c.most[threadIdx.x] = piece.x, c.sum[threadIdx.x] = piece.y;
     __syncthreads();
-    bool choosing = a.choose || !j.penalties;
+    bool choosing = (a.choose || !j.penalties) && !j.whole;
     int count = choosing ? j.first : j.top;
     int n = find_first(a, j, row, c, count, j.sampled && choosing);
     double norm = a.choose ? a.norms[blockIdx.x] : norm_of(c);
@@ -303,22 +255,16 @@ template <int MOST> __global__ void __launch_bounds__(PIECES) choose_kernel(cons
         for (int i = threadIdx.x; i < top; i += blockDim.x) out->top_id[i] = c.sorted[i].id, out->top_logprob[i] = (float)((double)row[c.sorted[i].id] - norm);
     }
     int32_t id = !choosing || n == 0 ? -1 : j.sampled ? draw(j, c, n) : c.sorted[0].id;
-    if (threadIdx.x) return;
-    float v = 0;
-    if (id >= 0) {
-        v = row[id];
-        for (int i = 0; a.choose && i < j.adjust_count; i++)
-            if (a.adjusts[j.adjust_at + i].id == id) v = a.saved[j.adjust_at + i];
-        v = (float)((double)v - norm);
-    }
-    out->id = id, out->logprob = v;
+    if (threadIdx.x == 0) put_choice(a, j, blockIdx.x, row, id, a.choose, norm);
 }
 
 /* ---- the host's side ---- */
 
-/* Sampling looks at MOST_FIRST candidates at most: top-k must say so. */
+/* Sampling looks at MOST_FIRST candidates at most, or at all. */
+static bool is_whole(const struct pick *p, int vocab) { return p->sampled && (p->top_k < 1 || p->top_k >= vocab) && p->temperature > 0; }
+
 bool cuda_can_pick(const struct backend_model *m, const struct pick *p) {
-    return m->w.config.text.vocab <= PIECES * 32 * LANE_VALUES && (!p->sampled || (p->top_k >= 1 && p->top_k <= MOST_FIRST));
+    return m->w.config.text.vocab <= PIECES * 32 * LANE_VALUES && (!p->sampled || (p->top_k >= 1 && p->top_k <= MOST_FIRST) || is_whole(p, m->w.config.text.vocab));
 }
 
 static bool has_penalties(const struct pick *p) {
@@ -353,15 +299,17 @@ template <int MOST> static void launch_picks(struct backend_model *m, struct pic
         launch(m, pieces_kernel<MOST>, dim3(PIECES / BLOCK_WARPS, (unsigned)count), dim3(BLOCK_WARPS * 32), 0, a, list);
         launch(m, choose_kernel<MOST>, dim3((unsigned)count), dim3(PIECES), 0, a, list);
     }
+    if (a.bins) launch_whole<MOST>(m, a, list, count);
 }
 
-static struct job job_of(const struct pick_place *l, int adjust_at, int mask_at) {
+static struct job job_of(const struct pick_place *l, int adjust_at, int mask_at, int vocab) {
     const struct pick *p = l->pick;
     struct job j = {};
     j.row = l->row, j.top = p->top < 0 ? 0 : p->top > PICK_TOP_MOST ? PICK_TOP_MOST : p->top, j.top_k = p->top_k;
     j.adjust_at = adjust_at, j.adjust_count = p->adjust_count, j.mask_at = p->mask ? mask_at : -1;
     j.sampled = p->sampled, j.penalties = has_penalties(p), j.temperature = p->temperature, j.top_p = p->top_p, j.min_p = p->min_p, j.draw = p->draw;
-    j.first = p->sampled ? p->top_k : 1;
+    j.whole = is_whole(p, vocab) && !(p->top_k >= 1 && p->top_k <= MOST_FIRST);
+    j.first = j.whole ? 0 : p->sampled ? p->top_k : 1;
     if (!j.penalties && j.first < j.top) j.first = j.top;
     return j;
 }
@@ -369,19 +317,20 @@ static struct job job_of(const struct pick_place *l, int adjust_at, int mask_at)
 /* At most MOST_JOBS of them. */
 static int run_some(struct backend_model *m, const struct pick_place *list, int count, float *logits, struct err *err) {
     int vocab = m->w.config.text.vocab, adjusts = 0, masks = 0, words = (vocab + 31) / 32;
-    bool penalties = false;
+    bool penalties = false, whole = false;
     for (int i = 0; i < count; i++) adjusts += list[i].pick->adjust_count, masks += list[i].pick->mask != NULL;
     size_t adjust_bytes = round_up((size_t)adjusts * sizeof(struct pick_adjust)), mask_bytes = round_up((size_t)masks * words * 4), upload = adjust_bytes + mask_bytes;
-    size_t sums_bytes = (size_t)MOST_JOBS * PIECES * sizeof(float2);
+    size_t sums_bytes = (size_t)MOST_JOBS * PIECES * sizeof(float2), bins_bytes = (size_t)MOST_JOBS * WHOLE_WORDS * 4;
     char *host = (char *)pinned_get(m, PINNED_PICKS, upload + MOST_JOBS * sizeof(struct picked), err);
-    char *device = (char *)buffer_get(m, BUFFER_PICKS, upload + sums_bytes + MOST_JOBS * 8 + (size_t)adjusts * 8, err);
+    char *device = (char *)buffer_get(m, BUFFER_PICKS, upload + sums_bytes + MOST_JOBS * 8 + bins_bytes + (size_t)adjusts * 8, err);
     if (!host || !device) return ERR_MEMORY;
     struct pick_adjust *adjust = (struct pick_adjust *)host;
     uint32_t *mask = (uint32_t *)(host + adjust_bytes);
     struct job jobs[MOST_JOBS];
     for (int i = 0, at = 0, mask_at = 0; i < count; i++) {
         const struct pick *p = list[i].pick;
-        jobs[i] = job_of(&list[i], at, mask_at);
+        jobs[i] = job_of(&list[i], at, mask_at, vocab);
+        whole = whole || jobs[i].whole;
         if (p->adjust_count) memcpy(adjust + at, p->adjust, (size_t)p->adjust_count * sizeof *adjust);
         if (p->mask) memcpy(mask + mask_at, p->mask, (size_t)words * 4), mask_at += words;
         at += p->adjust_count;
@@ -389,8 +338,9 @@ static int run_some(struct backend_model *m, const struct pick_place *list, int 
     }
     struct pick_args a = {};
     a.adjusts = (const struct pick_adjust *)device, a.masks = (const uint32_t *)(device + adjust_bytes);
-    a.sums = (float2 *)(device + upload), a.norms = (double *)(device + upload + sums_bytes), a.saved = (float *)(a.norms + MOST_JOBS), a.raw = a.saved + adjusts;
+    a.sums = (float2 *)(device + upload), a.norms = (double *)(device + upload + sums_bytes), a.bins = (unsigned *)(a.norms + MOST_JOBS), a.saved = (float *)(a.bins + MOST_JOBS * WHOLE_WORDS), a.raw = a.saved + adjusts;
     a.out = (struct picked *)(host + upload), a.logits = logits, a.vocab = vocab;
+    if (!whole) a.bins = NULL;
     int r = upload ? cuda_failed(cudaMemcpyAsync(device, host, upload, cudaMemcpyHostToDevice, m->stream), "uploading picks", err) : 0;
     if (r) return r;
     if (count <= FEW_JOBS) launch_picks<FEW_JOBS>(m, a, jobs, count, adjusts > 0, penalties);

@@ -137,7 +137,18 @@ __device__ static inline void keep_order() { asm volatile("" ::: "memory"); }
 __device__ static inline long long clock_now() { return clock64(); }
 /* Four e4m3 values as two pairs of f16; exact. */
 __device__ static inline void e4m3_as_f16(uint32_t four, uint32_t *lo, uint32_t *hi) {
-    SM_90(asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.rn.f16x2.e4m3x2 %0, l; cvt.rn.f16x2.e4m3x2 %1, h; }" : "=r"(*lo), "=r"(*hi) : "r"(four));)
+#if __CUDA_ARCH__ >= 900
+    asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.rn.f16x2.e4m3x2 %0, l; cvt.rn.f16x2.e4m3x2 %1, h; }" : "=r"(*lo), "=r"(*hi) : "r"(four));
+#else /* as it stands, one bit further right, it is f16 of 1/256 of the value, small numbers included */
+    uint32_t a[2] = {__byte_perm(four, 0, 0x1404), __byte_perm(four, 0, 0x3424)};
+    for (int i = 0; i < 2; i++) {
+        a[i] = (a[i] & 0x80008000u) | (a[i] & 0x7F007F00u) >> 1;
+        __half2 v;
+        memcpy(&v, &a[i], 4);
+        v = __hmul2(v, __float2half2_rn(256.0f));
+        memcpy(i ? hi : lo, &v, 4);
+    }
+#endif
 }
 __device__ static inline uint32_t pack_f16(float a, float b) {
     __half2 v = __floats2half2_rn(a, b);

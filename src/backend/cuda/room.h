@@ -18,8 +18,12 @@ extern "C" {
 typedef __nv_bfloat16 bf16;
 
 enum { PAGE = BACKEND_PAGE_TOKENS };
+enum { MOST_HEAD = 256 }; /* values of an attention head */
 enum { LOGITS_ROWS = 256 }; /* rows of a pass whose logits are made at once */
 enum { FEW_ROWS = 64 }; /* up to so many rows a product reads the weights as they are stored; above, they are unpacked to bf16 first */
+
+/* A page's keys, or values, of one kv head and layer. */
+__host__ __device__ static inline int head_block_bytes(int head_dim, bool kv8) { return kv8 ? PAGE * (head_dim + 4) : PAGE * head_dim * 2; }
 
 /* A linear layer's matrix in device memory; fields as in struct linear_weight. */
 struct dlinear {
@@ -63,7 +67,7 @@ struct device_buffer {
     size_t bytes;
 };
 enum { BUFFER_ROWS, BUFFER_HIDDEN, BUFFER_NORMED, BUFFER_QKV, BUFFER_QUERIES, BUFFER_ATTENDED, BUFFER_WIDE, BUFFER_PRODUCT, BUFFER_LOGITS, BUFFER_UNPACKED,
-       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_TURNED, BUFFER_ALONE, BUFFER_COUNT };
+       BUFFER_PARTIAL, BUFFER_VISUAL, BUFFER_COMPACT, BUFFER_QUANTISED, BUFFER_PIXELS, BUFFER_STEP, BUFFER_STEP_WORK, BUFFER_PICKS, BUFFER_TURNED, BUFFER_ALONE, BUFFER_KV, BUFFER_COUNT };
 enum { PINNED_BATCH, PINNED_PICKS, PINNED_ALONE, PINNED_COUNT };
 
 struct persist; /* the step as one kernel; NULL: the graph of step.cu */
@@ -131,7 +135,8 @@ struct backend_model {
 
     char *kv; /* (capacity) pages of page_bytes; within a page: layer, K then V, kv head, token, head_dim; bf16 */
     size_t page_bytes;
-    int64_t layer_stride; /* elements of one layer within a page */
+    int64_t layer_stride; /* of one layer within a page, in units of two bytes: elements of bf16 */
+    bool kv8;             /* e4m3 instead: of each kv head 32 x head_dim bytes, then 32 fp32 factors (head_block_bytes) */
     int32_t *free_pages;
     int32_t free_count, used_high, capacity;
 
@@ -283,13 +288,26 @@ struct attend_run {
     int64_t length;
 };
 bool attend_run_fit(const struct backend_model *m, int count);
-void attend_runs(struct backend_model *m, int layer, const struct drow *rows, const struct attend_run *runs, int count, const int32_t *pages, const bf16 *q, bf16 *out);
+/* Pages of bf16 as the kernels for runs read them: the model's own, or what was made of e4m3 ones. Fields as in struct backend_model; pages: the
+ * numbers that drow.pages points into. */
+struct run_pages {
+    char *kv;
+    size_t page_bytes;
+    int64_t layer_stride, layer_at;
+    int32_t capacity;
+    const int32_t *pages;
+};
+/* e4m3 pages are first unpacked to bf16 in working memory, those of RUN_SCRATCH_TOKENS tokens at a time or of one longer run; page_count:
+ * how many numbers `pages` has, asked for then. 0, or out of memory. */
+enum { RUN_SCRATCH_TOKENS = 32768 };
+int attend_runs(struct backend_model *m, int layer, const struct drow *rows, const struct attend_run *runs, int count, const int32_t *pages, const bf16 *q, bf16 *out,
+                int page_count = 0, struct err *err = NULL);
 
 /* ---- attend_warpgroup.cu: the same on Hopper (sm_90a) ---- */
 
 bool attend_warpgroup_fit(struct backend_model *m);
 /* False when it could not be started. */
-bool attend_warpgroup(struct backend_model *m, int layer, const struct drow *rows, const struct attend_run *runs, int count, const int32_t *pages, const bf16 *q, bf16 *out);
+bool attend_warpgroup(struct backend_model *m, const struct run_pages *v, const struct drow *rows, const struct attend_run *runs, int count, const bf16 *q, bf16 *out);
 
 /* ---- the vision tower ---- */
 

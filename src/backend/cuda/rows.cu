@@ -59,16 +59,28 @@ struct heads_args {
     bf16 *q_out;
     char *kv;
     size_t page_bytes;
-    int64_t layer_at, half;
+    int64_t layer_at, half; /* in units of two bytes */
     int heads, kv_heads, n;
     float eps;
 };
+
+/* Where a row's key or value of a kv head goes, as bf16; as e4m3, with the place of its factor. */
+__device__ static inline bf16 *page_layer(const struct heads_args &a, const struct drow &r, bool value) {
+    return (bf16 *)(a.kv + (size_t)a.pages[r.pages + r.slot / PAGE] * a.page_bytes) + a.layer_at + (value ? a.half : 0);
+}
+__device__ static inline uint8_t *e4m3_place(const struct heads_args &a, const struct drow &r, bool value, int head, float **factor) {
+    uint8_t *block = (uint8_t *)page_layer(a, r, value) + (int64_t)head * head_block_bytes(a.n, true);
+    *factor = (float *)(block + PAGE * a.n) + r.slot % PAGE;
+    return block + r.slot % PAGE * a.n;
+}
+/* At most 255, so that attend_few.cu may take 256 times it as f16: what is larger than 114,240 becomes that. */
+__device__ static inline float e4m3_factor(float most) { return fminf(fmaxf(most, 1e-10f) / 448, 255.0f); }
 
 __device__ static inline float value_of(float v) { return v; }
 __device__ static inline float value_of(bf16 v) { return __bfloat162float(v); }
 
 /* A warp makes one head of one row: interleaved M-RoPE, halves rotated against each other (facts §3.2). */
-template <typename T>
+template <typename T, bool KV8>
 __global__ void heads_kernel(const struct heads_args a) {
     let_next_start();
     wait_for_input();
@@ -85,15 +97,12 @@ __global__ void heads_kernel(const struct heads_args a) {
         for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
         f = rsqrtf(sum / n + a.eps);
     }
-    bf16 *out;
-    if (query) {
-        out = a.q_out + ((int64_t)blockIdx.x * a.heads + head) * n;
-    } else {
-        int k = head - a.heads - (value ? a.kv_heads : 0);
-        bf16 *page = (bf16 *)(a.kv + (size_t)a.pages[r.pages + r.slot / PAGE] * a.page_bytes);
-        out = page + a.layer_at + (value ? a.half : 0) + ((int64_t)k * PAGE + r.slot % PAGE) * n;
-    }
-    for (int i = lane; i < n / 2; i += 32) {
+    int k = head - a.heads - (value ? a.kv_heads : 0);
+    float made[MOST_HEAD / 64][2], most = 0;
+#pragma unroll
+    for (int j = 0; j < MOST_HEAD / 64; j++) {
+        int i = lane + j * 32;
+        if (i >= n / 2) break;
         float lo = value_of(x[i]), hi = value_of(x[i + n / 2]);
         if (!value) {
             float c, s;
@@ -102,11 +111,30 @@ __global__ void heads_kernel(const struct heads_args a) {
             float turned = lo * c - hi * s;
             hi = hi * c + lo * s, lo = turned;
         }
-        out[i] = __float2bfloat16_rn(lo), out[i + n / 2] = __float2bfloat16_rn(hi);
+        made[j][0] = lo, made[j][1] = hi, most = fmaxf(most, fmaxf(fabsf(lo), fabsf(hi)));
+    }
+    if (KV8 && !query) {
+        for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+        float *factor, f8 = e4m3_factor(most);
+        uint8_t *out = e4m3_place(a, r, value, k, &factor);
+        if (lane == 0) *factor = f8;
+#pragma unroll
+        for (int j = 0; j < MOST_HEAD / 64; j++) {
+            int i = lane + j * 32;
+            if (i < n / 2) out[i] = e4m3_of(made[j][0] / f8), out[i + n / 2] = e4m3_of(made[j][1] / f8);
+        }
+        return;
+    }
+    bf16 *out = query ? a.q_out + ((int64_t)blockIdx.x * a.heads + head) * n : page_layer(a, r, value) + ((int64_t)k * PAGE + r.slot % PAGE) * n;
+#pragma unroll
+    for (int j = 0; j < MOST_HEAD / 64; j++) {
+        int i = lane + j * 32;
+        if (i < n / 2) out[i] = __float2bfloat16_rn(made[j][0]), out[i + n / 2] = __float2bfloat16_rn(made[j][1]);
     }
 }
 
 /* The same for heads of 128 of many rows: a block makes a row, 8 threads a head. The angles are reckoned once for all heads. */
+template <bool KV8>
 __global__ void heads_of_128(const struct heads_args a) {
     __shared__ float turn[2][64];
     let_next_start();
@@ -130,16 +158,7 @@ __global__ void heads_of_128(const struct heads_args a) {
         sum += low_bf16(word[i]) * low_bf16(word[i]) + high_bf16(word[i]) * high_bf16(word[i]);
     }
     for (int d = 4; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-    if (head >= all) return;
-    bf16 *out;
-    if (query) {
-        out = a.q_out + (row * a.heads + head) * 128;
-    } else {
-        int k = head - a.heads - (value ? a.kv_heads : 0);
-        bf16 *page = (bf16 *)(a.kv + (size_t)a.pages[r.pages + r.slot / PAGE] * a.page_bytes);
-        out = page + a.layer_at + (value ? a.half : 0) + ((int64_t)k * PAGE + r.slot % PAGE) * 128;
-    }
-    if (!value) {
+    if (!value && head < all) {
         float f = rsqrtf(sum / 128 + a.eps);
         const float *weight = (query ? a.q_norm : a.k_norm) + part * 8;
         const float *c = turn[0] + part * 8, *s = turn[1] + part * 8;
@@ -149,6 +168,28 @@ __global__ void heads_of_128(const struct heads_args a) {
             v[0][i] = lo * c[i] - hi * s[i], v[1][i] = hi * c[i] + lo * s[i];
         }
     }
+    int k = head - a.heads - (value ? a.kv_heads : 0);
+    if (KV8) {
+        float most = 0;
+#pragma unroll
+        for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(v[i / 8][i % 8]));
+        for (int d = 4; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+        if (!query && head < all) {
+            float *factor, f8 = e4m3_factor(most);
+            uint8_t *out = e4m3_place(a, r, value, k, &factor);
+            if (part == 0) *factor = f8;
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                uint32_t word[2] = {};
+#pragma unroll
+                for (int e = 0; e < 8; e++) word[e / 4] |= (uint32_t)e4m3_of(v[i][e] / f8) << e % 4 * 8;
+                *(uint2 *)(out + i * 64 + part * 8) = make_uint2(word[0], word[1]);
+            }
+            return;
+        }
+    }
+    if (head >= all) return;
+    bf16 *out = query ? a.q_out + (row * a.heads + head) * 128 : page_layer(a, r, value) + ((int64_t)k * PAGE + r.slot % PAGE) * 128;
 #pragma unroll
     for (int i = 0; i < 2; i++)
         *(uint4 *)(out + i * 64 + part * 8) = make_uint4(pack_bf16(v[i][0], v[i][1]), pack_bf16(v[i][2], v[i][3]), pack_bf16(v[i][4], v[i][5]), pack_bf16(v[i][6], v[i][7]));
@@ -166,14 +207,20 @@ static struct heads_args heads_args_of(struct backend_model *m, const struct dla
 void heads_rows(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const float *qkv,
                 bf16 *q_out) {
     struct heads_args a = heads_args_of(m, l, layer, rows, pages, qkv, q_out);
-    launch(m, heads_kernel<float>, dim3((unsigned)count, (unsigned)(a.heads + 2 * a.kv_heads + 3) / 4), dim3(128), 0, a);
+    dim3 grid((unsigned)count, (unsigned)(a.heads + 2 * a.kv_heads + 3) / 4);
+    if (m->kv8) launch(m, heads_kernel<float, true>, grid, dim3(128), 0, a);
+    else launch(m, heads_kernel<float, false>, grid, dim3(128), 0, a);
 }
 void heads_rows_bf16(struct backend_model *m, const struct dlayer *l, int layer, const struct drow *rows, int count, const int32_t *pages, const bf16 *qkv,
                      bf16 *q_out) {
     struct heads_args a = heads_args_of(m, l, layer, rows, pages, qkv, q_out);
     int all = a.heads + 2 * a.kv_heads, threads = (all * 8 + 31) / 32 * 32;
-    if (a.n == 128 && threads <= 1024) launch(m, heads_of_128, dim3((unsigned)count), dim3((unsigned)threads), 0, a);
-    else launch(m, heads_kernel<bf16>, dim3((unsigned)count, (unsigned)(all + 3) / 4), dim3(128), 0, a);
+    dim3 grid((unsigned)count, (unsigned)(all + 3) / 4), block((unsigned)threads);
+    if (a.n == 128 && threads <= 1024) {
+        if (m->kv8) launch(m, heads_of_128<true>, dim3((unsigned)count), block, 0, a);
+        else launch(m, heads_of_128<false>, dim3((unsigned)count), block, 0, a);
+    } else if (m->kv8) launch(m, heads_kernel<bf16, true>, grid, dim3(128), 0, a);
+    else launch(m, heads_kernel<bf16, false>, grid, dim3(128), 0, a);
 }
 
 __global__ void gather_kernel(const float *h, const int32_t *which, int n, float *out) {
