@@ -115,66 +115,102 @@ __device__ inline void store_four(const struct stream_args &a, int row, int colu
     *(uint32_t *)(a.out + tiled_place(row, column + (crossed ? 1 : 2), a.tiled)) = crossed ? pack_bf16(y, w) : pack_bf16(z, w);
 }
 
-/* What all pieces of a row and kv head make together, four heads at a time; a lane has four dimensions. */
-__device__ inline void put_together(const struct stream_args &a, const struct attend_both b, int row, int kv, int lane) {
+/* What all pieces of a row and kv head make together, for HEADS query heads from `first` on; a lane has four dimensions. Values are asked for
+ * many at a time, the first ones before it is known what they weigh. */
+template <int HEADS> __device__ inline void put_together(const struct stream_args &a, const struct attend_both b, int row, int kv, int first, int lane) {
+    enum { AT_ONCE = 24 / HEADS };
     int n = b.shared_count + b.own_count;
-    auto slot = [&](int j) { return j < b.shared_count ? b.shared + j * b.stride : b.own + (j - b.shared_count) * a.group; };
-    for (int first = 0; first < a.group; first += 4) {
-        float top[4], all[4], value[4][4];
+    auto slot = [&](int j) { return (j < b.shared_count ? b.shared + j * b.stride : b.own + (j - b.shared_count) * a.group) + first; };
+    float top[HEADS], all[HEADS], value[HEADS][4];
 #pragma unroll
-        for (int h = 0; h < 4; h++) {
-            top[h] = -INFINITY, all[h] = 0;
+    for (int h = 0; h < HEADS; h++) {
+        top[h] = -INFINITY, all[h] = 0;
 #pragma unroll
-            for (int e = 0; e < 4; e++) value[h][e] = 0;
-        }
-        for (int base = 0; base < n; base += 32) {
-            float f[4];
-            float2 sum[4];
+        for (int e = 0; e < 4; e++) value[h][e] = 0;
+    }
+    for (int base = 0; base < n; base += 32) {
+        int here = n - base < 32 ? n - base : 32;
+        float f[HEADS];
+        float2 sum[HEADS];
+        float4 v[AT_ONCE][HEADS];
+        auto ask = [&](int from) {
 #pragma unroll
-            for (int h = 0; h < 4; h++) {
-                sum[h] = make_float2(-INFINITY, 0);
-                if (base + lane < n && first + h < a.group) sum[h] = __ldcg(&a.sums[slot(base + lane) + first + h]);
-            }
+            for (int j = 0; j < AT_ONCE; j++)
 #pragma unroll
-            for (int h = 0; h < 4; h++) {
-                float most = sum[h].x, part;
-#pragma unroll
-                for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
-                most = fmaxf(most, top[h]);
-                bool there = first + h < a.group;
-                f[h] = there ? exp2f(sum[h].x - most) : 0, part = f[h] * sum[h].y;
-#pragma unroll
-                for (int d = 16; d; d /= 2) part += __shfl_xor_sync(~0u, part, d);
-                float keep = there ? exp2f(top[h] - most) : 0;
-                all[h] = all[h] * keep + part, top[h] = most;
-#pragma unroll
-                for (int e = 0; e < 4; e++) value[h][e] *= keep;
-            }
-            int here = n - base < 32 ? n - base : 32;
-#pragma unroll 4
-            for (int j = 0; j < here; j++) {
-                const float *from = a.values + ((int64_t)slot(base + j) + first) * HEAD + lane * 4;
-#pragma unroll
-                for (int h = 0; h < 4; h++) {
-                    float w = __shfl_sync(~0u, f[h], j);
-                    if (first + h >= a.group) continue;
-                    float4 v = __ldcg((const float4 *)(from + h * HEAD));
-                    value[h][0] += v.x * w, value[h][1] += v.y * w, value[h][2] += v.z * w, value[h][3] += v.w * w;
+                for (int h = 0; h < HEADS; h++) {
+                    v[j][h] = make_float4(0, 0, 0, 0);
+                    if (from + j < here) v[j][h] = __ldcg((const float4 *)(a.values + ((int64_t)slot(base + from + j) + h) * HEAD) + lane);
                 }
-            }
-        }
+        };
 #pragma unroll
-        for (int h = 0; h < 4; h++) {
-            if (first + h >= a.group) continue;
-            float f = 1 / all[h];
-            store_four(a, row, (kv * a.group + first + h) * HEAD + lane * 4, value[h][0] * f, value[h][1] * f, value[h][2] * f, value[h][3] * f);
+        for (int h = 0; h < HEADS; h++) {
+            sum[h] = make_float2(-INFINITY, 0);
+            if (lane < here) sum[h] = __ldcg(&a.sums[slot(base + lane) + h]);
+        }
+        ask(0);
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            float most = sum[h].x, part;
+#pragma unroll
+            for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+            most = fmaxf(most, top[h]);
+            f[h] = exp2f(sum[h].x - most), part = f[h] * sum[h].y;
+#pragma unroll
+            for (int d = 16; d; d /= 2) part += __shfl_xor_sync(~0u, part, d);
+            float keep = exp2f(top[h] - most);
+            all[h] = all[h] * keep + part, top[h] = most;
+#pragma unroll
+            for (int e = 0; e < 4; e++) value[h][e] *= keep;
+        }
+        for (int from = 0; from < here;) {
+#pragma unroll
+            for (int j = 0; j < AT_ONCE; j++)
+#pragma unroll
+                for (int h = 0; h < HEADS; h++) {
+                    float w = __shfl_sync(~0u, f[h], from + j); /* behind the last one: of values that are zero */
+                    value[h][0] += v[j][h].x * w, value[h][1] += v[j][h].y * w, value[h][2] += v[j][h].z * w, value[h][3] += v[j][h].w * w;
+                }
+            from += AT_ONCE;
+            if (from < here) ask(from);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+        float f = 1 / all[h];
+        store_four(a, row, (kv * a.group + first + h) * HEAD + lane * 4, value[h][0] * f, value[h][1] * f, value[h][2] * f, value[h][3] * f);
+    }
+}
+
+/* Tells that the block's pieces are there, and puts together the rows of which it had the last. */
+__device__ inline void arrive(const struct stream_args &a, const struct attend_piece *piece, const struct attend_piece *last, const struct attend_both *both, int lane) {
+    while (piece < last) {
+        int at = -1, taken = 0; /* a lane takes a row of a piece */
+        for (; piece < last && (piece->whole || taken + piece->rows <= 32); piece++) {
+            if (piece->whole) continue;
+            if (lane >= taken && lane < taken + piece->rows) at = (piece->row + lane - taken) * a.kv_heads + piece->kv;
+            taken += piece->rows;
+        }
+        bool ended = false;
+        if (at >= 0) {
+            struct attend_both b = both[at];
+            ended = atomicAdd(&a.counters[at], 1u) == (unsigned)(b.shared_count + b.own_count) - 1;
+            if (ended) a.counters[at] = 0;
+        }
+        unsigned which = __ballot_sync(~0u, ended);
+        if (which) __threadfence();
+        for (; which; which &= which - 1) {
+            int of = __shfl_sync(~0u, at, __ffs((int)which) - 1), row = of / a.kv_heads, kv = of % a.kv_heads, first = 0;
+            struct attend_both b = both[of];
+            for (; first + 4 <= a.group; first += 4) put_together<4>(a, b, row, kv, first, lane);
+            if (first + 2 <= a.group) put_together<2>(a, b, row, kv, first, lane), first += 2;
+            if (first < a.group) put_together<1>(a, b, row, kv, first, lane);
         }
     }
 }
 
 /* A piece, whose pages are in the slots from `slot` on, or will be. NQ: tiles of eight queries. */
 template <int NQ>
-__device__ inline void take(const struct stream_args &a, const struct attend_piece &p, const int32_t *list, const struct attend_both *both, struct ahead *next, struct room *s, int *slot_at, unsigned *parity_at, int lane) {
+__device__ inline void take(const struct stream_args &a, const struct attend_piece &p, const int32_t *list, struct ahead *next, struct room *s, int *slot_at, unsigned *parity_at, int lane) {
     enum { HELD = NQ == MOST_TILES ? 1 : NQ, AT_ONCE = NQ == MOST_TILES ? 1 : 2 }; /* tiles of queries in registers; of tokens at once */
     int g = lane / 4, t = lane % 4, queries = p.rows * a.group, pages = pages_of(p), slot = *slot_at;
     unsigned parity = *parity_at;
@@ -324,22 +360,6 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
                 for (int h = 0; h < 2; h++) *(float4 *)(to + c * 64 + h * 4) = make_float4(o[n][c * 4][h * 2 + e], o[n][c * 4 + 1][h * 2 + e], o[n][c * 4 + 2][h * 2 + e], o[n][c * 4 + 3][h * 2 + e]);
             if (g == 0) a.sums[p.partial + query] = make_float2(most[n][e], total[n][e]);
         }
-    if (p.whole) return;
-    __threadfence();
-    __syncwarp();
-    bool ended = false;
-    if (lane < p.rows) {
-        int at = (p.row + lane) * a.kv_heads + p.kv;
-        struct attend_both b = both[at];
-        ended = atomicAdd(&a.counters[at], 1u) == (unsigned)(b.shared_count + b.own_count) - 1;
-        if (ended) a.counters[at] = 0;
-    }
-    unsigned which = __ballot_sync(~0u, ended);
-    if (which) __threadfence();
-    for (; which; which &= which - 1) {
-        int row = p.row + __ffs((int)which) - 1;
-        put_together(a, both[row * a.kv_heads + p.kv], row, p.kv, lane);
-    }
 }
 
 template <int MOST>
@@ -356,7 +376,7 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
     const struct attend_both *both = (const struct attend_both *)(base + a.head->parts_at);
     struct ahead next;
     next.piece = pieces + starts[blockIdx.x], next.last = pieces + starts[blockIdx.x + 1];
-    const struct attend_piece *piece = next.piece, *last = next.last;
+    const struct attend_piece *piece = next.piece, *first = piece, *last = next.last;
     if (piece == last) return;
     if (lane == 0) {
         for (int i = 0; i < SLOTS; i++) gate_init(&s->full[i], 1);
@@ -368,13 +388,19 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
     for (; asked < SLOTS && next.piece < last && next.page < next.now.settled; asked++) ahead_copy(a, &next, list, s, asked, lane);
     wait_for_input();
     for (; asked < SLOTS && next.piece < last; asked++) ahead_copy(a, &next, list, s, asked, lane);
+    bool parts = false;
     for (; piece < last; piece++) {
         struct attend_piece p = *piece;
+        parts |= !p.whole;
         int queries = p.rows * a.group;
-        if (queries <= 8) take<1>(a, p, list, both, &next, s, &slot, &parity, lane);
-        else if (queries <= 16) take<2>(a, p, list, both, &next, s, &slot, &parity, lane);
-        else if (MOST > 2) take<MOST>(a, p, list, both, &next, s, &slot, &parity, lane);
+        if (queries <= 8) take<1>(a, p, list, &next, s, &slot, &parity, lane);
+        else if (queries <= 16) take<2>(a, p, list, &next, s, &slot, &parity, lane);
+        else if (MOST > 2) take<MOST>(a, p, list, &next, s, &slot, &parity, lane);
     }
+    if (!parts) return;
+    __threadfence();
+    __syncwarp();
+    arrive(a, first, last, both, lane);
 }
 
 } // namespace
