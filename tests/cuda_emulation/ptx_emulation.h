@@ -24,6 +24,7 @@ static inline uint32_t load_relaxed_4(const void *p) { return *(const uint32_t *
 static inline void store_relaxed_16(void *p, uint4 v) { *(uint4 *)p = v; }
 static inline void store_relaxed_8(void *p, uint2 v) { *(uint2 *)p = v; }
 static inline void store_relaxed_4(void *p, uint32_t v) { *(uint32_t *)p = v; }
+static inline float exp2_near(float x) { return exp2f(x); }
 void wait_a_little();
 void gate_init(uint64_t *b, int count);
 static inline void gate_init_done() {}

@@ -302,9 +302,9 @@ static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
 }
 
 size_t step_bytes(const struct batch *b) {
-    static_assert(STEP_PIECES_AT + MOST_STREAM_PIECES * sizeof(struct attend_piece) + MOST_BOTH * sizeof(struct attend_both) <=
-                      STEP_ITEMS_AT + MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part)), "attend_stream.cu's tables fit too");
-    return STEP_ITEMS_AT + (size_t)MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part)) + (size_t)b->pages * 4 + 64;
+    enum { ITEMS = STEP_ITEMS_AT + MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part)),
+           PIECES = STEP_PIECES_AT + MOST_STREAM_PIECES * sizeof(struct attend_piece) + MOST_BOTH * sizeof(struct attend_both) };
+    return ((size_t)PIECES > (size_t)ITEMS ? (size_t)PIECES : (size_t)ITEMS) + (size_t)b->pages * 4 + 64;
 }
 
 size_t step_fill(const struct backend_model *m, const struct batch *b, char *host) {

@@ -66,29 +66,21 @@ __device__ inline void ahead_numbers(struct ahead *c, const int32_t *list, int l
         if (c->page + 32 + lane < c->pages) c->next_number = list[c->now.pages + c->page + 32 + lane];
     } else if (c->piece + 1 < c->last && lane < pages_of(c->piece[1])) c->next_number = list[c->piece[1].pages + lane];
 }
-__device__ inline void ahead_begin(struct ahead *c, const int32_t *list, int lane) {
-    c->page = 0, c->number = c->next_number = 0;
-    if (c->piece >= c->last) return;
-    c->now = *c->piece, c->pages = pages_of(c->now);
-    if (lane < c->pages) c->number = list[c->now.pages + lane];
-    ahead_numbers(c, list, lane);
+/* Asks for a page of a piece. One lane. */
+__device__ inline void copy_page(const struct stream_args &a, const struct attend_piece &p, int page, int number, struct room *s, int slot) {
+    int tokens = p.tokens - page * PAGE;
+    if (tokens > PAGE) tokens = PAGE;
+    const char *from = a.kv + (size_t)number * a.page_bytes + a.layer_at + (int64_t)p.kv * KEY_BYTES;
+    char *to = s->page[slot];
+    uint64_t *gate = &s->full[slot];
+    gate_expect(gate, (unsigned)tokens * (2 * TOKEN_BYTES));
+    copy_bulk(to, from, (unsigned)tokens * TOKEN_BYTES, gate);
+    from += a.half, to += KEY_BYTES;
+    for (int left = tokens; left > 0; left -= QUARTER, from += QUARTER * TOKEN_BYTES, to += QUARTER_BYTES)
+        copy_bulk(to, from, (unsigned)(left < QUARTER ? left : QUARTER) * TOKEN_BYTES, gate);
 }
-
-/* Asks for a page. */
-__device__ inline void ahead_copy(const struct stream_args &a, struct ahead *c, const int32_t *list, struct room *s, int slot, int lane) {
-    int number = __shfl_sync(~0u, c->number, c->page % 32);
-    if (lane == 0) {
-        int tokens = c->now.tokens - c->page * PAGE;
-        if (tokens > PAGE) tokens = PAGE;
-        const char *from = a.kv + (size_t)number * a.page_bytes + a.layer_at + (int64_t)c->now.kv * KEY_BYTES;
-        char *to = s->page[slot];
-        uint64_t *gate = &s->full[slot];
-        gate_expect(gate, (unsigned)tokens * (2 * TOKEN_BYTES));
-        copy_bulk(to, from, (unsigned)tokens * TOKEN_BYTES, gate);
-        from += a.half, to += KEY_BYTES;
-        for (int left = tokens; left > 0; left -= QUARTER, from += QUARTER * TOKEN_BYTES, to += QUARTER_BYTES)
-            copy_bulk(to, from, (unsigned)(left < QUARTER ? left : QUARTER) * TOKEN_BYTES, gate);
-    }
+/* Goes on to the next page, whose number is known to the lane that has it. */
+__device__ inline void ahead_step(struct ahead *c, const int32_t *list, int lane) {
     if (++c->page == c->pages) {
         c->page = 0, c->piece++;
         if (c->piece == c->last) return;
@@ -98,6 +90,18 @@ __device__ inline void ahead_copy(const struct stream_args &a, struct ahead *c, 
         c->number = c->next_number;
         ahead_numbers(c, list, lane);
     }
+}
+__device__ inline void ahead_copy(const struct stream_args &a, struct ahead *c, const int32_t *list, struct room *s, int slot, int lane) {
+    int number = __shfl_sync(~0u, c->number, c->page % 32);
+    if (lane == 0) copy_page(a, c->now, c->page, number, s, slot);
+    ahead_step(c, list, lane);
+}
+/* Begins with the block's first piece, of which `asked` pages were asked for already (fewer than 32). */
+__device__ inline void ahead_begin(struct ahead *c, const struct attend_piece &first, int asked, const int32_t *list, int lane) {
+    c->now = first, c->pages = pages_of(first), c->page = 0, c->number = c->next_number = 0;
+    if (lane < c->pages) c->number = list[first.pages + lane];
+    ahead_numbers(c, list, lane);
+    for (int i = 0; i < asked; i++) ahead_step(c, list, lane);
 }
 
 __device__ inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
@@ -154,10 +158,10 @@ template <int HEADS> __device__ inline void put_together(const struct stream_arg
 #pragma unroll
             for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
             most = fmaxf(most, top[h]);
-            f[h] = exp2f(sum[h].x - most), part = f[h] * sum[h].y;
+            f[h] = exp2_near(sum[h].x - most), part = f[h] * sum[h].y;
 #pragma unroll
             for (int d = 16; d; d /= 2) part += __shfl_xor_sync(~0u, part, d);
-            float keep = exp2f(top[h] - most);
+            float keep = exp2_near(top[h] - most);
             all[h] = all[h] * keep + part, top[h] = most;
 #pragma unroll
             for (int e = 0; e < 4; e++) value[h][e] *= keep;
@@ -211,7 +215,7 @@ __device__ inline void arrive(const struct stream_args &a, const struct attend_p
 /* A piece, whose pages are in the slots from `slot` on, or will be. NQ: tiles of eight queries. */
 template <int NQ>
 __device__ inline void take(const struct stream_args &a, const struct attend_piece &p, const int32_t *list, struct ahead *next, struct room *s, int *slot_at, unsigned *parity_at, int lane) {
-    enum { HELD = NQ == MOST_TILES ? 1 : NQ, AT_ONCE = NQ == MOST_TILES ? 1 : 2 }; /* tiles of queries in registers; of tokens at once */
+    enum { HELD = NQ == MOST_TILES ? 1 : NQ, AT_ONCE = NQ == MOST_TILES ? 1 : 2, CHAINS = NQ == 1 ? 2 : 1 }; /* tiles of queries in registers; of tokens at once; sums of a score */
     int g = lane / 4, t = lane % 4, queries = p.rows * a.group, pages = pages_of(p), slot = *slot_at;
     unsigned parity = *parity_at;
     uint4 q[HELD][4];
@@ -241,7 +245,7 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
         int first = g / 2 * 8 + g % 2;
 #pragma unroll 1
         for (int part = 0; part < 2; part += AT_ONCE) {
-            float x[AT_ONCE][NQ][4];
+            float x[AT_ONCE][NQ][4], other[AT_ONCE][4] = {};
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
@@ -262,10 +266,15 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
                     for (int i = 0; i < AT_ONCE; i++) {
                         const uint32_t a0[4] = {k[i][0].x, k[i][1].x, k[i][0].y, k[i][1].y}, a1[4] = {k[i][0].z, k[i][1].z, k[i][0].w, k[i][1].w};
                         mma_bf16(x[i][n], a0, v.x, v.y);
-                        mma_bf16(x[i][n], a1, v.z, v.w);
+                        mma_bf16(CHAINS == 1 ? x[i][n] : other[i], a1, v.z, v.w);
                     }
                 }
             }
+            if (CHAINS == 2)
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) x[i][0][e] += other[i][e];
             uint32_t prob[NQ][AT_ONCE][2];
 #pragma unroll
             for (int n = 0; n < NQ; n++) {
@@ -284,14 +293,14 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
 #pragma unroll
                     for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
                     top = fmaxf(top, most[n][e]); /* finite: the first token of a page is in tile 0 */
-                    keep[e] = exp2f(most[n][e] - top);
+                    keep[e] = exp2_near(most[n][e] - top);
                     most[n][e] = top;
 #pragma unroll
                     for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
                         for (int h = 0; h < 2; h++) {
                             float &v = x[i][n][h * 2 + e];
-                            v = exp2f(v - top);
+                            v = exp2_near(v - top);
                             sum += v;
                         }
                     total[n][e] = total[n][e] * keep[e] + sum;
@@ -369,28 +378,32 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
     int lane = threadIdx.x, slot = 0;
     unsigned parity = 0;
     let_next_start();
-    /* Uploaded before the first of the kernels in front. */
+    /* The tables were uploaded before the first of the kernels in front. */
     const char *base = (const char *)a.head;
-    const int32_t *list = (const int32_t *)base, *starts = (const int32_t *)(base + STEP_ITEMS_AT);
-    const struct attend_piece *pieces = (const struct attend_piece *)(base + STEP_PIECES_AT);
+    const int32_t *list = (const int32_t *)base;
+    const struct attend_block block = ((const struct attend_block *)(base + STEP_ITEMS_AT))[blockIdx.x];
+    if (!block.count) return;
+    const struct attend_piece *piece = (const struct attend_piece *)(base + STEP_PIECES_AT) + block.first, *first = piece, *last = piece + block.count;
     const struct attend_both *both = (const struct attend_both *)(base + a.head->parts_at);
-    struct ahead next;
-    next.piece = pieces + starts[blockIdx.x], next.last = pieces + starts[blockIdx.x + 1];
-    const struct attend_piece *piece = next.piece, *first = piece, *last = next.last;
-    if (piece == last) return;
+    int asked = pages_of(block.piece) < SLOTS ? pages_of(block.piece) : SLOTS;
+    if (asked > block.piece.settled) asked = block.piece.settled > 0 ? block.piece.settled : 0;
     if (lane == 0) {
         for (int i = 0; i < SLOTS; i++) gate_init(&s->full[i], 1);
         gate_init_done();
+#pragma unroll
+        for (int i = 0; i < SLOTS; i++)
+            if (i < asked) copy_page(a, block.piece, i, block.number[i], s, i);
     }
     __syncwarp();
-    ahead_begin(&next, list, lane);
-    int asked = 0;
+    struct ahead next;
+    next.piece = piece, next.last = last;
+    ahead_begin(&next, block.piece, asked, list, lane);
     for (; asked < SLOTS && next.piece < last && next.page < next.now.settled; asked++) ahead_copy(a, &next, list, s, asked, lane);
     wait_for_input();
     for (; asked < SLOTS && next.piece < last; asked++) ahead_copy(a, &next, list, s, asked, lane);
     bool parts = false;
     for (; piece < last; piece++) {
-        struct attend_piece p = *piece;
+        struct attend_piece p = piece == first ? block.piece : *piece;
         parts |= !p.whole;
         int queries = p.rows * a.group;
         if (queries <= 8) take<1>(a, p, list, &next, s, &slot, &parity, lane);
@@ -529,17 +542,23 @@ size_t stream_fill(const struct backend_model *m, const struct batch *b, char *h
     int first_own = p->count;
     cut_line(p, own, own_count, false);
 
-    int32_t *starts = (int32_t *)(host + STEP_ITEMS_AT);
+    struct attend_block *block = (struct attend_block *)(host + STEP_ITEMS_AT);
     struct attend_piece *to = (struct attend_piece *)(host + STEP_PIECES_AT);
     struct attend_both *both = (struct attend_both *)(to + p->count);
     int32_t *pages = (int32_t *)(both + both_count), pages_at = (int32_t)(pages - (int32_t *)host), n = 0;
     for (int s = 0, i = 0, k = first_own; s < shares; s++) {
-        starts[s] = n;
+        block[s].first = n;
         while (i < first_own && p->share[i] == s) to[n++] = p->piece[i++];
         while (k < p->count && p->share[k] == s) to[n++] = p->piece[k++];
+        block[s].count = n - block[s].first;
     }
-    starts[shares] = n;
-    for (int i = 0; i < n; i++) to[i].pages += pages_at;
+    for (int s = 0; s < shares; s++) {
+        struct attend_block *o = &block[s];
+        if (!o->count) continue;
+        for (int i = 0; i < BLOCK_PAGES; i++) o->number[i] = i * PAGE < to[o->first].tokens ? b->page[to[o->first].pages + i] : 0;
+        for (int i = 0; i < o->count; i++) to[o->first + i].pages += pages_at;
+        o->piece = to[o->first];
+    }
     memcpy(both, p->both, (size_t)both_count * sizeof *both);
     memcpy(pages, b->page, (size_t)b->pages * sizeof *pages);
     struct drow *rows = (struct drow *)(host + STEP_ROWS_AT);

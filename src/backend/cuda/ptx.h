@@ -94,6 +94,12 @@ __device__ static inline void store_relaxed_16(void *p, uint4 v) {
 }
 __device__ static inline void store_relaxed_8(void *p, uint2 v) { asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1,%2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory"); }
 __device__ static inline void store_relaxed_4(void *p, uint32_t v) { asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory"); }
+/* 2^x to two ulp; 0 where that is below 2^-126. */
+__device__ static inline float exp2_near(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 /* In loops that wait for another block or warp; in the emulation the others run here. */
 __device__ static inline void wait_a_little() {}
 

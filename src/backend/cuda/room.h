@@ -84,13 +84,20 @@ struct step_head {
     int32_t item_count, parts_at;
 };
 enum { STEP_ROWS_AT = 64, STEP_ITEMS_AT = STEP_ROWS_AT + FEW_ROWS * (int)sizeof(struct drow) };
-/* The same on Hopper (attend_stream.cu), in the place of items and parts: where each block's pieces begin (int32_t), then pieces at STEP_PIECES_AT,
- * attend_both of all rows and kv heads at parts_at. A piece: `tokens` tokens of a kv head from the page on whose number lies at `pages`, for
- * `rows` rows from `row` on; pages from `settled` on may still be written by the pass at hand; results go to working memory from slot
- * `partial` on, a slot a query, or (whole) are all that there is of the row. */
+/* The same on Hopper (attend_stream.cu), in the place of items and parts: attend_block, pieces at STEP_PIECES_AT, attend_both of all rows and kv
+ * heads at parts_at. A piece: `tokens` tokens of a kv head from the page on whose number lies at `pages`, for `rows` rows from `row` on;
+ * pages from `settled` on may still be written by the pass at hand; results go to working memory from slot `partial` on, a slot a query,
+ * or (whole) are all that there is of the row. */
 struct attend_piece {
     int32_t pages, tokens, settled, partial;
     int16_t row, rows, kv, whole;
+};
+/* A block's pieces, once more the first of them, and its first pages' numbers: one load before the first keys are asked for. */
+enum { BLOCK_PAGES = 4 };
+struct attend_block {
+    int32_t first, count;
+    struct attend_piece piece;
+    int32_t number[BLOCK_PAGES];
 };
 /* The pieces of a row and kv head: slot of its first query in the first piece that rows share, slots from one such piece to the next, pieces; likewise
  * of those of its own, which follow each other without gaps. */
@@ -98,7 +105,7 @@ struct attend_both {
     int32_t shared, own, stride;
     int16_t shared_count, own_count;
 };
-enum { MOST_STREAM_BLOCKS = 640, MOST_STREAM_PIECES = 2048, MOST_BOTH = 1024, STEP_PIECES_AT = (STEP_ITEMS_AT + (MOST_STREAM_BLOCKS + 1) * 4 + 15) / 16 * 16 };
+enum { MOST_STREAM_BLOCKS = 640, MOST_STREAM_PIECES = 2048, MOST_BOTH = 1024, STEP_PIECES_AT = STEP_ITEMS_AT + MOST_STREAM_BLOCKS * (int)sizeof(struct attend_block) };
 enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
 
 /* Events at the changes between a pass's kinds of work (decoder.cu); the benchmark reads them. From event i on, part[i] is at work. */
