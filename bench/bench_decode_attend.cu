@@ -91,6 +91,7 @@ static void run(int heads, int kv_heads, int rows, int context, int group, bool 
         double plan = (seconds() - start) / 100;
         OK(cudaMalloc((void **)&step, step_bytes(&b)));
         OK(cudaMemcpy(step, host, filled, cudaMemcpyHostToDevice));
+        OK(cudaDeviceSynchronize()); /* the graph's stream does not wait for this one */
         enum { RUNS = 15 };
         float ms[RUNS];
         cudaGraph_t graph;

@@ -185,30 +185,25 @@ template <int HEADS> __device__ inline void put_together(const struct stream_arg
     }
 }
 
-/* Tells that the block's pieces are there, and puts together the rows of which it had the last. */
-__device__ inline void arrive(const struct stream_args &a, const struct attend_piece *piece, const struct attend_piece *last, const struct attend_both *both, int lane) {
-    while (piece < last) {
-        int at = -1, taken = 0; /* a lane takes a row of a piece */
-        for (; piece < last && (piece->whole || taken + piece->rows <= 32); piece++) {
-            if (piece->whole) continue;
-            if (lane >= taken && lane < taken + piece->rows) at = (piece->row + lane - taken) * a.kv_heads + piece->kv;
-            taken += piece->rows;
-        }
-        bool ended = false;
-        if (at >= 0) {
-            struct attend_both b = both[at];
-            ended = atomicAdd(&a.counters[at], 1u) == (unsigned)(b.shared_count + b.own_count) - 1;
-            if (ended) a.counters[at] = 0;
-        }
-        unsigned which = __ballot_sync(~0u, ended);
-        if (which) __threadfence();
-        for (; which; which &= which - 1) {
-            int of = __shfl_sync(~0u, at, __ffs((int)which) - 1), row = of / a.kv_heads, kv = of % a.kv_heads, first = 0;
-            struct attend_both b = both[of];
-            for (; first + 4 <= a.group; first += 4) put_together<4>(a, b, row, kv, first, lane);
-            if (first + 2 <= a.group) put_together<2>(a, b, row, kv, first, lane), first += 2;
-            if (first < a.group) put_together<1>(a, b, row, kv, first, lane);
-        }
+/* Tells that a piece is there, and puts together the rows of which it was the last. */
+__device__ inline void arrive(const struct stream_args &a, const struct attend_piece &p, const struct attend_both *both, int lane) {
+    __threadfence();
+    __syncwarp();
+    bool ended = false;
+    if (lane < p.rows) {
+        int at = (p.row + lane) * a.kv_heads + p.kv;
+        struct attend_both b = both[at];
+        ended = atomicAdd(&a.counters[at], 1u) == (unsigned)(b.shared_count + b.own_count) - 1;
+        if (ended) a.counters[at] = 0;
+    }
+    unsigned which = __ballot_sync(~0u, ended);
+    if (which) __threadfence();
+    for (; which; which &= which - 1) {
+        int row = p.row + __ffs((int)which) - 1, first = 0;
+        struct attend_both b = both[row * a.kv_heads + p.kv];
+        for (; first + 4 <= a.group; first += 4) put_together<4>(a, b, row, p.kv, first, lane);
+        if (first + 2 <= a.group) put_together<2>(a, b, row, p.kv, first, lane), first += 2;
+        if (first < a.group) put_together<1>(a, b, row, p.kv, first, lane);
     }
 }
 
@@ -401,19 +396,14 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
     for (; asked < SLOTS && next.piece < last && next.page < next.now.settled; asked++) ahead_copy(a, &next, list, s, asked, lane);
     wait_for_input();
     for (; asked < SLOTS && next.piece < last; asked++) ahead_copy(a, &next, list, s, asked, lane);
-    bool parts = false;
     for (; piece < last; piece++) {
         struct attend_piece p = piece == first ? block.piece : *piece;
-        parts |= !p.whole;
         int queries = p.rows * a.group;
         if (queries <= 8) take<1>(a, p, list, &next, s, &slot, &parity, lane);
         else if (queries <= 16) take<2>(a, p, list, &next, s, &slot, &parity, lane);
         else if (MOST > 2) take<MOST>(a, p, list, &next, s, &slot, &parity, lane);
+        if (!p.whole) arrive(a, p, both, lane);
     }
-    if (!parts) return;
-    __threadfence();
-    __syncwarp();
-    arrive(a, first, last, both, lane);
 }
 
 } // namespace
