@@ -145,8 +145,8 @@ int main(int argc, char **argv) {
     size_t partial = (size_t)MOST_ITEMS * 32 * 130 * 4;
     OK(cudaMalloc((void **)&m->attend_partial, partial));
     OK(cudaMemset(m->attend_partial, 0xFF, partial));
-    OK(cudaMalloc((void **)&m->attend_counters, FEW_ROWS * 32 * 4));
-    OK(cudaMemset(m->attend_counters, 0, FEW_ROWS * 32 * 4));
+    OK(cudaMalloc((void **)&m->attend_counters, 2 * FEW_ROWS * 32 * 4));
+    OK(cudaMemset(m->attend_counters, 0, 2 * FEW_ROWS * 32 * 4));
     if (argc > 3) return run(argc > 4 ? atoi(argv[4]) : 16, 8, atoi(argv[1]), atoi(argv[2]), atoi(argv[3]), false), 0;
     static const struct { int heads, rows, context, group; bool spread; } shapes[] = {
         {16, 64, 1024, 1}, {16, 32, 1024, 1}, {16, 16, 1024, 1}, {16, 9, 1024, 1}, {16, 16, 600, 1}, {16, 64, 1024, 1, true}, {16, 64, 1024, 8}, {16, 64, 600, 8}, {16, 64, 1024, 64},

@@ -43,7 +43,7 @@ static int setup(void **) {
     m->sm_count = p.multiProcessorCount, m->arch = p.major * 10 + p.minor;
     OK(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
     m->w.config.text.rms_eps = 1e-6f;
-    size_t parts = (size_t)MOST_PARTS * 64 * 64 * 4, partial = (size_t)MOST_ITEMS * 32 * 130 * 4, counters = (MOST_PARTS + FEW_ROWS * 32) * 4;
+    size_t parts = (size_t)MOST_PARTS * 64 * 64 * 4, partial = (size_t)MOST_ITEMS * 32 * 130 * 4, counters = (MOST_PARTS + 2 * FEW_ROWS * 32) * 4;
     char *work;
     OK(cudaMalloc((void **)&work, parts + partial + counters));
     OK(cudaMemset(work, 0xFF, parts + partial));

@@ -42,7 +42,7 @@ struct stream_args {
     float scale;
     float *values;      /* (slots, HEAD): weighted values of one query and piece */
     float2 *sums;       /* (slots): maximum, sum */
-    unsigned *counters; /* (rows, kv_heads) */
+    unsigned *counters; /* (2, FEW_ROWS, kv_heads): of rows; of groups, by their first row */
 };
 
 struct room {
@@ -185,25 +185,60 @@ template <int HEADS> __device__ inline void put_together(const struct stream_arg
     }
 }
 
-/* Tells that a piece is there, and puts together the rows of which it was the last. */
+__device__ inline void put_row_together(const struct stream_args &a, const struct attend_both &b, int row, int kv, int lane) {
+    int first = 0;
+    for (; first + 4 <= a.group; first += 4) put_together<4>(a, b, row, kv, first, lane);
+    if (first + 2 <= a.group) put_together<2>(a, b, row, kv, first, lane), first += 2;
+    if (first < a.group) put_together<1>(a, b, row, kv, first, lane);
+}
+
+/* Tells that a piece is there, and puts together the rows of which it was the last. For a row count its own pieces and, as one, those that it
+ * shares. A row's only own piece waits a while for the shared ones: whoever ends those last would have all rows of the group to put
+ * together, one after the other. */
 __device__ inline void arrive(const struct stream_args &a, const struct attend_piece &p, const struct attend_both *both, int lane) {
+    enum { LOOKS = 32 }; /* half a microsecond each, about; nothing is lost when they are not enough */
+    int at = p.row * a.kv_heads + p.kv;
+    struct attend_both b = both[at];
+    if (p.rows == 1) {
+        unsigned others = (unsigned)b.own_count - (b.shared_count ? 0 : 1);
+        bool ended = false;
+        __syncwarp();
+        if (b.shared_count && b.own_count == 1)
+            for (int i = 0; i < LOOKS && !ended; i++) {
+                if (i) wait_a_little();
+                ended = __shfl_sync(~0u, load_relaxed_4(&a.counters[at]), 0) == 1;
+            }
+        if (!ended) {
+            unsigned old = 0;
+            __threadfence();
+            __syncwarp();
+            if (lane == 0) old = atomicAdd(&a.counters[at], 1u);
+            ended = __shfl_sync(~0u, old, 0) == others;
+        }
+        if (!ended) return;
+        __threadfence();
+        if (lane == 0) a.counters[at] = 0;
+        put_row_together(a, b, p.row, p.kv, lane);
+        return;
+    }
+    unsigned *group = &a.counters[FEW_ROWS * a.kv_heads + at], old = 0;
     __threadfence();
     __syncwarp();
+    if (lane == 0) old = atomicAdd(group, 1u);
+    if (__shfl_sync(~0u, old, 0) != (unsigned)b.shared_count - 1) return;
+    __threadfence();
+    if (lane == 0) *group = 0;
     bool ended = false;
     if (lane < p.rows) {
-        int at = (p.row + lane) * a.kv_heads + p.kv;
-        struct attend_both b = both[at];
-        ended = atomicAdd(&a.counters[at], 1u) == (unsigned)(b.shared_count + b.own_count) - 1;
-        if (ended) a.counters[at] = 0;
+        int mine = at + lane * a.kv_heads;
+        ended = atomicAdd(&a.counters[mine], 1u) == (unsigned)both[mine].own_count;
+        if (ended) a.counters[mine] = 0;
     }
     unsigned which = __ballot_sync(~0u, ended);
     if (which) __threadfence();
     for (; which; which &= which - 1) {
-        int row = p.row + __ffs((int)which) - 1, first = 0;
-        struct attend_both b = both[row * a.kv_heads + p.kv];
-        for (; first + 4 <= a.group; first += 4) put_together<4>(a, b, row, p.kv, first, lane);
-        if (first + 2 <= a.group) put_together<2>(a, b, row, p.kv, first, lane), first += 2;
-        if (first < a.group) put_together<1>(a, b, row, p.kv, first, lane);
+        int row = p.row + __ffs((int)which) - 1;
+        put_row_together(a, both[row * a.kv_heads + p.kv], row, p.kv, lane);
     }
 }
 

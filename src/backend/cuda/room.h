@@ -166,7 +166,7 @@ struct backend_model {
     float *split_parts;          /* (MOST_PARTS, 64, 64) */
     unsigned *split_counters;    /* (MOST_PARTS) zero between kernels */
     float *attend_partial;       /* (MOST_ITEMS, heads, 2 + head_dim) */
-    unsigned *attend_counters;   /* (FEW_ROWS, kv_heads) zero between kernels */
+    unsigned *attend_counters;   /* (2, FEW_ROWS, kv_heads) zero between kernels */
     bool step_shared;            /* rows of the step at hand have a beginning in common */
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
     struct tower_graph towers[MOST_TOWER_GRAPHS];
