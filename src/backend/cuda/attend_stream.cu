@@ -76,6 +76,7 @@ __device__ inline void copy_page(const struct stream_args &a, const struct atten
     gate_expect(gate, (unsigned)tokens * (2 * TOKEN_BYTES));
     copy_bulk(to, from, (unsigned)tokens * TOKEN_BYTES, gate);
     from += a.half, to += KEY_BYTES;
+#pragma unroll 1
     for (int left = tokens; left > 0; left -= QUARTER, from += QUARTER * TOKEN_BYTES, to += QUARTER_BYTES)
         copy_bulk(to, from, (unsigned)(left < QUARTER ? left : QUARTER) * TOKEN_BYTES, gate);
 }
@@ -96,14 +97,6 @@ __device__ inline void ahead_copy(const struct stream_args &a, struct ahead *c, 
     if (lane == 0) copy_page(a, c->now, c->page, number, s, slot);
     ahead_step(c, list, lane);
 }
-/* Begins with the block's first piece, of which `asked` pages were asked for already (fewer than 32). */
-__device__ inline void ahead_begin(struct ahead *c, const struct attend_piece &first, int asked, const int32_t *list, int lane) {
-    c->now = first, c->pages = pages_of(first), c->page = 0, c->number = c->next_number = 0;
-    if (lane < c->pages) c->number = list[first.pages + lane];
-    ahead_numbers(c, list, lane);
-    for (int i = 0; i < asked; i++) ahead_step(c, list, lane);
-}
-
 __device__ inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
 __device__ inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
 __device__ inline uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
@@ -119,10 +112,11 @@ __device__ inline void store_four(const struct stream_args &a, int row, int colu
     *(uint32_t *)(a.out + tiled_place(row, column + (crossed ? 1 : 2), a.tiled)) = crossed ? pack_bf16(y, w) : pack_bf16(z, w);
 }
 
-/* What all pieces of a row and kv head make together, for HEADS query heads from `first` on; a lane has four dimensions. Values are asked for
- * many at a time, the first ones before it is known what they weigh. */
-template <int HEADS> __device__ inline void put_together(const struct stream_args &a, const struct attend_both b, int row, int kv, int first, int lane) {
-    enum { AT_ONCE = 24 / HEADS };
+/* What all pieces of a row and kv head make together, for two query heads from `first` on; a lane has four dimensions. Values are asked for
+ * many at a time, the first ones before it is known what they weigh. (One place in the program: code that was not run lately is far.) */
+__device__ inline void put_together(const struct stream_args &a, const struct attend_both b, int row, int kv, int first, int lane) {
+    enum { HEADS = 2, AT_ONCE = 12 };
+    bool two = first + 1 < a.group;
     int n = b.shared_count + b.own_count;
     auto slot = [&](int j) { return (j < b.shared_count ? b.shared + j * b.stride : b.own + (j - b.shared_count) * a.group) + first; };
     float top[HEADS], all[HEADS], value[HEADS][4];
@@ -143,30 +137,26 @@ template <int HEADS> __device__ inline void put_together(const struct stream_arg
 #pragma unroll
                 for (int h = 0; h < HEADS; h++) {
                     v[j][h] = make_float4(0, 0, 0, 0);
-                    if (from + j < here) v[j][h] = __ldcg((const float4 *)(a.values + ((int64_t)slot(base + from + j) + h) * HEAD) + lane);
+                    if (from + j < here && (h == 0 || two)) v[j][h] = __ldcg((const float4 *)(a.values + ((int64_t)slot(base + from + j) + h) * HEAD) + lane);
                 }
         };
+        auto weigh = [&]() {
 #pragma unroll
-        for (int h = 0; h < HEADS; h++) {
-            sum[h] = make_float2(-INFINITY, 0);
-            if (lane < here) sum[h] = __ldcg(&a.sums[slot(base + lane) + h]);
-        }
-        ask(0);
+            for (int h = 0; h < HEADS; h++) {
+                float most = sum[h].x, part;
 #pragma unroll
-        for (int h = 0; h < HEADS; h++) {
-            float most = sum[h].x, part;
+                for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+                most = fmaxf(most, top[h]);
+                f[h] = exp2_near(sum[h].x - most), part = f[h] * sum[h].y;
 #pragma unroll
-            for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
-            most = fmaxf(most, top[h]);
-            f[h] = exp2_near(sum[h].x - most), part = f[h] * sum[h].y;
+                for (int d = 16; d; d /= 2) part += __shfl_xor_sync(~0u, part, d);
+                float keep = exp2_near(top[h] - most);
+                all[h] = all[h] * keep + part, top[h] = most;
 #pragma unroll
-            for (int d = 16; d; d /= 2) part += __shfl_xor_sync(~0u, part, d);
-            float keep = exp2_near(top[h] - most);
-            all[h] = all[h] * keep + part, top[h] = most;
-#pragma unroll
-            for (int e = 0; e < 4; e++) value[h][e] *= keep;
-        }
-        for (int from = 0; from < here;) {
+                for (int e = 0; e < 4; e++) value[h][e] *= keep;
+            }
+        };
+        auto add = [&](int from) {
 #pragma unroll
             for (int j = 0; j < AT_ONCE; j++)
 #pragma unroll
@@ -174,22 +164,24 @@ template <int HEADS> __device__ inline void put_together(const struct stream_arg
                     float w = __shfl_sync(~0u, f[h], from + j); /* behind the last one: of values that are zero */
                     value[h][0] += v[j][h].x * w, value[h][1] += v[j][h].y * w, value[h][2] += v[j][h].z * w, value[h][3] += v[j][h].w * w;
                 }
-            from += AT_ONCE;
-            if (from < here) ask(from);
+        };
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            sum[h] = make_float2(-INFINITY, 0);
+            if (lane < here) sum[h] = __ldcg(&a.sums[slot(base + lane) + (two ? h : 0)]);
+        }
+        for (int from = 0; from < here; from += AT_ONCE) {
+            ask(from);
+            if (from == 0) weigh();
+            add(from);
         }
     }
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
+        if (h && !two) continue;
         float f = 1 / all[h];
         store_four(a, row, (kv * a.group + first + h) * HEAD + lane * 4, value[h][0] * f, value[h][1] * f, value[h][2] * f, value[h][3] * f);
     }
-}
-
-__device__ inline void put_row_together(const struct stream_args &a, const struct attend_both &b, int row, int kv, int lane) {
-    int first = 0;
-    for (; first + 4 <= a.group; first += 4) put_together<4>(a, b, row, kv, first, lane);
-    if (first + 2 <= a.group) put_together<2>(a, b, row, kv, first, lane), first += 2;
-    if (first < a.group) put_together<1>(a, b, row, kv, first, lane);
 }
 
 /* Tells that a piece is there, and puts together the rows of which it was the last. For a row count its own pieces and, as one, those that it
@@ -199,46 +191,36 @@ __device__ inline void arrive(const struct stream_args &a, const struct attend_p
     enum { LOOKS = 32 }; /* half a microsecond each, about; nothing is lost when they are not enough */
     int at = p.row * a.kv_heads + p.kv;
     struct attend_both b = both[at];
-    if (p.rows == 1) {
-        unsigned others = (unsigned)b.own_count - (b.shared_count ? 0 : 1);
-        bool ended = false;
-        __syncwarp();
-        if (b.shared_count && b.own_count == 1)
-            for (int i = 0; i < LOOKS && !ended; i++) {
-                if (i) wait_a_little();
-                ended = __shfl_sync(~0u, load_relaxed_4(&a.counters[at]), 0) == 1;
-            }
-        if (!ended) {
-            unsigned old = 0;
-            __threadfence();
-            __syncwarp();
-            if (lane == 0) old = atomicAdd(&a.counters[at], 1u);
-            ended = __shfl_sync(~0u, old, 0) == others;
-        }
-        if (!ended) return;
-        __threadfence();
-        if (lane == 0) a.counters[at] = 0;
-        put_row_together(a, b, p.row, p.kv, lane);
-        return;
-    }
-    unsigned *group = &a.counters[FEW_ROWS * a.kv_heads + at], old = 0;
-    __threadfence();
+    unsigned which = 0, old = 0; /* rows to put together */
+    bool group = p.rows > 1;
     __syncwarp();
-    if (lane == 0) old = atomicAdd(group, 1u);
-    if (__shfl_sync(~0u, old, 0) != (unsigned)b.shared_count - 1) return;
-    __threadfence();
-    if (lane == 0) *group = 0;
-    bool ended = false;
-    if (lane < p.rows) {
-        int mine = at + lane * a.kv_heads;
-        ended = atomicAdd(&a.counters[mine], 1u) == (unsigned)both[mine].own_count;
-        if (ended) a.counters[mine] = 0;
+    if (!group && b.shared_count && b.own_count == 1)
+        for (int i = 0; i < LOOKS && !which; i++) {
+            if (i) wait_a_little();
+            which = __shfl_sync(~0u, load_relaxed_4(&a.counters[at]), 0) == 1;
+        }
+    if (!which) {
+        unsigned *counter = &a.counters[at + (group ? FEW_ROWS * a.kv_heads : 0)], others = group ? b.shared_count - 1 : b.own_count - (b.shared_count ? 0 : 1);
+        __threadfence();
+        __syncwarp();
+        if (lane == 0) old = atomicAdd(counter, 1u);
+        which = __shfl_sync(~0u, old, 0) == others;
+        if (!which) return;
+        if (group) {
+            __threadfence();
+            if (lane == 0) *counter = 0;
+            bool ended = lane < p.rows && atomicAdd(&a.counters[at + lane * a.kv_heads], 1u) == (unsigned)both[at + lane * a.kv_heads].own_count;
+            which = __ballot_sync(~0u, ended);
+        }
     }
-    unsigned which = __ballot_sync(~0u, ended);
-    if (which) __threadfence();
+    if (!which) return;
+    __threadfence();
     for (; which; which &= which - 1) {
         int row = p.row + __ffs((int)which) - 1;
-        put_row_together(a, both[row * a.kv_heads + p.kv], row, p.kv, lane);
+        if (lane == 0) a.counters[row * a.kv_heads + p.kv] = 0;
+        b = both[row * a.kv_heads + p.kv];
+#pragma unroll 1
+        for (int first = 0; first < a.group; first += 2) put_together(a, b, row, p.kv, first, lane);
     }
 }
 
@@ -269,8 +251,14 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
     }
     for (int page = 0; page < pages; page++) {
         gate_wait(&s->full[slot], parity);
-        const char *keys = s->page[slot], *vals = keys + KEY_BYTES;
+        char *keys = s->page[slot], *vals = keys + KEY_BYTES;
         int left = p.tokens - page * PAGE; /* tokens from this page on */
+        if (left < PAGE) {                 /* values behind the end may be anything, and a weight of 0 does not make a number of them */
+#pragma unroll 1
+            for (int i = left; i < PAGE; i++) *(uint2 *)(vals + i / QUARTER * QUARTER_BYTES + i % QUARTER * TOKEN_BYTES + lane * 8) = make_uint2(0, 0);
+            fence_copies();
+            __syncwarp();
+        }
         /* Row g + 8 h of tile i of S^T is token 8 (g / 2) + 4 i + 2 h + g % 2. */
         int first = g / 2 * 8 + g % 2;
 #pragma unroll 1
@@ -344,17 +332,13 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
 #pragma unroll
                     for (int e = 0; e < 4; e++) o[n][i][e] *= keep[e % 2];
             }
-            bool partly = left < PAGE;
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
                 for (int c = 0; c < 2; c++) { /* dimensions 64 c + 8 g on */
                     uint4 v[4]; /* tokens of the products' inputs 2t, 2t + 1, 2t + 8, 2t + 9 */
 #pragma unroll
-                    for (int r = 0; r < 4; r++) {
-                        v[r] = *(const uint4 *)(vals + t * QUARTER_BYTES + ((part + i) * 4 + r) * TOKEN_BYTES + (c * 8 + g) * 16);
-                        if (partly && t * 8 + (part + i) * 4 + r >= left) v[r] = make_uint4(0, 0, 0, 0); /* what lies behind the end may be anything */
-                    }
+                    for (int r = 0; r < 4; r++) v[r] = *(const uint4 *)(vals + t * QUARTER_BYTES + ((part + i) * 4 + r) * TOKEN_BYTES + (c * 8 + g) * 16);
 #pragma unroll
                     for (int j = 0; j < 4; j++) { /* dimensions j and j + 4 of those */
                         uint32_t y[4];
@@ -383,7 +367,7 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
             for (int d = 4; d < 32; d *= 2) total[n][e] += __shfl_xor_sync(~0u, total[n][e], d);
             int query = n * 8 + t * 2 + e;
             if (query >= queries) continue;
-            if (p.whole) {
+            if (NQ == 1 && p.whole) {
                 float f = 1 / total[n][e];
 #pragma unroll
                 for (int c = 0; c < 2; c++)
@@ -411,26 +395,27 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
     /* The tables were uploaded before the first of the kernels in front. */
     const char *base = (const char *)a.head;
     const int32_t *list = (const int32_t *)base;
-    const struct attend_block block = ((const struct attend_block *)(base + STEP_ITEMS_AT))[blockIdx.x];
+    const struct attend_block *at = (const struct attend_block *)(base + STEP_ITEMS_AT) + blockIdx.x, block = *at;
     if (!block.count) return;
     const struct attend_piece *piece = (const struct attend_piece *)(base + STEP_PIECES_AT) + block.first, *first = piece, *last = piece + block.count;
     const struct attend_both *both = (const struct attend_both *)(base + a.head->parts_at);
-    int asked = pages_of(block.piece) < SLOTS ? pages_of(block.piece) : SLOTS;
-    if (asked > block.piece.settled) asked = block.piece.settled > 0 ? block.piece.settled : 0;
+    struct ahead next;
+    next.piece = piece, next.last = last, next.now = block.piece, next.pages = pages_of(block.piece), next.page = 0, next.next_number = 0;
+    next.number = lane < BLOCK_PAGES ? at->number[lane] : 0;
     if (lane == 0) {
         for (int i = 0; i < SLOTS; i++) gate_init(&s->full[i], 1);
         gate_init_done();
-#pragma unroll
-        for (int i = 0; i < SLOTS; i++)
-            if (i < asked) copy_page(a, block.piece, i, block.number[i], s, i);
     }
     __syncwarp();
-    struct ahead next;
-    next.piece = piece, next.last = last;
-    ahead_begin(&next, block.piece, asked, list, lane);
-    for (; asked < SLOTS && next.piece < last && next.page < next.now.settled; asked++) ahead_copy(a, &next, list, s, asked, lane);
-    wait_for_input();
-    for (; asked < SLOTS && next.piece < last; asked++) ahead_copy(a, &next, list, s, asked, lane);
+    ahead_numbers(&next, list, lane);
+    bool waited = false;
+#pragma unroll 1
+    for (int i = 0; i < SLOTS && next.piece < last; i++) {
+        if (!waited && next.page >= next.now.settled) wait_for_input(), waited = true;
+        ahead_copy(a, &next, list, s, i, lane);
+    }
+    if (next.piece == first && lane < next.pages) next.number = list[block.piece.pages + next.page / 32 * 32 + lane];
+    if (!waited) wait_for_input();
     for (; piece < last; piece++) {
         struct attend_piece p = piece == first ? block.piece : *piece;
         int queries = p.rows * a.group;
@@ -548,7 +533,7 @@ void cut_line(struct plan *p, const struct range *range, int count, bool shared)
                 if (shared) both->shared = first + k * p->group, both->stride = queries, both->shared_count = (int16_t)n;
                 else both->own = first, both->own_count = (int16_t)n;
             }
-            if (!shared && n == 1 && !p->both[r->row * p->kv_heads + kv].shared_count) p->piece[p->count - 1].whole = 1;
+            if (!shared && n == 1 && queries <= 8 && !p->both[r->row * p->kv_heads + kv].shared_count) p->piece[p->count - 1].whole = 1;
         }
     }
 }

@@ -136,6 +136,8 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
     SM_90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes),
                        "r"(in_shared(b)) : "memory");)
 }
+/* Between a thread's own writes to shared memory and copies to the same place that begin after a barrier behind this. */
+__device__ static inline void fence_copies() { SM_90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");) }
 /* A barrier of some warps of the block. */
 template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
 /* Loads behind it stay there: registers. */
