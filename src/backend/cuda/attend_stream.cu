@@ -101,15 +101,20 @@ __device__ inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFF
 __device__ inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
 __device__ inline uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-/* Four columns of a row, from a multiple of four on. */
-__device__ inline void store_four(const struct stream_args &a, int row, int column, float x, float y, float z, float w) {
-    if (!a.tiled) {
-        *(uint2 *)(a.out + (int64_t)row * a.heads * HEAD + column) = make_uint2(pack_bf16(x, y), pack_bf16(z, w));
-        return;
-    }
+/* Where four columns of a row begin, of the first 64 of a head (column: a multiple of four), as two pairs; `half` further on the same of the next 64. */
+struct places {
+    int64_t first, second, half;
+    bool crossed; /* pairs of columns 0 2 and 1 3 */
+};
+__device__ inline struct places places_of(const struct stream_args &a, int row, int column) {
+    if (!a.tiled) return {(int64_t)row * a.heads * HEAD + column, (int64_t)row * a.heads * HEAD + column + 2, 64, false};
     bool crossed = a.tiled == TILED_CROSSED;
-    *(uint32_t *)(a.out + tiled_place(row, column, a.tiled)) = crossed ? pack_bf16(x, z) : pack_bf16(x, y);
-    *(uint32_t *)(a.out + tiled_place(row, column + (crossed ? 1 : 2), a.tiled)) = crossed ? pack_bf16(y, w) : pack_bf16(z, w);
+    return {tiled_place(row, column, a.tiled), tiled_place(row, column + (crossed ? 1 : 2), a.tiled), 64 * FEW_ROWS, crossed};
+}
+__device__ inline void store_four(const struct stream_args &a, const struct places &to, int halves, float x, float y, float z, float w) {
+    bf16 *out = a.out + halves * to.half;
+    *(uint32_t *)(out + to.first) = pack_bf16(x, to.crossed ? z : y);
+    *(uint32_t *)(out + to.second) = pack_bf16(to.crossed ? y : z, w);
 }
 
 /* What all pieces of a row and kv head make together, for two query heads from `first` on; a lane has four dimensions. Values are asked for
@@ -118,7 +123,6 @@ __device__ inline void put_together(const struct stream_args &a, const struct at
     enum { HEADS = 2, AT_ONCE = 12 };
     bool two = first + 1 < a.group;
     int n = b.shared_count + b.own_count;
-    auto slot = [&](int j) { return (j < b.shared_count ? b.shared + j * b.stride : b.own + (j - b.shared_count) * a.group) + first; };
     float top[HEADS], all[HEADS], value[HEADS][4];
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
@@ -126,19 +130,23 @@ __device__ inline void put_together(const struct stream_args &a, const struct at
 #pragma unroll
         for (int e = 0; e < 4; e++) value[h][e] = 0;
     }
+#pragma unroll 1
     for (int base = 0; base < n; base += 32) {
-        int here = n - base < 32 ? n - base : 32;
+        int here = n - base < 32 ? n - base : 32, at = base + lane;
+        int slot = (at < b.shared_count ? b.shared + at * b.stride : b.own + (at - b.shared_count) * a.group) + first; /* the lane's piece */
         float f[HEADS];
         float2 sum[HEADS];
         float4 v[AT_ONCE][HEADS];
         auto ask = [&](int from) {
 #pragma unroll
-            for (int j = 0; j < AT_ONCE; j++)
+            for (int j = 0; j < AT_ONCE; j++) {
+                const float4 *values = (const float4 *)a.values + (int64_t)__shfl_sync(~0u, slot, from + j) * (HEAD / 4) + lane;
 #pragma unroll
                 for (int h = 0; h < HEADS; h++) {
                     v[j][h] = make_float4(0, 0, 0, 0);
-                    if (from + j < here && (h == 0 || two)) v[j][h] = __ldcg((const float4 *)(a.values + ((int64_t)slot(base + from + j) + h) * HEAD) + lane);
+                    if (from + j < here && (h == 0 || two)) v[j][h] = __ldcg(values + h * (HEAD / 4));
                 }
+            }
         };
         auto weigh = [&]() {
 #pragma unroll
@@ -168,19 +176,21 @@ __device__ inline void put_together(const struct stream_args &a, const struct at
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
             sum[h] = make_float2(-INFINITY, 0);
-            if (lane < here) sum[h] = __ldcg(&a.sums[slot(base + lane) + (two ? h : 0)]);
+            if (lane < here) sum[h] = __ldcg(&a.sums[slot + (two ? h : 0)]);
         }
+#pragma unroll 1
         for (int from = 0; from < here; from += AT_ONCE) {
             ask(from);
             if (from == 0) weigh();
             add(from);
         }
     }
+    const struct places to = places_of(a, row, lane % 16 * 4);
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
         if (h && !two) continue;
         float f = 1 / all[h];
-        store_four(a, row, (kv * a.group + first + h) * HEAD + lane * 4, value[h][0] * f, value[h][1] * f, value[h][2] * f, value[h][3] * f);
+        store_four(a, to, (kv * a.group + first + h) * 2 + lane / 16, value[h][0] * f, value[h][1] * f, value[h][2] * f, value[h][3] * f);
     }
 }
 
@@ -195,6 +205,7 @@ __device__ inline void arrive(const struct stream_args &a, const struct attend_p
     bool group = p.rows > 1;
     __syncwarp();
     if (!group && b.shared_count && b.own_count == 1)
+#pragma unroll 1
         for (int i = 0; i < LOOKS && !which; i++) {
             if (i) wait_a_little();
             which = __shfl_sync(~0u, load_relaxed_4(&a.counters[at]), 0) == 1;
@@ -215,6 +226,7 @@ __device__ inline void arrive(const struct stream_args &a, const struct attend_p
     }
     if (!which) return;
     __threadfence();
+#pragma unroll 1
     for (; which; which &= which - 1) {
         int row = p.row + __ffs((int)which) - 1;
         if (lane == 0) a.counters[row * a.kv_heads + p.kv] = 0;
@@ -249,6 +261,7 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
 #pragma unroll
             for (int e = 0; e < 4; e++) o[n][i][e] = 0;
     }
+#pragma unroll 1
     for (int page = 0; page < pages; page++) {
         gate_wait(&s->full[slot], parity);
         char *keys = s->page[slot], *vals = keys + KEY_BYTES;
@@ -358,6 +371,7 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
         if (++slot == SLOTS) slot = 0, parity ^= 1;
     }
     *slot_at = slot, *parity_at = parity;
+    const struct places to[2] = {places_of(a, p.row, g * 8), places_of(a, p.row, g * 8 + 4)};
 
 #pragma unroll
     for (int n = 0; n < NQ; n++)
@@ -373,14 +387,15 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
                 for (int c = 0; c < 2; c++)
 #pragma unroll
                     for (int h = 0; h < 2; h++)
-                        store_four(a, p.row, (p.kv * a.group + query) * HEAD + c * 64 + g * 8 + h * 4, o[n][c * 4][h * 2 + e] * f, o[n][c * 4 + 1][h * 2 + e] * f, o[n][c * 4 + 2][h * 2 + e] * f, o[n][c * 4 + 3][h * 2 + e] * f);
+                        store_four(a, to[h], (p.kv * a.group + query) * 2 + c, o[n][c * 4][h * 2 + e] * f, o[n][c * 4 + 1][h * 2 + e] * f, o[n][c * 4 + 2][h * 2 + e] * f,
+                                   o[n][c * 4 + 3][h * 2 + e] * f);
                 continue;
             }
-            float *to = a.values + (int64_t)(p.partial + query) * HEAD + g * 8;
+            float *values = a.values + (int64_t)(p.partial + query) * HEAD + g * 8;
 #pragma unroll
             for (int c = 0; c < 2; c++)
 #pragma unroll
-                for (int h = 0; h < 2; h++) *(float4 *)(to + c * 64 + h * 4) = make_float4(o[n][c * 4][h * 2 + e], o[n][c * 4 + 1][h * 2 + e], o[n][c * 4 + 2][h * 2 + e], o[n][c * 4 + 3][h * 2 + e]);
+                for (int h = 0; h < 2; h++) *(float4 *)(values + c * 64 + h * 4) = make_float4(o[n][c * 4][h * 2 + e], o[n][c * 4 + 1][h * 2 + e], o[n][c * 4 + 2][h * 2 + e], o[n][c * 4 + 3][h * 2 + e]);
             if (g == 0) a.sums[p.partial + query] = make_float2(most[n][e], total[n][e]);
         }
 }
@@ -403,6 +418,7 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
     next.piece = piece, next.last = last, next.now = block.piece, next.pages = pages_of(block.piece), next.page = 0, next.next_number = 0;
     next.number = lane < BLOCK_PAGES ? at->number[lane] : 0;
     if (lane == 0) {
+#pragma unroll 1
         for (int i = 0; i < SLOTS; i++) gate_init(&s->full[i], 1);
         gate_init_done();
     }
@@ -416,6 +432,7 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
     }
     if (next.piece == first && lane < next.pages) next.number = list[block.piece.pages + next.page / 32 * 32 + lane];
     if (!waited) wait_for_input();
+#pragma unroll 1
     for (; piece < last; piece++) {
         struct attend_piece p = piece == first ? block.piece : *piece;
         int queries = p.rows * a.group;
