@@ -43,7 +43,7 @@ static int setup(void **) {
     m->sm_count = p.multiProcessorCount, m->arch = p.major * 10 + p.minor;
     OK(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
     m->w.config.text.rms_eps = 1e-6f;
-    size_t parts = (size_t)MOST_PARTS * 64 * 64 * 4, partial = (size_t)MOST_ITEMS * 32 * 130 * 4, counters = (MOST_PARTS + FEW_ROWS * 32) * 4;
+    size_t parts = (size_t)MOST_PARTS * 64 * 64 * 4, partial = (size_t)MOST_ITEMS * 32 * 130 * 4, counters = (MOST_PARTS + 2 * FEW_ROWS * 32) * 4;
     char *work;
     OK(cudaMalloc((void **)&work, parts + partial + counters));
     OK(cudaMemset(work, 0xFF, parts + partial));
@@ -722,40 +722,55 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
                 kv_poison(&k, page[row[r].pages + t / 32], t % 32);
     kv_upload(&k, 1);
     struct rows_of q = random_rows(rows, heads * n);
-    int tiled = how == 0 && rows > 8 ? TILED_STRAIGHT : TILED_NO;
-    bf16 *out = (bf16 *)device(NULL, (size_t)(tiled ? FEW_ROWS : rows) * heads * n * 2);
-    if (how == 0) {
-        m->step_shared = attend_shared(row, rows, page);
-        assert_int_equal(m->step_shared, rows > 1 && shared[1] >= MIN_SHARED_PAGES * 32);
-        struct batch b = {NULL, 0, rows, pages, 0, row, page};
-        char *step = (char *)calloc(1, step_bytes(&b));
-        size_t bytes = step_fill(m, &b, step);
-        assert_true(bytes <= step_bytes(&b));
-        attend_items(m, 0, (const struct step_head *)device(step, bytes), q.at, out, tiled);
-        free(step);
-    } else if (how == 1) {
-        size_t counters = (size_t)rows * kv_heads * 4;
-        void *c = device(NULL, counters);
-        OK(cudaMemset(c, 0, counters));
-        OK(cudaDeviceSynchronize());
-        attend_rows(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), rows, (const int32_t *)device(page, (size_t)pages * 4), q.at, out, splits,
-                    (float *)device(NULL, (size_t)rows * heads * splits * (n + 2) * 4), (unsigned *)c);
-    } else {
-        struct attend_run run = {0, rows, length[rows - 1]};
-        assert_int_equal(attend_runs(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), &run, 1, (const int32_t *)device(page, (size_t)pages * 4), q.at, out, pages), 0);
-    }
-    OK(cudaGetLastError());
-    float *all = rows_back(out, rows, heads * n, tiled);
+    int tiled = how == 0 && rows > 8 ? rows % 2 ? TILED_CROSSED : TILED_STRAIGHT : TILED_NO, arch = m->arch;
     double *want = (double *)malloc((size_t)heads * n * sizeof *want);
     float *got = (float *)malloc((size_t)heads * n * 4);
-    for (int r = 0; r < rows; r++) {
-        attend_twin(&k, page + row[r].pages, length[r], q.x + (int64_t)r * heads * n, want);
-        for (int i = 0; i < heads * n; i++) got[i] = all[(int64_t)r * heads * n + i];
-        char what[160];
-        snprintf(what, sizeof what, "attention %d%s, %d/%d heads of %d, row %d of %d, length %d", how, e4m3 ? " over e4m3" : "", heads, kv_heads, n, r, rows, length[r]);
-        near(what, distance(got, want, (size_t)heads * n), e4m3 && how == 2 ? 1e-2 : 5e-3); /* of runs e4m3 pages are rounded to bf16 */
+    for (int way = 0; way < (how == 0 ? 2 : 1); way++) { /* items: the kernel of every device, then Hopper's */
+        if (how == 0) m->arch = way ? arch : 80;
+        if (way && !attend_stream_fit(m)) continue;
+        size_t values = (size_t)(tiled ? FEW_ROWS : rows) * heads * n;
+        bf16 *out = (bf16 *)device(NULL, values * 2);
+        if (how == 0) {
+            m->step_shared = attend_shared(row, rows, page);
+            assert_int_equal(m->step_shared, rows > 1 && shared[1] >= MIN_SHARED_PAGES * 32);
+            struct batch b = {NULL, 0, rows, pages, 0, row, page};
+            char *step = (char *)calloc(1, step_bytes(&b));
+            size_t bytes = step_fill(m, &b, step);
+            assert_true(bytes <= step_bytes(&b));
+            const struct step_head *head = (const struct step_head *)device(step, bytes);
+            bf16 *again = (bf16 *)device(NULL, values * 2);
+            attend_items(m, 0, head, q.at, out, tiled);
+            attend_items(m, 0, head, q.at, again, tiled);
+            if (way) { /* the same bits each time */
+                uint16_t *a = host<uint16_t>(out, values), *c = host<uint16_t>(again, values);
+                assert_memory_equal(a, c, values * 2);
+                free(a), free(c);
+            }
+            free(step);
+        } else if (how == 1) {
+            size_t counters = (size_t)rows * kv_heads * 4;
+            void *c = device(NULL, counters);
+            OK(cudaMemset(c, 0, counters));
+            OK(cudaDeviceSynchronize());
+            attend_rows(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), rows, (const int32_t *)device(page, (size_t)pages * 4), q.at, out, splits,
+                        (float *)device(NULL, (size_t)rows * heads * splits * (n + 2) * 4), (unsigned *)c);
+        } else {
+            struct attend_run run = {0, rows, length[rows - 1]};
+            assert_int_equal(attend_runs(m, 0, (const struct drow *)device(row, (size_t)rows * sizeof *row), &run, 1, (const int32_t *)device(page, (size_t)pages * 4), q.at, out, pages), 0);
+        }
+        OK(cudaGetLastError());
+        float *all = rows_back(out, rows, heads * n, tiled);
+        for (int r = 0; r < rows; r++) {
+            attend_twin(&k, page + row[r].pages, length[r], q.x + (int64_t)r * heads * n, want);
+            for (int i = 0; i < heads * n; i++) got[i] = all[(int64_t)r * heads * n + i];
+            char what[160];
+            snprintf(what, sizeof what, "attention %d%s, way %d, %d/%d heads of %d, row %d of %d, length %d", how, e4m3 ? " over e4m3" : "", way, heads, kv_heads, n, r, rows, length[r]);
+            near(what, distance(got, want, (size_t)heads * n), e4m3 && how == 2 ? 1e-2 : 5e-3); /* of runs e4m3 pages are rounded to bf16 */
+        }
+        free(all);
     }
-    free(row), free(page), free(all), free(want), free(got);
+    m->arch = arch;
+    free(row), free(page), free(want), free(got);
     kv_free(&k);
     rows_free(&q);
     release();
@@ -860,7 +875,18 @@ static void check_attention(bool e4m3) {
     check_attend(4, 2, 128, lengths, shared, 12, 0, 1, e4m3);
     check_attend(8, 2, 128, lengths, shared, 12, 0, 1, e4m3);
     check_attend(2, 2, 128, lengths, shared, 12, 0, 1, e4m3);
+    /* groups of 8, 2, 1, 5 and 3 rows, of which the last share less with their neighbours in front than among themselves; the end of a page */
+    static const int common[19] = {0, 256, 256, 256, 256, 256, 256, 256, 0, 160, 0, 0, 320, 320, 320, 320, 128, 384, 384};
+    static const int behind[19] = {256, 257, 300, 288, 289, 258, 319, 260, 161, 192, 5, 321, 350, 322, 351, 352, 385, 400, 417};
+    check_attend(4, 2, 128, behind, common, 19, 0, 1, e4m3);
+    check_attend(8, 2, 128, behind, common, 19, 0, 1, e4m3);
+    check_attend(10, 2, 128, behind, common, 19, 0, 1, e4m3);
+    /* more pieces of a row than a warp has lanes; pieces of more pages than that */
+    static const int two[2] = {1536 + 700, 1536 + 1100}, two_shared[2] = {0, 1536};
+    check_attend(2, 1, 128, two, two_shared, 2, 0, 1, e4m3);
+    static const int far[2] = {7, 13000};
     int zero[64] = {};
+    check_attend(4, 2, 128, far, zero, 2, 0, 1, e4m3);
     check_attend(4, 2, 32, odd, zero, 14, 1, 1, e4m3);
     check_attend(3, 1, 64, odd, zero, 14, 1, 4, e4m3);
     check_attend(4, 4, 80, odd, zero, 5, 1, 2, e4m3);
@@ -877,6 +903,12 @@ static void check_attention(bool e4m3) {
     check_attend(16, 8, 128, lengths, shared, 64, 0, 1, e4m3);
     check_attend(32, 8, 128, lengths, shared, 64, 0, 1, e4m3);
     check_attend(32, 8, 128, lengths, zero, 9, 0, 1, e4m3);
+    for (int i = 0; i < 64; i++) lengths[i] = 300 + i * 37 % 64 * 13, shared[i] = i % 8 ? 96 : 0; /* too little to be shared */
+    check_attend(16, 8, 128, lengths, shared, 64, 0, 1, e4m3);
+    check_attend(32, 8, 128, lengths, zero, 33, 0, 1, e4m3);
+    for (int i = 0; i < 64; i++) lengths[i] = 900 + i % 5, shared[i] = i ? i % 8 ? 896 : 256 : 0; /* one beginning for all, a longer one for eight each */
+    check_attend(16, 8, 128, lengths, shared, 64, 0, 1, e4m3);
+    check_attend(32, 8, 128, lengths, shared, 61, 0, 1, e4m3);
 }
 static void attention(void **) {
     check_attention(false);

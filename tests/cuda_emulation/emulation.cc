@@ -81,6 +81,7 @@ struct bulk {
 };
 std::vector<bulk> bulks; /* under way */
 uint64_t progress;       /* counts what somebody may have waited for */
+bool waited;             /* somebody has, since this was set to false */
 
 block *now;
 fiber *current;
@@ -142,6 +143,7 @@ void to_fiber(fiber *f) {
 }
 
 void complete(warp *w);
+void let_copies_arrive();
 
 void leave_barrier() {
     for (int i = 0; i < now->threads; i++)
@@ -213,8 +215,14 @@ bool turn_block() {
 void run_block(const cudaLaunchConfig_t &c, dim3 at) {
     blockIdx = at, blockDim = c.blockDim, gridDim = c.gridDim;
     begin_block(c);
-    while (now->live)
+    uint64_t seen = progress;
+    for (int idle = 0; now->live; idle = progress != seen || !bulks.empty() ? 0 : idle + waited, seen = progress) {
+        waited = false;
         if (!turn_block()) give_up("all threads wait, some at __syncthreads, some for their warp");
+        let_copies_arrive();
+        if (idle > 100000) give_up("a block waits for ever");
+    }
+    if (!bulks.empty()) give_up("a block ends with bulk copies under way");
 }
 
 /* ---- warp operations ---- */
@@ -489,7 +497,10 @@ void emulated_copy_wait(int left) {
         current->groups.pop_front();
     }
 }
-void wait_a_little() { to_main(false); }
+void wait_a_little() {
+    waited = true;
+    to_main(false);
+}
 void gate_init(uint64_t *p, int count) { *(shared_barrier *)p = {(uint16_t)count, (int16_t)count, 0, 0}; }
 void gate_arrive(uint64_t *p) {
     shared_barrier *b = (shared_barrier *)p;

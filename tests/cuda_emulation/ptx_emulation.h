@@ -24,6 +24,7 @@ static inline uint32_t load_relaxed_4(const void *p) { return *(const uint32_t *
 static inline void store_relaxed_16(void *p, uint4 v) { *(uint4 *)p = v; }
 static inline void store_relaxed_8(void *p, uint2 v) { *(uint2 *)p = v; }
 static inline void store_relaxed_4(void *p, uint32_t v) { *(uint32_t *)p = v; }
+static inline float exp2_near(float x) { return exp2f(x); }
 void wait_a_little();
 void gate_init(uint64_t *b, int count);
 static inline void gate_init_done() {}
@@ -32,6 +33,7 @@ void gate_expect(uint64_t *b, unsigned bytes);
 void gate_wait(uint64_t *b, unsigned parity);
 void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *b);
 static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, uint64_t *b) { copy_bulk(to, from, bytes, b); }
+static inline void fence_copies() {}
 void emulated_some_sync(int id, int threads);
 template <int ID, int THREADS> static inline void some_sync() { emulated_some_sync(ID, THREADS); }
 static inline void keep_order() {}

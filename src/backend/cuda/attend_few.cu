@@ -284,6 +284,7 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8, KV8)) items_ke
 }
 
 void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled) {
+    if (attend_stream_fit(m)) return attend_stream(m, layer, head, q, out, tiled);
     const struct text_config *t = &m->w.config.text;
     struct items_args a = {};
     a.head = head, a.q = q, a.out = out, a.tiled = tiled, a.kv = m->kv, a.page_bytes = m->page_bytes;
@@ -305,8 +306,7 @@ bool attend_few_fit(const struct backend_model *m) {
 
 int attend_queries(const struct backend_model *m) { return m->w.config.text.heads / m->w.config.text.kv_heads <= 8 && !m->step_shared ? 8 : 16; }
 
-/* Pages that two rows have in common from the start, full ones only. */
-static int common_pages(const struct drow *a, const struct drow *b, const int32_t *pages) {
+int attend_common_pages(const struct drow *a, const struct drow *b, const int32_t *pages) {
     int most = (a->slot < b->slot ? a->slot + 1 : b->slot + 1) / PAGE, n = 0;
     while (n < most && pages[a->pages + n] == pages[b->pages + n]) n++;
     return n;
@@ -314,7 +314,7 @@ static int common_pages(const struct drow *a, const struct drow *b, const int32_
 
 bool attend_shared(const struct drow *rows, int count, const int32_t *pages) {
     for (int i = 0; i + 1 < count; i++)
-        if (common_pages(&rows[i], &rows[i + 1], pages) >= MIN_SHARED_PAGES) return true;
+        if (attend_common_pages(&rows[i], &rows[i + 1], pages) >= MIN_SHARED_PAGES) return true;
     return false;
 }
 
@@ -329,7 +329,7 @@ static int make_ranges(const struct drow *rows, int count, const int32_t *pages,
     for (int i = 0; i < count;) {
         int together = 1, shared = rows[i].slot / PAGE;
         while (i + together < count && together < most_rows) {
-            int c = common_pages(&rows[i], &rows[i + together], pages);
+            int c = attend_common_pages(&rows[i], &rows[i + together], pages);
             if (c > shared) c = shared;
             if (c < MIN_SHARED_PAGES) break;
             shared = c, together++;
@@ -370,10 +370,13 @@ static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
 }
 
 size_t step_bytes(const struct batch *b) {
-    return STEP_ITEMS_AT + (size_t)MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part)) + (size_t)b->pages * 4 + 64;
+    enum { ITEMS = STEP_ITEMS_AT + MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part)),
+           PIECES = STEP_PIECES_AT + MOST_STREAM_PIECES * sizeof(struct attend_piece) + MOST_BOTH * sizeof(struct attend_both) };
+    return ((size_t)PIECES > (size_t)ITEMS ? (size_t)PIECES : (size_t)ITEMS) + (size_t)b->pages * 4 + 64;
 }
 
 size_t step_fill(const struct backend_model *m, const struct batch *b, char *host) {
+    if (attend_stream_fit(m)) return stream_fill(m, b, host);
     const struct text_config *t = &m->w.config.text;
     int group = t->heads / t->kv_heads, wide = attend_queries(m), item_count = 0, part_count = 0;
     struct range range[2 * FEW_ROWS];

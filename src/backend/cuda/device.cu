@@ -135,7 +135,7 @@ void cuda_unload(struct backend_model *m) {
 static int step_open(struct backend_model *m, struct err *err) {
     const struct text_config *t = &m->w.config.text;
     size_t parts = (size_t)MOST_PARTS * 64 * 64 * 4, partial = (size_t)MOST_ITEMS * t->heads * (t->head_dim + 2) * 4;
-    size_t counters = (size_t)(MOST_PARTS + FEW_ROWS * t->kv_heads) * 4;
+    size_t counters = (size_t)(MOST_PARTS + 2 * FEW_ROWS * t->kv_heads) * 4;
     char *p = (char *)buffer_get(m, BUFFER_STEP_WORK, parts + partial + counters, err);
     if (!p) return ERR_MEMORY;
     m->split_parts = (float *)p, m->attend_partial = (float *)(p + parts);

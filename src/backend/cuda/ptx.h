@@ -94,6 +94,12 @@ __device__ static inline void store_relaxed_16(void *p, uint4 v) {
 }
 __device__ static inline void store_relaxed_8(void *p, uint2 v) { asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1,%2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory"); }
 __device__ static inline void store_relaxed_4(void *p, uint32_t v) { asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory"); }
+/* 2^x to two ulp; 0 where that is below 2^-126. */
+__device__ static inline float exp2_near(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 /* In loops that wait for another block or warp; in the emulation the others run here. */
 __device__ static inline void wait_a_little() {}
 
@@ -130,6 +136,8 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
     SM_90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes),
                        "r"(in_shared(b)) : "memory");)
 }
+/* Between a thread's own writes to shared memory and copies to the same place that begin after a barrier behind this. */
+__device__ static inline void fence_copies() { SM_90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");) }
 /* A barrier of some warps of the block. */
 template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
 /* Loads behind it stay there: registers. */

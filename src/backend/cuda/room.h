@@ -88,6 +88,28 @@ struct step_head {
     int32_t item_count, parts_at;
 };
 enum { STEP_ROWS_AT = 64, STEP_ITEMS_AT = STEP_ROWS_AT + FEW_ROWS * (int)sizeof(struct drow) };
+/* The same on Hopper (attend_stream.cu), in the place of items and parts: attend_block, pieces at STEP_PIECES_AT, attend_both of all rows and kv
+ * heads at parts_at. A piece: `tokens` tokens of a kv head from the page on whose number lies at `pages`, for `rows` rows from `row` on;
+ * pages from `settled` on may still be written by the pass at hand; results go to working memory from slot `partial` on, a slot a query,
+ * or (whole) are all that there is of the row. */
+struct attend_piece {
+    int32_t pages, tokens, settled, partial;
+    int16_t row, rows, kv, whole;
+};
+/* A block's pieces, once more the first of them, and its first pages' numbers: one load before the first keys are asked for. */
+enum { BLOCK_PAGES = 4 };
+struct attend_block {
+    int32_t first, count;
+    struct attend_piece piece;
+    int32_t number[BLOCK_PAGES];
+};
+/* The pieces of a row and kv head: slot of its first query in the first piece that rows share, slots from one such piece to the next, pieces; likewise
+ * of those of its own, which follow each other without gaps. */
+struct attend_both {
+    int32_t shared, own, stride;
+    int16_t shared_count, own_count;
+};
+enum { MOST_STREAM_BLOCKS = 640, MOST_STREAM_PIECES = 2048, MOST_BOTH = 1024, STEP_PIECES_AT = STEP_ITEMS_AT + MOST_STREAM_BLOCKS * (int)sizeof(struct attend_block) };
 enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
 
 /* Events at the changes between a pass's kinds of work (decoder.cu); the benchmark reads them. From event i on, part[i] is at work. */
@@ -149,7 +171,7 @@ struct backend_model {
     float *split_parts;          /* (MOST_PARTS, 64, 64) */
     unsigned *split_counters;    /* (MOST_PARTS) zero between kernels */
     float *attend_partial;       /* (MOST_ITEMS, heads, 2 + head_dim) */
-    unsigned *attend_counters;   /* (FEW_ROWS, kv_heads) zero between kernels */
+    unsigned *attend_counters;   /* (2, FEW_ROWS, kv_heads) zero between kernels */
     bool step_shared;            /* rows of the step at hand have a beginning in common */
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
     struct tower_graph towers[MOST_TOWER_GRAPHS];
@@ -358,6 +380,15 @@ size_t step_bytes(const struct batch *b);
 size_t step_fill(const struct backend_model *m, const struct batch *b, char *host);
 /* tiled: out is laid out by tiled_place. */
 void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled);
+
+/* Pages that two rows have in common from the start, full ones only. */
+int attend_common_pages(const struct drow *a, const struct drow *b, const int32_t *pages);
+
+/* ---- attend_stream.cu: step_fill and attend_items on Hopper; attend_few.cu asks ---- */
+
+bool attend_stream_fit(const struct backend_model *m);
+size_t stream_fill(const struct backend_model *m, const struct batch *b, char *host);
+void attend_stream(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled);
 
 /* ---- decoder.cu, step.cu, tower.cu ---- */
 
