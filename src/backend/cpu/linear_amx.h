@@ -12,13 +12,11 @@
  *
  * Up to 16 rows (decoding) stream the matrix. What limits is how a core asks for memory: the processor's own read-ahead follows streams within
  * pages, so a block of 128 outputs is read as 16 streams, one for every 8 adjacent rows, and each stream is asked for a little ahead.
- * Rows side by side, as linear_avx512.h takes them, read a fifth more slowly here (bench/results/cpu-models.md).
+ * Rows side by side, as linear_avx512.h takes them, read a fifth more slowly here, and so do streams whose lines meet in one set of the
+ * L1 cache (struct cut; bench/results/cpu-models.md).
  * More rows (prefill) go by blocks that stay in the L2 cache: 256 rows x 2048 columns packed once, 32 outputs x 2048 columns
  * unpacked at a time, 2 x 2 tiles of sums, which wait in memory between blocks of columns. */
 
-#ifndef TURNED
-#define TURNED (order != ORDER_PLAIN)
-#endif
 enum {
     SIDE = 16,            /* outputs and rows of a tile */
     CHUNK = SIDE * 32,    /* elements of a tile of bf16 */
@@ -35,7 +33,7 @@ struct amx_scratch {
     float *absmax;        /* NF4: (4 block rows, absmax_piece); else (in) for a row that the checkpoint room expands */
     int64_t absmax_piece;
     uint16_t *rows;       /* decoding: (vectors, 16, rows of a tile, 2) */
-    uint16_t *weights;    /* decoding: 16 tiles; prefill: (2, COLUMN_VECTORS) tiles */
+    uint16_t *weights;    /* decoding: twice 4 tiles, within 8; prefill: (2, COLUMN_VECTORS) tiles */
     uint16_t *packed;     /* prefill: (ROW_TILES, COLUMN_VECTORS) tiles */
     float *sums;          /* prefill: (OUT_TILES + 1, ROW_TILES) tiles of (outputs, rows) */
 };
@@ -226,9 +224,10 @@ static inline void store_panel(const struct stream *f, const struct panel *p, co
     }
 }
 
-/* How a block of outputs is cut: 16 streams of `step` adjacent rows each, a panel takes one row of every stream. With `turned`, where rows
- * that are a multiple of `step` apart share a set of the L1 cache (12 lines) more often than not, every other stream begins one row earlier: then two
- * sets are shared by 8 each. Its two last rows and those of the other seven are the last panel. */
+/* How a block of outputs is cut: 16 streams of `step` adjacent rows each; a panel takes one row of every stream. 8 rows of the widths that
+ * models have are a multiple of 4 KiB, so the 16 rows of a panel meet in one set of the L1 cache, which holds 12 lines; and as matrices in files begin
+ * anywhere, most loads need a line again that the load before it brought. `turned`: every other stream begins one row earlier, which makes two sets with 8
+ * rows each. The two last rows of the eight longer streams are the last panel. */
 struct cut {
     int64_t o, step;
     bool turned;
@@ -252,8 +251,10 @@ static inline __attribute__((always_inline)) void stream_block(struct stream *f,
     const struct task *t = f->t;
     const float *absmax = prepare_outputs(f->t, f->s, 0, o, end);
     const int64_t step = (end - o) / SIDE, panels = step + ((end - o) % SIDE != 0), groups = t->vectors / GROUP, whole = t->in / 128;
-    const struct cut cut = {o, step, TURNED && panels == step && step >= 4}, after = {end, step, cut.turned};
-    const struct constants c = constants_new(t);
+    const struct cut cut = {o, step, order != ORDER_PLAIN && panels == step && step >= 4}, after = {end, step, cut.turned};
+    struct constants c = constants_new(t);
+    /* Else the compiler makes them anew for every four outputs, on the very ports that unpacking is short of. */
+    __asm__("" : "+v"(c.nibbles), "+v"(c.second), "+v"(c.high), "+v"(c.sign));
     const struct places at = {CHUNK, 4 * CHUNK, 5 * CHUNK};
     const int64_t row_bytes = row_bytes_of(t), group_bytes = order == ORDER_NF4 ? 64 : order == ORDER_FP8 ? 128 : 256;
     if (order == ORDER_NF4 && t->w->absmax_u8)
@@ -275,7 +276,7 @@ static inline __attribute__((always_inline)) void stream_block(struct stream *f,
         struct panel *here = &ring[k & 3], *there = &ring[(k + 1) & 3];
         if (k == step && k < panels) panel_new(here, t, o + step * SIDE, 1, (int)((end - o) % SIDE), absmax, o);
         if (k + 1 < step) panel_of_cut(there, t, &cut, k + 1, absmax);
-        else panel_of_cut(there, t, &after, 0, NULL);
+        else panel_of_cut(there, t, &after, 0, NULL); /* beyond the matrix too: asking reads nothing */
         for (int64_t g = 0; g < groups; g++) {
             const bool hot = k < panels && g < whole, within = (g + 1) * group_bytes + AHEAD <= row_bytes;
             const uint8_t *const *ask = order == ORDER_PLAIN ? NULL : within ? here->row : there->row; /* not turned, the next row of a stream follows */

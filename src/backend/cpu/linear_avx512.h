@@ -85,20 +85,17 @@ static void pack_row(uint16_t *to, int64_t step, const uint16_t *x, int64_t in, 
 
 /* ---- weights in registers ------------------------------------------------------------------------------------------------ */
 
-/* What unpacking keeps in registers. Without the barrier the compiler makes them anew for every few outputs, on the very ports
- * that unpacking is short of. */
+/* What unpacking keeps in registers. */
 struct constants {
     __m512 map;                           /* NF4: its 16 values */
     __m512i nibbles, second, high, sign;  /* bytes 15; bytes 16 in the upper half; words 0x0100; bytes 0x80 */
 };
 static inline struct constants constants_new(const struct task *t) {
-    struct constants c = {.map = t->order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps(),
-                          .nibbles = _mm512_set1_epi8(15),
-                          .second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(16), 1),
-                          .high = _mm512_set1_epi16(0x0100),
-                          .sign = _mm512_set1_epi8((char)0x80)};
-    __asm__("" : "+v"(c.nibbles), "+v"(c.second), "+v"(c.high), "+v"(c.sign));
-    return c;
+    return (struct constants){.map = t->order == ORDER_NF4 ? _mm512_loadu_ps(t->w->quant_map) : _mm512_setzero_ps(),
+                              .nibbles = _mm512_set1_epi8(15),
+                              .second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(16), 1),
+                              .high = _mm512_set1_epi16(0x0100),
+                              .sign = _mm512_set1_epi8((char)0x80)};
 }
 
 /* The high and the low bytes of bf16(e4m3(i) * factor), i = 0..127. */
@@ -259,7 +256,7 @@ static inline __attribute__((always_inline)) void decode_plain(const struct task
 /* Two vectors of one output, times every row. */
 #define FP8_STEP(bytes)                                                                      \
     do {                                                                                     \
-        struct two m = fp8_expand(bytes, f, c.sign);                                               \
+        struct two m = fp8_expand(bytes, f, c.sign);                                         \
         EACH(r, rows) {                                                                      \
             s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * r), m.a);                      \
             s[r][i] = DOT(s[r][i], _mm512_load_si512(x + 32 * (rows + r)), m.b);             \
