@@ -108,7 +108,7 @@ static void check_format(enum made_format format, bool kv_fp8) {
     for (int i = 2; i < SEQUENCES; i++, count++) {
         s[count] = span_of(ids, positions, length[i], 1, page[i]);
         s[count].logits_rows = &row, s[count].logits_count = 1, s[count].logits = logits + (size_t)count * vocab;
-        pick[count] = (struct pick){.sampled = i % 2, .temperature = 0.8f, .top_k = 20, .top_p = 1, .draw = 0.37, .top = 5};
+        pick[count] = (struct pick){.sampled = i % 2, .temperature = 0.8f, .top_k = i % 3 ? 20 : 0, .top_p = 1, .draw = 0.37, .top = 5};
         s[count].picks = &pick[count], s[count].picked = &picked[count], s[count].pick_count = 1;
     }
     memset(logits, 0xFF, SEQUENCES * vocab * sizeof *logits);
@@ -186,7 +186,8 @@ static void nf4(void **state) { (void)state; check_format(MADE_NF4, false); }
 static void fp8_pages(void **state) { (void)state; check_format(MADE_BF16, true); }
 static void mixed(void **state) { (void)state; check_format(MADE_MIXED, false); }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {cmocka_unit_test(bf16), cmocka_unit_test(fp8), cmocka_unit_test(nf4), cmocka_unit_test(mixed), cmocka_unit_test(fp8_pages), cmocka_unit_test(quantised)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
