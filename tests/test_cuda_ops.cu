@@ -302,7 +302,7 @@ static void tiled(void **) {
     if (m->arch != 90) skip();
     static const int three[][3] = {{256, 128, 512}, {128, 128, 256}, {2048, 1024, 2048}, {4096, 1024, 2560}};
     static const int one[][2] = {{128, 512}, {2048, 2048}, {2048, 6144}, {2560, 4096}, {4096, 1024}};
-    static const int pair[][2] = {{64, 256}, {192, 512}, {6144, 512}, {9728, 512}, {12288, 256}};
+    static const int pair[][2] = {{128, 256}, {384, 512}, {6144, 512}, {9728, 512}, {12288, 256}};
     int counts[] = {9, 13, 16, 17, 31, 33, 57, 64}, next = 0;
     for (int i = 0; i < 5; i++) { /* 4: bf16 once more, as the layers of an FP8 file see it */
         const struct storage_kind *k = &kinds[i % 4];
@@ -312,7 +312,7 @@ static void tiled(void **) {
         for (const int *s : one)
             for (int times = emulated() ? s[1] <= 512 : s[1] < 1024 ? 8 : 1; times; times--) check_add(k, counts[next++ % 8], s[0], s[1], how);
         for (const int *s : pair)
-            for (int times = emulated() ? s[0] < 256 : s[1] < 512 ? 8 : 1; times; times--) check_silu(k, counts[next++ % 8], s[0], s[1], how);
+            for (int times = emulated() ? s[0] < 512 : s[1] < 512 ? 8 : 1; times; times--) check_silu(k, counts[next++ % 8], s[0], s[1], how);
     }
     if (emulated()) return;
     for (int rows : {64, 40}) check_three(&kinds[0], rows, 128 * 270, 128, 256, false, TILED_STRAIGHT); /* as many outputs as the head's */

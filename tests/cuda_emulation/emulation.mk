@@ -39,7 +39,7 @@ $(BUILD)/emulated/bench_%: $(BUILD)/emulated/bench/bench_%.o $(emulated_objs) $(
 .PHONY: test-gpu gpu-binaries
 ## make gpu-binaries  CUDA tests and benchmark for a machine without these libraries: build/engine/gpu/, run there by tools/gpu_check.sh
 gpu-binaries:
-	@$(MAKE) --no-print-directory BUILD=build/engine ENGINE_ONLY=1 $(patsubst %,build/engine/gpu/%,$(cuda_tests) bench_cuda bench_prefill bench_attend bench_decode_attend bench_picture)
+	@$(MAKE) --no-print-directory BUILD=build/engine ENGINE_ONLY=1 $(patsubst %,build/engine/gpu/%,$(cuda_tests) bench_cuda bench_prefill bench_attend bench_decode_attend bench_picture bench_products)
 	@cp $$(gcc -print-file-name=libcmocka.so.0) build/engine/gpu/ && strip build/engine/gpu/test_* build/engine/gpu/bench_*
 test-gpu:
 	@$(MAKE) --no-print-directory -s $(gpu_tests)

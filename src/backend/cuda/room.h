@@ -226,13 +226,13 @@ struct product {
 /* Rows that a large product makes of so many: few different shapes, so that plans are kept, and none that tiles of 128 rows do not make anyway. */
 static inline int padded_rows(int rows) { return rows <= FEW_ROWS ? rows : rows <= 512 ? (rows + 63) / 64 * 64 : (rows + 127) / 128 * 128; }
 /* Where wide_tiled.cu has column `column` of a row of bf16 activations, in elements: tiles of 64 columns x FEW_ROWS rows, each 128 bytes a row;
- * within a row the pieces of 16 bytes change places by row (the 128-byte swizzle of shared memory), and columns stand in the order in
- * which the lanes that hold 16 consecutive weights each give them to the tensor cores: pairs of neighbours, or crossed (0 2, 1 3) as FP8
- * weights are unpacked. */
+ * two for 128 columns; within a row the pieces of 16 bytes change places by row (the 128-byte swizzle of shared memory), and columns stand in
+ * the order in which the lanes that hold 32 consecutive weights each give them to the tensor cores: pairs of neighbours, or crossed
+ * (0 2, 1 3) as FP8 weights are unpacked. 128 must divide the columns. */
 enum { TILED_NO, TILED_STRAIGHT, TILED_CROSSED };
 __host__ __device__ static inline int64_t tiled_place(int row, int column, int tiled) {
-    int c = column % 64, low = tiled == TILED_CROSSED ? c % 2 * 2 + c / 2 % 2 : c % 4, piece = c % 16 / 4 * 2 + low / 2;
-    return (int64_t)(column / 64) * (64 * FEW_ROWS) + row * 64 + (piece ^ (row & 7)) * 8 + c / 16 * 2 + low % 2;
+    int c = column % 128, low = tiled == TILED_CROSSED ? c % 2 * 2 + c / 2 % 2 : c % 4, piece = c % 16 / 4 * 2 + low / 2;
+    return (int64_t)(column / 128 * 2 + c % 32 / 16) * (64 * FEW_ROWS) + row * 64 + (piece ^ (row & 7)) * 8 + c / 32 * 2 + low % 2;
 }
 /* How many parts of next_squares product_run fills for a row. */
 int product_squares(const struct product *p);

@@ -1,13 +1,13 @@
 /* Products of 9 to 64 rows on Hopper (sm_90a): weights from registers, activations from shared memory through the warpgroup's tensor core
  * instruction, sums of split widths over distributed shared memory.
  *
- * A block makes 128 outputs (64 of each of two matrices for OUT_SILU; 64 outputs of deep matrices) over a part of the width. A warp asks for its own
- * 16 rows of the weights (cp.async, several stages ahead, from before the kernel in front has ended); a lane makes 16 columns at a time bf16
- * in registers and hands them to wgmma as A. The activations are B: 64 rows x 64 columns a tile, in memory already as shared memory wants them (tiled_place), so
- * that one bulk copy of 8 KiB brings a tile; whoever is last to let go of a stage asks for its next filling. The blocks that share an
- * output tile are one cluster: each adds a share of the outputs over all of them, in the order of the width.
+ * A block makes `wide` tiles of 64 outputs (32 of each of two matrices for OUT_SILU) over a part of the width, a warpgroup each. One more warp brings
+ * everything through rings in shared memory: weights as boxes of whole tiles (tensor memory accelerator), from before the kernel in front has ended;
+ * activations, in memory already as shared memory wants them (tiled_place), by one bulk copy of 64 columns x 64 rows. A lane makes 32 columns
+ * of a row bf16 in registers and hands them to wgmma as A; the activations are B. The blocks that share an output tile are one cluster:
+ * each sends the others their shares of the outputs' sums and adds up its own, in the order of the width.
  *
- * FP8: the bits of e4m3 shifted into a bf16 are the value times 2^-120; the 128 x 128 factor multiplies the fp32 sums. NF4: the 16 levels
+ * FP8: the bits of e4m3 shifted into a bf16 are the value times 2^-120; sums are kept in units of the newest 128 x 128 factor. NF4: the 16 levels
  * and absmax are rounded to bf16 and so is their product, as the values of the dequantised matrix would be.
  *
  * Not emulated: tiled_twin takes its place there, wide.cu below sm_90; tests/test_cuda_ops runs this on the GPU. */
@@ -15,20 +15,22 @@
 
 /* How a product is cut; by its shape alone, since sums must come in the same order on each device. */
 struct tiled_plan {
-    int wide, pairs, splits, tiles; /* warpgroups side by side, and in turn; blocks of a tile of 64 outputs for each side by side; tiles */
+    int wide, splits, tiles; /* tiles of 64 outputs of a block, blocks that share the width, blocks beside each other */
 };
 
 static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured on one H100 (bench/LOG.md) */
     int64_t all = 0;
     for (int i = 0; i < p->count; i++) all += p->w[i]->out;
     if (p->out == OUT_SILU) all *= 2;
-    int steps = p->w[0]->in / 128;
-    struct tiled_plan t = {2, 2, 1, (int)(all / 128)};
-    if (t.tiles > 264) t.pairs = 1; /* many blocks, two a multiprocessor: one works while the other begins or ends */
-    else if (t.tiles > 60) t.pairs = 1, t.splits = 2;
-    else if (t.tiles > 30 && t.tiles <= 33 && steps >= 32 && p->out != OUT_SILU) t.wide = 1, t.pairs = 4, t.splits = 2, t.tiles *= 2;
-    else t.splits = t.tiles > 27 ? 2 : 4;
-    while (t.splits > 1 && steps / t.splits < t.pairs) t.splits /= 2; /* a step at least for each warpgroup */
+    int steps = p->w[0]->in / 128, tiles = (int)(all / 64);
+    /* Clusters of four with a block a multiprocessor: 120 blocks fit at once, of two: 132; a second wave costs as much as the first. */
+    struct tiled_plan t = {2, 1, 0};
+    if (p->out == OUT_SILU && tiles > 128) t.wide = 3, t.splits = tiles > 192 ? 1 : 2;
+    else if (tiles <= 40) t.splits = 4;
+    else if (tiles <= 64 && p->out == OUT_ADD) t.wide = 3, t.splits = 4;
+    else if (tiles <= 96) t.splits = 2;
+    while (t.splits > 1 && steps < t.splits) t.splits /= 2; /* a step at least */
+    t.tiles = (tiles + t.wide - 1) / t.wide;
     return t;
 }
 
@@ -37,13 +39,19 @@ static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured
 
 namespace {
 
-enum { STEP = 128 };
+enum { STEP = 128, X_DEPTH = 8 }; /* columns; stages of 64 columns of activations */
 
-/* Stages of a warp's weights (columns, bytes, how many) and of the activations. A block of two warpgroups leaves half of the shared memory to
- * another one. x_depth is a multiple of PAIRS, so that a stage always has the same readers. */
-template <int KIND, int WIDE, int PAIRS> struct ring {
-    enum { columns = KIND == STORAGE_BF16 ? 64 : 128, bytes = KIND == STORAGE_NF4 ? 1024 : 2048 };
-    enum { depth = WIDE * PAIRS == 4 || KIND == STORAGE_BF16 ? 4 : 3, x_depth = PAIRS == 4 ? 4 : PAIRS == 2 ? 6 : KIND == STORAGE_FP8_BLOCK ? 4 : 3 };
+/* Stages of weights: bytes of a row, how many stages; a step of the width takes one, of bf16 two. NF4: rows of 128 bytes (two steps) in half as many
+ * stages were slower. */
+template <int KIND, int WIDE> struct ring {
+    enum { row = KIND == STORAGE_NF4 ? 64 : 128, bytes = WIDE * 64 * row, depth = WIDE == 2 && KIND == STORAGE_NF4 ? 8 : WIDE == 2 || KIND == STORAGE_NF4 ? 6 : 4 };
+    enum { step_stages = KIND == STORAGE_BF16 ? 2 : 1, factors = WIDE * 64 + 8 };
+};
+
+struct tiled_args {
+    CUtensorMap map[3]; /* of the matrices, gate and up: (out, bytes of a row) */
+    struct few_args a;
+    int tiles; /* of 64 outputs */
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -91,15 +99,15 @@ __device__ inline void bulk_copy(void *to, const void *from, int bytes, uint64_t
                  "r"(shared_address(barrier))
                  : "memory");
 }
-__device__ inline void sums_shared() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
-__device__ inline void sums_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-/* What lies at p in the shared memory of block `rank` of the cluster. */
-__device__ inline float4 load_of_block(const float *p, int rank) {
-    uint32_t at;
-    float4 v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(p)), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(at) : "memory");
-    return v;
+/* Arrives at the cluster's barrier, and waits there, without publishing anything. */
+__device__ inline void cluster_come() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ inline void cluster_go() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+/* From this block's shared memory to `to` of block `rank`; the barrier there counts the bytes. */
+__device__ inline void send(const void *to, int rank, const void *from, int bytes, uint64_t *barrier) {
+    asm volatile("{.reg .b32 to, bar;\nmapa.shared::cluster.u32 to, %0, %4;\nmapa.shared::cluster.u32 bar, %3, %4;\n"
+                 "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [to], [%1], %2, [bar];}" ::"r"(shared_address(to)),
+                 "r"(shared_address(from)), "r"(bytes), "r"(shared_address(barrier)), "r"(rank)
+                 : "memory");
 }
 
 __device__ inline uint32_t times(uint32_t a, uint32_t b) { /* pairs of bf16 */
@@ -113,12 +121,7 @@ __device__ inline void widen(uint32_t to[2], uint32_t v) {
     to[0] = times(even, 0x7B807B80u), to[1] = times(odd, 0x7B807B80u);
 }
 
-__device__ inline uint32_t look_up(uint32_t at) {
-    uint32_t v;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
-    return v;
-}
-
+__device__ inline float gate(float x, float up) { return __fdividef(x, 1 + __expf(-x)) * up; }
 __device__ inline float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 
 /* Columns [column, column + 4) of a row of tiled activations. */
@@ -128,363 +131,428 @@ __device__ inline void put_four(bf16 *x, int row, int column, float4 v, int tile
     *(uint32_t *)(x + tiled_place(row, column + (crossed ? 1 : 2), tiled)) = pack_bf16(crossed ? v.y : v.z, v.w);
 }
 
-/* 1 / rms of each row: four threads a row. */
-__device__ inline void factors_of_rows(const struct few_args &a, float *factor) {
-    int row = threadIdx.x / 4, lane = threadIdx.x % 4;
-    float sum = 0;
-    if (row < a.rows)
-#pragma unroll 8
-        for (int i = lane * 4; i < a.squares_count; i += 16) {
-            float4 v = *(const float4 *)(a.squares + row * MOST_SQUARES + i);
-            sum += v.x + (i + 1 < a.squares_count ? v.y : 0) + (i + 2 < a.squares_count ? v.z : 0) + (i + 3 < a.squares_count ? v.w : 0);
-        }
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    if (row < a.rows && lane == 0) factor[row] = rsqrtf(sum / a.norm_n + a.eps);
-}
-
 #endif
 
-/* Where things lie in shared memory: weights; in the gap up to the next multiple of 32 KiB what is small; there the look-up table, so that a
- * place in it is made by an OR; activations. */
-enum { SMALL_BYTES = 8 * 8 + 8 * 4 + FEW_ROWS * 4 };
+/* Where things lie in shared memory. When the rings are no longer needed: sums for each block of the cluster, squares. */
 struct tiled_room {
-    int small, gap, lut, x, end;
+    int weights, x, squares, parts, absmax, map, barriers, end;
 };
-template <int KIND, int NT, int WIDE, int PAIRS> __host__ __device__ inline struct tiled_room room_of(unsigned base) {
-    typedef ring<KIND, WIDE, PAIRS> R;
+enum { MOST_BARRIERS = 2 * (8 + X_DEPTH) + 2 };
+template <int NT, int WIDE> __host__ __device__ constexpr int part_bytes(int splits) { return NT * 8 * (WIDE * 64 / splits + 4) * 4; }
+template <int KIND, int NT, int WIDE> __host__ __device__ constexpr struct tiled_room room_of(int splits) {
+    typedef ring<KIND, WIDE> R;
     struct tiled_room o = {};
-    o.small = WIDE * PAIRS * 4 * R::depth * R::bytes, o.lut = o.x = (o.small + SMALL_BYTES + 1023) / 1024 * 1024;
-    if (KIND == STORAGE_NF4) o.lut = (int)((base + (unsigned)(o.small + SMALL_BYTES) + LUT_WORDS * 4 - 1) / (LUT_WORDS * 4) * (LUT_WORDS * 4) - base), o.x = o.lut + LUT_WORDS * 4;
-    o.gap = o.lut - o.small, o.end = o.x + R::x_depth * NT * 8 * 256;
+    o.weights = KIND == STORAGE_NF4 ? LUT_WORDS * 4 : 0, o.x = o.weights + R::depth * R::bytes;
+    int rings = o.x + X_DEPTH * NT * 8 * 128;
+    o.squares = o.weights + splits * part_bytes<NT, WIDE>(splits);
+    o.parts = o.squares + NT * 8 * (WIDE * 16 + 1) * 4;
+    if (o.parts < rings) o.parts = rings;
+    o.absmax = o.parts + (splits - 1) * part_bytes<NT, WIDE>(splits); /* what other blocks send: apart, since this one may still be multiplying */
+    o.map = o.absmax + (KIND == STORAGE_NF4 ? R::depth * 2 * R::factors * 4 : 0);
+    o.barriers = o.map + (KIND == STORAGE_NF4 ? 3 * 256 * 4 : 0);
+    o.end = o.barriers + MOST_BARRIERS * 8 + FEW_ROWS * 4;
     return o;
 }
 
-/* Two or four warpgroups: WIDE of them beside each other for 64 outputs each, PAIRS of those take the steps of the width in turn. */
-template <int KIND, int NT, int WIDE, int PAIRS>
-__global__ void __launch_bounds__(WIDE *PAIRS * 128, 4 / (WIDE * PAIRS)) tiled_product(const __grid_constant__ struct few_args a) {
+/* WIDE warpgroups that multiply, and three warps more: one brings, one makes NF4's absmax, one the rows' factors. */
+template <int KIND, int NT, int WIDE>
+__global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid_constant__ struct tiled_args p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    typedef ring<KIND, WIDE, PAIRS> R;
-    enum { ROWS = NT * 8, TILE_BYTES = ROWS * 128, STAGE_BYTES = 2 * TILE_BYTES, N = NT * 4, OUT = WIDE * 64, LDS = OUT + 4, ACROSS = WIDE * 4, WARPS = ACROSS * PAIRS, ALL = WARPS * 32 };
+    typedef ring<KIND, WIDE> R;
+    enum { ROWS = NT * 8, TILE_BYTES = ROWS * 128, N = NT * 4, OUT = WIDE * 64, MULTIPLY = WIDE * 128 };
     extern __shared__ __align__(1024) char shared[];
-    struct tiled_room o = room_of<KIND, NT, WIDE, PAIRS>(shared_address(shared));
-    char *weights = shared, *xs = shared + o.x;                   /* (warps, depth, bytes); (x_depth, 2 tiles) */
-    uint32_t *lut = (uint32_t *)(shared + o.lut);
-    uint64_t *full = (uint64_t *)(shared + o.small);
-    unsigned *let_go = (unsigned *)(full + 8);                    /* (x_depth) by how many warps */
-    float *factor = (float *)(let_go + 8);
-    let_next_start();
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, across = warp % ACROSS, pair = warp / ACROSS;
+    const struct few_args &a = p.a;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, group = warp / 4;
     bool gated = a.out == OUT_SILU;
-    int split = blockIdx.x, tile = blockIdx.y, at = 0, which = 0, outs = gated ? OUT / 2 : OUT;
-    if (!gated)
-        for (; which + 1 < a.count && tile * OUT >= a.w[which].out; which++) tile -= a.w[which].out / OUT, at += a.w[which].out;
-    const struct dlinear &w = a.w[which], &mine = gated && across >= ACROSS / 2 ? a.up : w;
-    int first = tile * outs + (gated ? across % (ACROSS / 2) : across) * 16;
-    int steps = w.in / STEP, k0 = split * steps / a.splits, n = (split + 1) * steps / a.splits - k0, own_steps = (n - pair + PAIRS - 1) / PAIRS;
-    size_t row_bytes = (size_t)w.in * 16 / kind<KIND>::values;
-    enum { STEP_BYTES = STEP * 16 / kind<KIND>::values, STAGES_A_STEP = STEP / R::columns };
-    const char *from = (const char *)mine.data + first * row_bytes + (size_t)k0 * STEP_BYTES;
-    char *own_ring = weights + warp * R::depth * R::bytes;
-    auto place = [&](int row, int chunk) { /* so that lanes which read together read from different banks */
-        return KIND == STORAGE_NF4 ? row * 4 + (chunk ^ (row >> 1 & 1) * 2) : row * 8 + (chunk ^ (row & 1) * (KIND == STORAGE_BF16 ? 1 : 4));
+    int split = blockIdx.x, steps = a.w[0].in / STEP, k0 = split * steps / a.splits, n = (split + 1) * steps / a.splits - k0, stages = n * R::step_stages;
+    const struct tiled_room o = room_of<KIND, NT, WIDE>(a.splits);
+    char *weights = shared + o.weights, *xs = shared + o.x;
+    uint64_t *w_full = (uint64_t *)(shared + o.barriers), *w_empty = w_full + 8, *x_full = w_empty + 8, *x_empty = x_full + X_DEPTH, *received = x_empty + X_DEPTH;
+    float *factor = (float *)(received + 2);
+    uint32_t *factors = (uint32_t *)(shared + o.absmax); /* NF4: absmax twice as bf16, (depth, 2 blocks, outputs) */
+    int part = part_bytes<NT, WIDE>(a.splits);
+    let_next_start();
+    /* Tile i of the block: its matrix and first row there (gated: of gate, and the same of up). What lies behind the last tile repeats it. */
+    auto tile_of = [&](int i, int *which) {
+        int tile = blockIdx.y * WIDE + i;
+        if (tile >= p.tiles) tile = p.tiles - 1;
+        *which = 0;
+        if (gated) return tile * 32;
+        for (; *which + 1 < a.count && tile * 64 >= a.w[*which].out; ++*which) tile -= a.w[*which].out / 64;
+        return tile * 64;
     };
-    auto fetch = [&](int slot, int stage) { /* of this warp's own */
-        uint4 *to = (uint4 *)(own_ring + slot * R::bytes);
-        const char *of = from + (stage / STAGES_A_STEP * PAIRS + pair) * STEP_BYTES + stage % STAGES_A_STEP * 128;
-        if (KIND == STORAGE_NF4) {
+
+    if (warp == WIDE * 4) { /* brings weights and activations */
+        int row[WIDE], which[WIDE];
+        auto bring_weights = [&](int stage) {
+            char *to = weights + stage % R::depth * R::bytes;
+            uint64_t *full = &w_full[stage % R::depth];
+            int x = (k0 * R::step_stages + stage) * R::row;
+            barrier_expect(full, R::bytes);
 #pragma unroll
-            for (int u = 0; u < 2; u++) copy_async_16(to + place(g + u * 8, t), of + (g + u * 8) * row_bytes + t * 16);
-        } else {
-#pragma unroll
-            for (int u = 0; u < 4; u++) /* eight lanes bring the 128 bytes of a row */
-                copy_async_16(to + place(u * 4 + lane / 8, lane % 8), of + (u * 4 + lane / 8) * row_bytes + lane % 8 * 16);
-        }
-    };
-    int stages = own_steps * STAGES_A_STEP;
-#pragma unroll
-    for (int s = 0; s < R::depth; s++) {
-        if (s < stages) fetch(s, s);
-        copy_async_commit();
-    }
-    int own = n * 2 + 2, in_gap = (o.gap - SMALL_BYTES) / (own * 2);
-    auto absmax_of = [&](int row) { /* NF4: as bf16, (OUT, own): in the gap in front of the look-up table, the rest behind all */
-        return (uint16_t *)(row < in_gap ? shared + o.small + SMALL_BYTES + row * own * 2 : shared + o.end + (row - in_gap) * own * 2);
-    };
-    if (KIND == STORAGE_NF4) {
-        fill_lut(lut, w.quant_map);
-        int blocks = w.in / NF4_BLOCK;
-#pragma unroll 4
-        for (int e = threadIdx.x; e < OUT * n; e += ALL) { /* two at a time */
-            int row = e / n, b = e % n * 2;
-            const struct dlinear &m = gated && row >= OUT / 2 ? a.up : w;
-            int64_t block = (int64_t)(tile * outs + (gated ? row % (OUT / 2) : row)) * blocks + k0 * 2 + b;
-            float lo, hi;
-            if (m.absmax_f32) {
-                lo = m.absmax_f32[block], hi = m.absmax_f32[block + 1];
-            } else {
-                uint16_t codes = *(const uint16_t *)(m.absmax_u8 + block);
-                float nested = m.nested_absmax[block / m.nested_block];
-                lo = __fadd_rn(__fmul_rn(m.nested_map[codes & 0xFF], nested), m.nested_offset), hi = __fadd_rn(__fmul_rn(m.nested_map[codes >> 8], nested), m.nested_offset);
+            for (int i = 0; i < WIDE; i++) {
+                if (gated) {
+                    tile_load_2d(to + i * 64 * R::row, &p.map[0], full, x, row[i]);
+                    tile_load_2d(to + (i * 64 + 32) * R::row, &p.map[1], full, x, row[i]);
+                } else {
+                    tile_load_2d(to + i * 64 * R::row, &p.map[which[i]], full, x, row[i]);
+                }
             }
-            *(uint32_t *)(absmax_of(row) + b) = pack_bf16(lo, hi);
-        }
-    }
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < R::x_depth; i++) barrier_init(&full[i], 1), let_go[i] = 0;
-        barrier_init_done();
-    }
-    __syncthreads();
-
-    auto ask_x = [&](int slot, int step) { /* one thread */
-        barrier_expect(&full[slot], STAGE_BYTES);
-        const char *x = (const char *)a.x + (size_t)(k0 + step) * 2 * FEW_ROWS * 128;
-        if (NT == 8) {
-            bulk_copy(xs + slot * STAGE_BYTES, x, STAGE_BYTES, &full[slot]);
-        } else {
-            bulk_copy(xs + slot * STAGE_BYTES, x, TILE_BYTES, &full[slot]);
-            bulk_copy(xs + slot * STAGE_BYTES + TILE_BYTES, x + FEW_ROWS * 128, TILE_BYTES, &full[slot]);
-        }
-    };
-    wait_for_input();
-    if (threadIdx.x == 0)
-        for (int i = 0; i < R::x_depth && i < n; i++) ask_x(i, i);
-
-    float acc[N], part[KIND == STORAGE_FP8_BLOCK ? N : 1];
-    if (KIND == STORAGE_FP8_BLOCK)
-#pragma unroll
-        for (int i = 0; i < N; i++) acc[i] = 0;
-    float scale = 0;
-    const float *scales = KIND == STORAGE_FP8_BLOCK ? mine.scale + (int64_t)(first / 128) * mine.scale_columns + k0 : NULL;
-    uint64_t x0 = tile_descriptor(xs, 16, 1024);
-    auto release = [&](int slot, int step) { /* this warp has read stage `step` */
-        if (lane == 0 && step + R::x_depth < n && atomicAdd(&let_go[slot], 1u) % ACROSS == ACROSS - 1) ask_x(slot, step + R::x_depth);
-    };
-    int x_slot = pair, x_phase = 0, w_slot = 0, last_slot = 0;
-    uint32_t frag[2][16], levels = shared_address(lut) + lane * 4;
-    const uint16_t *own_absmax[2] = {absmax_of(across * 16 + g), absmax_of(across * 16 + g + 8)};
-    int j = 0;
-    do { /* a step at least: tiled_plan_of */
-        int i = j * PAIRS + pair;
-        auto next_stage = [&](int stage) {
-            if (stage + R::depth < stages) fetch(w_slot, stage + R::depth);
-            copy_async_commit();
-            w_slot = w_slot + 1 == R::depth ? 0 : w_slot + 1;
         };
-        if (KIND == STORAGE_BF16) { /* nothing to unpack: what is loaded goes to the tensor cores */
-            warpgroup_wait<0>();
+        if (lane == 0) {
+            for (int i = 0; i < R::depth; i++) barrier_init(&w_full[i], KIND == STORAGE_NF4 ? 2 : 1), barrier_init(&w_empty[i], WIDE * 4);
+            for (int i = 0; i < X_DEPTH; i++) barrier_init(&x_full[i], 1), barrier_init(&x_empty[i], WIDE * 4);
+            barrier_init(received, 1);
+            barrier_init_done();
+            if (a.splits > 1) barrier_expect(received, (a.splits - 1) * part);
+#pragma unroll
+            for (int i = 0; i < WIDE; i++) row[i] = tile_of(i, &which[i]);
+            for (int i = 0; i < R::depth && i < stages; i++) bring_weights(i);
+        }
+        __syncwarp();
+        __syncthreads();
+        if (a.splits > 1) cluster_come();
+        if (lane == 0) {
+            auto bring_x = [&](int stage) {
+                uint64_t *full = &x_full[stage % X_DEPTH];
+                barrier_expect(full, TILE_BYTES);
+                bulk_copy(xs + stage % X_DEPTH * TILE_BYTES, (const char *)a.x + (size_t)(k0 * 2 + stage) * FEW_ROWS * 128, TILE_BYTES, full);
+            };
+            wait_for_input();
+            for (int i = 0; i < X_DEPTH && i < n * 2; i++) bring_x(i);
+            int next_x = X_DEPTH, next_w = R::depth;
+            for (int i = 0; i < n; i++) { /* in the order in which stages are let go */
+                for (; next_x < i * 2 + X_DEPTH && next_x < n * 2; next_x++) {
+                    barrier_wait(&x_empty[next_x % X_DEPTH], next_x / X_DEPTH - 1 & 1);
+                    bring_x(next_x);
+                }
+                for (; next_w < (i + 1) * R::step_stages + R::depth && next_w < stages; next_w++) {
+                    barrier_wait(&w_empty[next_w % R::depth], next_w / R::depth - 1 & 1);
+                    bring_weights(next_w);
+                }
+            }
+        }
+        __syncwarp();
+        if (a.splits > 1) cluster_go();
+    } else if (warp == WIDE * 4 + 1) { /* NF4's absmax: a lane has every 32nd output */
+        enum { OWN = WIDE * 2 };
+        float *map = (float *)(shared + o.map);
+        const struct dlinear *m[OWN];
+        const float *own_map[OWN];
+        int64_t first_block[OWN];
+        if (KIND == STORAGE_NF4) {
+            if (a.w[0].absmax_u8)
+                for (int k = 0; k < (gated ? 2 : a.count); k++)
+                    for (int i = lane; i < 256; i += 32) map[k * 256 + i] = (gated && k ? a.up : a.w[k]).nested_map[i];
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                int which, row = tile_of(i / 2, &which);
+                if (gated) which = i % 2;
+                m[i] = gated && i % 2 ? &a.up : &a.w[which], own_map[i] = map + which * 256;
+                first_block[i] = (int64_t)(row + (gated ? 0 : i % 2 * 32) + lane) * (a.w[0].in / NF4_BLOCK) + k0 * 2;
+            }
+        }
+        bool nested = a.w[0].absmax_u8 != NULL;
+        int shift = 31 - __clz(a.w[0].nested_block);
+        uint16_t code[2][OWN];
+        float outer[2][OWN]; /* not nested: the second of two */
+        float plain[2][OWN];
+        auto ask = [&](int b, int s) {
+            if (s >= n) return;
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                int64_t block = first_block[i] + s * 2;
+                if (nested) code[b][i] = *(const uint16_t *)(m[i]->absmax_u8 + block), outer[b][i] = m[i]->nested_absmax[block >> shift];
+                else plain[b][i] = m[i]->absmax_f32[block], outer[b][i] = m[i]->absmax_f32[block + 1];
+            }
+        };
+        if (KIND == STORAGE_NF4) ask(0, 0), ask(1, 1);
+        __syncthreads();
+        if (a.splits > 1) cluster_come();
+        if (KIND == STORAGE_NF4) {
+            auto make = [&](int b, int s) {
+                if (s >= n) return;
+                if (s >= R::depth) barrier_wait(&w_empty[s % R::depth], s / R::depth - 1 & 1);
+                uint32_t *to = factors + s % R::depth * 2 * R::factors + lane;
+                float two[2][OWN];
+#pragma unroll
+                for (int i = 0; i < OWN; i++)
+#pragma unroll
+                    for (int k = 0; k < 2; k++)
+                        two[k][i] = nested ? __fadd_rn(__fmul_rn(own_map[i][code[b][i] >> k * 8 & 0xFF], outer[b][i]), m[i]->nested_offset) : k ? outer[b][i] : plain[b][i];
+                ask(b, s + 2);
+#pragma unroll
+                for (int i = 0; i < OWN; i++)
+#pragma unroll
+                    for (int k = 0; k < 2; k++) to[k * R::factors + i * 32] = pack_bf16(two[k][i], two[k][i]);
+                __syncwarp();
+                if (lane == 0) barrier_arrive(&w_full[s % R::depth]);
+            };
+            for (int s = 0; s < n; s += 2) make(0, s), make(1, s + 1);
+        }
+        if (a.splits > 1) cluster_go();
+    } else if (warp == WIDE * 4 + 2) { /* 1 / rms of each row: two rows a lane */
+        __syncthreads();
+        if (a.splits > 1) cluster_come();
+        wait_for_input();
+        if (a.squares) {
+            float sum[2] = {};
+#pragma unroll 8
+            for (int i = 0; i < a.squares_count; i += 4)
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    int row = lane + r * 32 < a.rows ? lane + r * 32 : 0;
+                    float4 v = *(const float4 *)(a.squares + row * MOST_SQUARES + i);
+                    sum[r] += v.x + (i + 1 < a.squares_count ? v.y : 0) + (i + 2 < a.squares_count ? v.z : 0) + (i + 3 < a.squares_count ? v.w : 0);
+                }
+#pragma unroll
+            for (int r = 0; r < 2; r++) factor[lane + r * 32] = rsqrtf(sum[r] / a.norm_n + a.eps);
+        } else {
+            factor[lane] = factor[lane + 32] = 1;
+        }
+        if (a.splits > 1) cluster_go();
+    } else {
+        if (KIND == STORAGE_NF4) {
+            float level = a.w[0].quant_map[lane & 15];
+#pragma unroll
+            for (int i = threadIdx.x; i < LUT_WORDS / 4; i += MULTIPLY) { /* eight neighbours make the same entry */
+                float hi = __shfl_sync(~0u, level, i / 8 >> 4 & 15), lo = __shfl_sync(~0u, level, i / 8 & 15);
+                uint32_t v = pack_bf16(hi, lo);
+                ((uint4 *)shared)[i] = make_uint4(v, v, v, v);
+            }
+        }
+        const float *scales = NULL;
+        if (KIND == STORAGE_FP8_BLOCK) {
+            int which, row = tile_of(group, &which);
+            const struct dlinear &m = gated && warp % 4 >= 2 ? a.up : a.w[which];
+            scales = m.scale + (int64_t)(row / 128) * m.scale_columns + k0;
+        }
+        __syncthreads();
+        if (a.splits > 1) cluster_come();
+
+        float acc[N], scale = 0;
+        uint32_t frag[2][16], raw[KIND == STORAGE_NF4 ? 8 : KIND == STORAGE_FP8_BLOCK ? 16 : 1], factor2[2], lane4 = lane * 4;
+        uint64_t x0 = tile_descriptor(xs, 16, 1024);
+        const char *mine = weights + (warp * 16 + g) * R::row;
+        const uint32_t *my_factors = factors + t / 2 * R::factors + warp * 16 + g;
+        int w_slot = 0, w_phase = 0, x_slot = 0, x_phase = 0, last_slot = 0;
+        auto let_go = [&](uint64_t *of) {
+            __syncwarp();
+            if (lane == 0) barrier_arrive(of);
+        };
+        auto load_raw = [&]() { /* what is to be unpacked in a step: rows g and g + 8, 32 columns each */
+            barrier_wait(&w_full[w_slot], w_phase);
+            const char *now = mine + w_slot * R::bytes;
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                if (KIND == STORAGE_NF4) factor2[r] = my_factors[w_slot * 2 * R::factors + r * 8];
+#pragma unroll
+                for (int u = 0; u < (KIND == STORAGE_NF4 ? 1 : 2); u++) {
+                    uint4 v = *(const uint4 *)(now + r * 8 * R::row + (KIND == STORAGE_NF4 ? t : (t * 2 + u) ^ g) * 16);
+                    uint32_t *to = raw + (u * 2 + r) * 4;
+                    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+                }
+            }
+        };
+        if (KIND != STORAGE_BF16) load_raw();
+        if (KIND == STORAGE_FP8_BLOCK)
+#pragma unroll
+            for (int e = 0; e < N; e++) acc[e] = 0;
+        int i = 0;
+        do { /* a step at least */
+            float next_scale = 1;
+            if (KIND == STORAGE_FP8_BLOCK) next_scale = fmaxf(scales[i], 1e-30f); /* a divisor; what is multiplied by it then is nothing beside other sums */
+            if (KIND == STORAGE_BF16) { /* nothing to unpack: what is loaded goes to the tensor cores */
+                warpgroup_wait<0>();
+                if (i) let_go(&x_empty[last_slot]), let_go(&x_empty[last_slot + 1]);
+                barrier_wait(&w_full[w_slot], w_phase);
+                barrier_wait(&w_full[w_slot + 1], w_phase);
+                const char *now = mine + (w_slot + t / 2) * R::bytes;
+#pragma unroll
+                for (int r = 0; r < 2; r++)
+#pragma unroll
+                    for (int u = 0; u < 4; u++) {
+                        uint4 v = *(const uint4 *)(now + r * 1024 + ((t % 2 * 4 + u) ^ g) * 16);
+                        uint32_t *to = frag[u / 2] + u % 2 * 8 + r;
+                        if (a.tiled == TILED_CROSSED) {
+                            to[0] = __byte_perm(v.x, v.y, 0x5410), to[2] = __byte_perm(v.x, v.y, 0x7632), to[4] = __byte_perm(v.z, v.w, 0x5410), to[6] = __byte_perm(v.z, v.w, 0x7632);
+                        } else {
+                            to[0] = v.x, to[2] = v.y, to[4] = v.z, to[6] = v.w;
+                        }
+                    }
+            }
 #pragma unroll
             for (int q = 0; q < 2; q++) {
-                copy_async_wait<R::depth - 1>();
-                __syncwarp();
-                const uint4 *now = (const uint4 *)(own_ring + w_slot * R::bytes);
+                uint32_t *f = frag[q];
+                if (KIND != STORAGE_BF16 && q == 0) warpgroup_wait<1>(); /* of the step before, its first half: these registers are free */
+                if (KIND == STORAGE_FP8_BLOCK) {
 #pragma unroll
-                for (int u = 0; u < 4; u++) { /* row g + u / 2 * 8, columns 8 (u % 2).. of the lane's 16 */
-                    uint4 v = now[place(g + u / 2 * 8, t * 2 + u % 2)];
-                    uint32_t *to = frag[q] + u % 2 * 8 + u / 2;
-                    if (a.tiled == TILED_CROSSED) {
-                        to[0] = __byte_perm(v.x, v.y, 0x5410), to[2] = __byte_perm(v.x, v.y, 0x7632), to[4] = __byte_perm(v.z, v.w, 0x5410), to[6] = __byte_perm(v.z, v.w, 0x7632);
-                    } else {
-                        to[0] = v.x, to[2] = v.y, to[4] = v.z, to[6] = v.w;
-                    }
+                    for (int r = 0; r < 2; r++)
+#pragma unroll
+                        for (int s = 0; s < 4; s++) {
+                            uint32_t two[2];
+                            widen(two, raw[(q * 2 + r) * 4 + s]);
+                            f[s * 4 + r] = two[0], f[s * 4 + 2 + r] = two[1];
+                        }
+                } else if (KIND == STORAGE_NF4) {
+#pragma unroll
+                    for (int r = 0; r < 2; r++)
+#pragma unroll
+                        for (int s = 0; s < 4; s++) {
+                            uint32_t v = raw[r * 4 + q * 2 + s / 2];
+                            f[s * 4 + r] = times(*(const uint32_t *)(shared + ((s % 2 ? v >> 9 : v << 7) & 0x7F80 | lane4)), factor2[r]);
+                            f[s * 4 + 2 + r] = times(*(const uint32_t *)(shared + ((s % 2 ? v >> 17 : v >> 1) & 0x7F80 | lane4)), factor2[r]);
+                        }
                 }
-                __syncwarp();
-                next_stage(j * 2 + q);
-            }
-        } else {
-            copy_async_wait<R::depth - 1>();
-            __syncwarp();
-        }
-#pragma unroll
-        for (int q = 0; q < 2; q++) {
-            uint32_t *f = frag[q];
-            const uint4 *now = (const uint4 *)(own_ring + w_slot * R::bytes);
-            if (KIND != STORAGE_BF16 && q == 0) warpgroup_wait<1>(); /* of the step before, its first half: these registers are free */
-            if (KIND == STORAGE_FP8_BLOCK) {
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    uint4 v = now[place(g + r * 8, q * 4 + t)];
-                    const uint32_t raw[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-                    for (int s = 0; s < 4; s++) {
-                        uint32_t two[2];
-                        widen(two, raw[s]);
-                        f[s * 4 + r] = two[0], f[s * 4 + 2 + r] = two[1];
-                    }
-                }
-            } else if (KIND == STORAGE_NF4) {
-                #pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    uint2 raw = ((const uint2 *)(now + place(g + r * 8, q * 2 + t / 2)))[t % 2];
-                    uint32_t factor2 = own_absmax[r][i * 2 + q] * 0x10001u;
-#pragma unroll
-                    for (int s = 0; s < 4; s++) {
-                        uint32_t v = s / 2 ? raw.y : raw.x;
-                        f[s * 4 + r] = times(look_up((s % 2 ? v >> 9 : v << 7) & 0x7F80 | levels), factor2);
-                        f[s * 4 + 2 + r] = times(look_up((s % 2 ? v >> 17 : v >> 1) & 0x7F80 | levels), factor2);
-                    }
-                }
-            }
-            if (q == 0) {
-                warpgroup_wait<0>();
-                if (j > 0) {
+                if (KIND != STORAGE_BF16 && q == 0) {
+                    warpgroup_wait<0>();
+                    if (i) let_go(&x_empty[last_slot]), let_go(&x_empty[last_slot + 1]);
                     if (KIND == STORAGE_FP8_BLOCK) {
-                        hold<N>(part);
+                        hold<N>(acc);
+                        float ratio = __fdividef(scale, next_scale);
 #pragma unroll
-                        for (int e = 0; e < N; e++) acc[e] += part[e] * scale;
+                        for (int e = 0; e < N; e++) acc[e] *= ratio;
+                        scale = next_scale;
                     }
-                    release(last_slot, i - PAIRS);
                 }
-                if (KIND == STORAGE_FP8_BLOCK) scale = scales[i];
-                barrier_wait(&full[x_slot], x_phase);
+                if (q == 0) barrier_wait(&x_full[x_slot], x_phase), barrier_wait(&x_full[x_slot + 1], x_phase); /* a branch between products would end their overlap */
+#pragma unroll
+                for (int e = 0; e < 16; e++) asm volatile("" : "+r"(f[e])::"memory"); /* made before the products begin, or ptxas lets none overlap */
+                warpgroup_begin();
+                product_64<NT>(acc, f, tile_behind(x0, (x_slot + q) * TILE_BYTES), i + q);
+                warpgroup_commit();
             }
-#pragma unroll
-            for (int e = 0; e < 16; e++) asm volatile("" : "+r"(f[e])::"memory"); /* made before the products begin, or ptxas lets none overlap */
-            warpgroup_begin();
-            product_64<NT>(KIND == STORAGE_FP8_BLOCK ? part : acc, f, tile_behind(x0, x_slot * STAGE_BYTES + q * TILE_BYTES), KIND == STORAGE_FP8_BLOCK ? q : j + q);
-            warpgroup_commit();
-        }
-        if (KIND != STORAGE_BF16) {
-            __syncwarp();
-            next_stage(j);
-        }
-        last_slot = x_slot;
-        x_slot += PAIRS;
-        if (x_slot >= R::x_depth) x_slot -= R::x_depth, x_phase ^= 1;
-    } while (++j < own_steps);
-    warpgroup_wait<0>();
-    if (KIND == STORAGE_FP8_BLOCK) {
-        hold<N>(part);
-#pragma unroll
-        for (int e = 0; e < N; e++) acc[e] += part[e] * scale;
-    } else {
+            last_slot = x_slot;
+            x_slot += 2;
+            if (x_slot == X_DEPTH) x_slot = 0, x_phase ^= 1;
+            let_go(&w_empty[w_slot]); /* only now: what was read has arrived in registers when the tensor cores have been given it */
+            if (KIND == STORAGE_BF16) let_go(&w_empty[w_slot + 1]);
+            w_slot += R::step_stages;
+            if (w_slot == R::depth) w_slot = 0, w_phase ^= 1;
+            if (KIND != STORAGE_BF16 && i + 1 < n) load_raw();
+        } while (++i < n);
+        warpgroup_wait<0>();
         hold<N>(acc);
-    }
-    copy_async_wait<0>();
-    __syncthreads();
-
-    /* Sums (ROWS, LDS) where the activations were; then a block adds its share of the outputs over the blocks of its cluster. */
-    float *sums = (float *)xs, *squares = (float *)weights;
+        if (a.splits > 1) cluster_go(); /* the other blocks' barriers are there */
+        turn_wait(1, MULTIPLY);         /* nobody reads the rings any more */
+        /* Sums (blocks, ROWS, PITCH) where the rings were: for each block of the cluster the share of the outputs that it adds up. */
+        int share = OUT / a.splits, pitch = share + 4;
+        float *to[2];
 #pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
-        if (p == pair)
-#pragma unroll
-            for (int j = 0; j < NT; j++)
-#pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    float *to = &sums[(j * 8 + t * 2 + c % 2) * LDS + across * 16 + g + c / 2 * 8];
-                    *to = p ? *to + acc[j * 4 + c] : acc[j * 4 + c];
-                }
-        if (p + 1 < PAIRS) __syncthreads();
-    }
-    if (a.splits > 1) sums_shared();
-    else __syncthreads();
-    int quads = outs / 4, share = quads / a.splits, q0 = split * share, items = share * a.rows;
-    enum { AT_ONCE = 2, MOST = 4 };
-    float4 h[AT_ONCE], weight[AT_ONCE], sum[AT_ONCE], up[AT_ONCE];
-    auto begin_items = [&](int e0) { /* what does not come from the other blocks */
-#pragma unroll
-        for (int u = 0; u < AT_ONCE; u++) {
-            int e = e0 + u * ALL, row = e / share, column = tile * outs + (q0 + e % share) * 4;
-            if (a.next_weight && e < items) h[u] = *(const float4 *)((const float *)a.y + row * a.ldy + column), weight[u] = *(const float4 *)(a.next_weight + column);
+        for (int c = 0; c < 2; c++) {
+            int column = gated ? group * 32 + warp % 2 * 16 + c * 8 : warp * 16 + c * 8, each = gated ? share / 2 : share;
+            to[c] = (float *)(weights + column / each * part) + column % each + (gated && warp % 4 >= 2 ? each : 0) + g + t * 2 * pitch;
         }
-    };
-    auto add_items = [&](int e0) {
 #pragma unroll
-        for (int u = 0; u < AT_ONCE; u++) {
-            int e = e0 + u * ALL;
-            const float *my = sums + e / share * LDS + (q0 + e % share) * 4;
-            float4 v[MOST], v2[MOST];
+        for (int j = 0; j < NT; j++)
 #pragma unroll
-            for (int r = 0; r < MOST; r++)
-                if (r < a.splits && e < items) {
-                    v[r] = load_of_block(my, r);
-                    if (gated) v2[r] = load_of_block(my + OUT / 2, r);
-                }
-            sum[u] = v[0], up[u] = v2[0];
-#pragma unroll
-            for (int r = 1; r < MOST; r++)
-                if (r < a.splits && e < items) {
-                    sum[u] = plus(sum[u], v[r]);
-                    if (gated) up[u] = plus(up[u], v2[r]);
-                }
+            for (int c = 0; c < 4; c++) to[c / 2][(j * 8 + c % 2) * pitch] = KIND == STORAGE_FP8_BLOCK ? acc[j * 4 + c] * scale : acc[j * 4 + c];
+        if (a.splits > 1) {
+            fence_for_products();
+            turn_wait(1, MULTIPLY);
         }
-    };
-    auto finish_items = [&](int e0) {
-#pragma unroll
-        for (int u = 0; u < AT_ONCE; u++) {
-            int e = e0 + u * ALL, row = e / share, column = tile * outs + (q0 + e % share) * 4;
-            if (e >= items) continue;
-            float f = a.squares ? factor[row] : 1.0f;
-            float4 s = sum[u], p = up[u];
-            s.x *= f, s.y *= f, s.z *= f, s.w *= f;
-            if (w.bias) s = plus(s, *(const float4 *)(w.bias + column));
-            if (gated) {
-                put_four((bf16 *)a.y, row, column, make_float4(silu(s.x) * (p.x * f), silu(s.y) * (p.y * f), silu(s.z) * (p.z * f), silu(s.w) * (p.w * f)), a.tiled);
-            } else if (a.next_weight) {
-                float4 r = plus(h[u], s);
-                *(float4 *)((float *)a.y + row * a.ldy + column) = r;
-                put_four(a.next_x, row, column, make_float4(r.x * weight[u].x, r.y * weight[u].y, r.z * weight[u].z, r.w * weight[u].w), a.tiled);
-                squares[row * (OUT / 4 + 1) + e % share] = r.x * r.x + r.y * r.y + r.z * r.z + r.w * r.w;
-            } else {
-                *(float4 *)((float *)a.y + row * a.ldy + at + column) = s;
+        if (a.splits > 1 && threadIdx.x == 0)
+            for (int r = 1; r < a.splits; r++) { /* the next block first */
+                int to_rank = (split + r) % a.splits;
+                send(shared + o.parts + (split < to_rank ? split : split - 1) * part, to_rank, weights + to_rank * part, part, received);
             }
-        }
-    };
-    begin_items(threadIdx.x);
-    if (a.squares) factors_of_rows(a, factor);
-    if (a.splits > 1) sums_wait();
-    if (a.squares) __syncthreads();
-    add_items(threadIdx.x);
-    if (a.splits > 1 && items <= AT_ONCE * ALL) sums_shared(); /* who has been read from may go when all have arrived */
-    finish_items(threadIdx.x);
-    for (int e = threadIdx.x + AT_ONCE * ALL; e < items; e += AT_ONCE * ALL) {
-        begin_items(e);
-        add_items(e);
-        finish_items(e);
+        wait_for_input();
     }
-    if (a.splits > 1 && items > AT_ONCE * ALL) sums_shared();
+    int share = OUT / a.splits, pitch = share + 4, quads = (gated ? share / 2 : share) / 4, outs = gated ? OUT / 2 : OUT, items = threadIdx.x < MULTIPLY ? quads * a.rows : 0;
+    int first = blockIdx.y * outs + split * quads * 4, all_outs = gated ? p.tiles * 32 : p.tiles * 64;
+    float *squares = (float *)(shared + o.squares);
+    unsigned inverse = (65536 + quads - 1) / quads; /* e / quads = e * inverse >> 16 for what there is */
+    auto row_of = [&](int e) { return (int)(e * inverse >> 16); };
+    float4 h = {}, weight = {};
+    auto ask_residual = [&](int e) {
+        int row = row_of(e), column = first + (e - row * quads) * 4;
+        if (a.next_weight && e < items && column < all_outs) h = *(const float4 *)((const float *)a.y + row * a.ldy + column), weight = *(const float4 *)(a.next_weight + column);
+    };
+    ask_residual(threadIdx.x);
+    __syncthreads(); /* this block's sums, the rows' factors */
+    if (a.splits > 1) {
+        barrier_wait(received, 0);
+        __syncwarp();
+        cluster_come(); /* who has sent may go when all have received */
+    }
+    bool bias = a.w[0].bias || a.w[1].bias || a.w[2].bias;
+#pragma unroll 1
+    for (int e = threadIdx.x; e < items; e += MULTIPLY) { /* small code: it is read from memory once a kernel, which takes longer than running it */
+        int row = row_of(e), quad = e - row * quads, column = first + quad * 4;
+        float4 s = make_float4(0, 0, 0, 0), s2 = s;
+#pragma unroll 1
+        for (int r = 0; r < a.splits; r++) { /* in the order of the width */
+            const float *of = (const float *)(r == split ? weights + split * part : shared + o.parts + (r < split ? r : r - 1) * part) + row * pitch + quad * 4;
+            s = plus(s, *(const float4 *)of);
+            if (gated) s2 = plus(s2, *(const float4 *)(of + quads * 4));
+        }
+        float f = factor[row];
+        s.x *= f, s.y *= f, s.z *= f, s.w *= f;
+        if (bias) {
+            int which = 0, in_matrix = column;
+            for (; which + 1 < a.count && in_matrix >= a.w[which].out; which++) in_matrix -= a.w[which].out;
+            if (a.w[which].bias && column < all_outs) s = plus(s, *(const float4 *)(a.w[which].bias + in_matrix));
+        }
+        bf16 *tiled = a.next_x;
+        float square = 0;
+        if (gated) {
+            s = make_float4(gate(s.x, s2.x * f), gate(s.y, s2.y * f), gate(s.z, s2.z * f), gate(s.w, s2.w * f)), tiled = (bf16 *)a.y;
+        } else {
+            s = plus(h, s);
+            if (column < all_outs) *(float4 *)((float *)a.y + row * a.ldy + column) = s;
+            square = column < all_outs ? s.x * s.x + s.y * s.y + s.z * s.z + s.w * s.w : 0;
+            s = make_float4(s.x * weight.x, s.y * weight.y, s.z * weight.z, s.w * weight.w);
+        }
+        if (a.next_weight) squares[row * (OUT / 4 + 1) + quad] = square;
+        if (tiled && column < all_outs) put_four(tiled, row, column, s, a.tiled);
+        ask_residual(e + MULTIPLY);
+    }
     if (a.next_weight) {
         __syncthreads();
         if ((int)threadIdx.x < a.rows) {
             float all = 0;
-            for (int i = 0; i < share; i++) all += squares[threadIdx.x * (OUT / 4 + 1) + i];
+            for (int i = 0; i < quads; i++) all += squares[threadIdx.x * (OUT / 4 + 1) + i];
             a.next_squares[threadIdx.x * MOST_SQUARES + blockIdx.y * a.splits + split] = all;
         }
     }
-    if (a.splits > 1) sums_wait();
+    if (a.splits > 1) cluster_go();
 #endif
 }
 
-template <int KIND, int NT, int WIDE, int PAIRS>
-void run(struct backend_model *m, const struct few_args *a, int tiles) {
-    enum { RESERVED = 1024 }; /* shared memory begins there */
-    struct tiled_room o = room_of<KIND, NT, WIDE, PAIRS>(RESERVED);
-    int steps = a->w[0].in / STEP, n = (steps + a->splits - 1) / a->splits, own = n * 2 + 2, in_gap = (o.gap - SMALL_BYTES) / (own * 2);
-    size_t shared = (size_t)o.end + (KIND == STORAGE_NF4 && in_gap < WIDE * 64 ? (size_t)(WIDE * 64 - in_gap) * (size_t)own * 2 : 0);
+bool map_weights(void *encode, CUtensorMap *map, const struct dlinear *w, int rows) {
+    cuuint64_t row = (cuuint64_t)w->in * 16 / (w->storage == STORAGE_BF16 ? 8 : w->storage == STORAGE_FP8_BLOCK ? 16 : 32);
+    const cuuint64_t size[2] = {row, (cuuint64_t)w->out}, stride[1] = {row};
+    const cuuint32_t box[2] = {w->storage == STORAGE_NF4 ? 64u : 128u, (cuuint32_t)rows}, one[2] = {1, 1};
+    return ((tile_encode_function)encode)(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, (void *)w->data, size, stride, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                          w->storage == STORAGE_NF4 ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+template <int KIND, int NT, int WIDE>
+void run(struct backend_model *m, const struct tiled_args *p, int tiles) {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute attribute[2];
-    c.gridDim = dim3((unsigned)a->splits, (unsigned)tiles), c.blockDim = dim3(WIDE * PAIRS * 128), c.dynamicSmemBytes = shared, c.stream = m->stream;
+    c.gridDim = dim3((unsigned)p->a.splits, (unsigned)tiles), c.blockDim = dim3(WIDE * 128 + 96), c.stream = m->stream;
+    c.dynamicSmemBytes = (size_t)room_of<KIND, NT, WIDE>(p->a.splits).end;
     attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute[0].val.programmaticStreamSerializationAllowed = 1;
     attribute[1].id = cudaLaunchAttributeClusterDimension;
-    attribute[1].val.clusterDim.x = (unsigned)a->splits, attribute[1].val.clusterDim.y = attribute[1].val.clusterDim.z = 1;
-    c.attrs = attribute, c.numAttrs = a->splits > 1 ? 2 : 1;
-    cudaFuncSetAttribute(tiled_product<KIND, NT, WIDE, PAIRS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    cudaLaunchKernelEx(&c, tiled_product<KIND, NT, WIDE, PAIRS>, *a);
+    attribute[1].val.clusterDim.x = (unsigned)p->a.splits, attribute[1].val.clusterDim.y = attribute[1].val.clusterDim.z = 1;
+    c.attrs = attribute, c.numAttrs = p->a.splits > 1 ? 2 : 1;
+    cudaFuncSetAttribute(tiled_product<KIND, NT, WIDE>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)c.dynamicSmemBytes);
+    cudaLaunchKernelEx(&c, tiled_product<KIND, NT, WIDE>, *p);
 }
 
 template <int KIND, int NT>
-void run_rows(struct backend_model *m, const struct few_args *a, const struct tiled_plan *p) {
-    if (p->wide == 1) run<KIND, NT, 1, 4>(m, a, p->tiles);
-    else if (p->pairs == 2) run<KIND, NT, 2, 2>(m, a, p->tiles);
-    else run<KIND, NT, 2, 1>(m, a, p->tiles);
+void run_rows(struct backend_model *m, const struct tiled_args *a, const struct tiled_plan *p) {
+    if (p->wide == 3) run<KIND, NT, 3>(m, a, p->tiles);
+    else run<KIND, NT, 2>(m, a, p->tiles);
 }
 
 template <int KIND>
-void run_kind(struct backend_model *m, const struct few_args *a, const struct tiled_plan *p) {
-    if (a->rows <= 16) run_rows<KIND, 2>(m, a, p);
-    else if (a->rows <= 32) run_rows<KIND, 4>(m, a, p);
+void run_kind(struct backend_model *m, const struct tiled_args *a, const struct tiled_plan *p) {
+    if (a->a.rows <= 16) run_rows<KIND, 2>(m, a, p);
+    else if (a->a.rows <= 32) run_rows<KIND, 4>(m, a, p);
     else run_rows<KIND, 8>(m, a, p);
 }
 
@@ -534,7 +602,7 @@ __global__ void tiled_twin(const struct few_args a, int parts) {
 bool tiled_fit(const struct product *p) {
     if (p->factors || (p->out != OUT_F32 && p->out != OUT_SILU && !(p->out == OUT_ADD && p->next_weight))) return false;
     for (int i = 0; i < p->count; i++)
-        if (!p->w[i]->fast || p->w[i]->storage != p->w[0]->storage || p->w[i]->in != p->w[0]->in || p->w[i]->in % 128 || p->w[i]->out % (p->out == OUT_SILU ? 64 : 128)) return false;
+        if (!p->w[i]->fast || p->w[i]->storage != p->w[0]->storage || p->w[i]->in != p->w[0]->in || p->w[i]->in % 128 || p->w[i]->out % 128) return false;
     if (p->w[0]->storage == (p->tiled == TILED_CROSSED ? STORAGE_NF4 : STORAGE_FP8_BLOCK)) return false;
     if (p->w[0]->in < 256) return false;
     if (p->out == OUT_SILU && (!p->up->fast || p->up->storage != p->w[0]->storage || p->count > 1)) return false;
@@ -554,9 +622,16 @@ void tiled_run(struct backend_model *m, const struct product *p, struct few_args
     launch(m, tiled_twin, dim3((unsigned)a->rows), dim3(128), 0, *a, tiled_squares(p));
 #else
     struct tiled_plan t = tiled_plan_of(p);
+    struct tiled_args args = {};
     a->splits = t.splits;
-    if (p->w[0]->storage == STORAGE_BF16) run_kind<STORAGE_BF16>(m, a, &t);
-    else if (p->w[0]->storage == STORAGE_FP8_BLOCK) run_kind<STORAGE_FP8_BLOCK>(m, a, &t);
-    else run_kind<STORAGE_NF4>(m, a, &t);
+    args.a = *a;
+    for (int i = 0; i < p->count; i++) args.tiles += p->w[i]->out / 64 * (p->up ? 2 : 1);
+    bool mapped = tile_encoder(&m->encode_map) != NULL;
+    for (int i = 0; i < p->count && mapped; i++) mapped = map_weights(m->encode_map, &args.map[i], p->w[i], p->up ? 32 : 64);
+    if (p->up && mapped) mapped = map_weights(m->encode_map, &args.map[1], p->up, 32);
+    if (!mapped) launch(m, tiled_twin, dim3((unsigned)a->rows), dim3(128), 0, *a, tiled_squares(p));
+    else if (p->w[0]->storage == STORAGE_BF16) run_kind<STORAGE_BF16>(m, &args, &t);
+    else if (p->w[0]->storage == STORAGE_FP8_BLOCK) run_kind<STORAGE_FP8_BLOCK>(m, &args, &t);
+    else run_kind<STORAGE_NF4>(m, &args, &t);
 #endif
 }
