@@ -109,7 +109,8 @@ struct places {
 __device__ inline struct places places_of(const struct stream_args &a, int row, int column) {
     if (!a.tiled) return {(int64_t)row * a.heads * HEAD + column, (int64_t)row * a.heads * HEAD + column + 2, 64, false};
     bool crossed = a.tiled == TILED_CROSSED;
-    return {tiled_place(row, column, a.tiled), tiled_place(row, column + (crossed ? 1 : 2), a.tiled), 64 * FEW_ROWS, crossed};
+    int64_t first = tiled_place(row, column, a.tiled);
+    return {first, tiled_place(row, column + (crossed ? 1 : 2), a.tiled), tiled_place(row, column + HEAD / 2, a.tiled) - first, crossed};
 }
 __device__ inline void store_four(const struct stream_args &a, const struct places &to, int halves, float x, float y, float z, float w) {
     bf16 *out = a.out + halves * to.half;
