@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "backend/cuda/room.h"
+#include "backend/cuda/persist.h"
 
 static double seconds() {
     struct timespec t;
@@ -130,12 +130,48 @@ static void around(struct span *spans, int batch, const struct batch *made) {
 
 static int by_clock(const void *a, const void *b) { return *(const float *)a < *(const float *)b ? -1 : *(const float *)a > *(const float *)b; }
 
+/* The way through attention on one clock for all blocks: clocks from the median block's end of the product of q, k, v; least, median and most of
+ * the blocks, mean of the layers. */
+static void attention_trace(const long long *trace, int layers) {
+    static const char *const names[] = {"words there", "heads made", "first page", "scores done", "merge begins", "shares stored", "gathered", "staged", "first page asked", "last page asked", "qkv stored", "qkv multiplied", "o multiplied", "qkv input"};
+    enum { ROWS = sizeof names / sizeof *names };
+    int blocks = m->sm_count, phases = layers * 4 + 1;
+    const long long *marks = trace + (size_t)blocks * (size_t)phases * 4, *ends = marks + (size_t)blocks * (size_t)layers * ATTEND_MARKS;
+    double sum[ROWS][3] = {}, tries = 0, hertz = (double)(ends[2] - ends[0]) / (double)(ends[3] - ends[1]);
+    int counted[ROWS] = {}, tried = 0;
+    float *at = (float *)malloc((size_t)blocks * sizeof *at);
+    for (int layer = 0; layer < layers; layer++) {
+        double origin = 0;
+        for (int k = -1; k < ROWS; k++) {
+            int row = k < 0 ? 11 : k, n = 0;
+            for (int b = 0; b < blocks; b++) {
+                const long long *mark = marks + ((size_t)b * (size_t)layers + (size_t)layer) * ATTEND_MARKS, *phase = trace + ((size_t)b * (size_t)phases + (size_t)layer * 4) * 4;
+                long long v = row < 11 ? mark[row] : row == 11 ? phase[3] : row == 12 ? phase[7] : phase[2];
+                if (k == 0 && mark[MARK_TRIES]) tries += (double)mark[MARK_TRIES], tried++;
+                if (v) at[n++] = (float)((double)(v - ends[b * 4]) + (double)(ends[b * 4 + 1] - ends[1]) * hertz - origin);
+            }
+            if (!n) continue;
+            qsort(at, (size_t)n, sizeof *at, by_clock);
+            if (k < 0) {
+                origin = at[n / 2];
+                continue;
+            }
+            sum[row][0] += at[0], sum[row][1] += at[n / 2], sum[row][2] += at[n - 1], counted[row]++;
+        }
+    }
+    printf("   attention, clocks (%.3f GHz) after the end of the product of q, k, v:", hertz);
+    for (int i = 0; i < ROWS; i++)
+        if (counted[i]) printf("%s %s %.0f/%.0f/%.0f", i ? "," : "", names[i], sum[i][0] / counted[i], sum[i][1] / counted[i], sum[i][2] / counted[i]);
+    printf("; tries to gather %.1f\n", tried ? tries / tried : 0);
+    free(at);
+}
+
 /* The step as one kernel: alone on the device, and where its blocks' time goes (thousands of clocks a step: waiting for attention, for the
  * input of a product, multiplying; the median of the blocks and the longest). */
 static void one_kernel(const struct batch *b) {
     if (!persist_fit(m, b)) return;
     int layers = m->w.config.text.layers, phases = layers * 4 + 1, repeats = 20;
-    size_t bytes = (size_t)m->sm_count * (size_t)phases * 4 * sizeof(long long);
+    size_t bytes = (size_t)m->sm_count * ((size_t)phases * 4 + (size_t)layers * ATTEND_MARKS + 4) * sizeof(long long);
     float *logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)vocab * 4, &err), ms = 0;
     long long *trace = NULL, *host = (long long *)malloc(bytes);
     cudaEvent_t from, to;
@@ -178,6 +214,7 @@ static void one_kernel(const struct batch *b) {
             printf(" %s %s %.0f/%.0f", names[kind], whats[what], block[m->sm_count / 2], block[m->sm_count - 1]);
         }
     printf("\n");
+    attention_trace(host, layers);
     free(block), free(host);
     cudaEventDestroy(from), cudaEventDestroy(to);
 }

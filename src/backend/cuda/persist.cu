@@ -72,6 +72,12 @@ template <int QUANT> __device__ static inline bool wants_f16(uint32_t storages) 
 
 __device__ static inline char *exchange_of(const struct persist_args &a, int layer) { return a.now + (size_t)layer * a.at.layer; }
 
+/* The kernel's beginning (0) or end (2). */
+__device__ static inline void mark_time(const struct persist_args &a, int what) {
+    if (!a.trace) return;
+    long long *to = a.trace + (int64_t)gridDim.x * ((a.layer_count * 4 + 1) * 4 + a.layer_count * ATTEND_MARKS) + blockIdx.x * 4 + what;
+    to[0] = clock_now(), to[1] = nanoseconds_now();
+}
 __device__ static inline void mark(const struct persist_args &a, int phase, int what) {
     if (a.trace) a.trace[((int64_t)blockIdx.x * (a.layer_count * 4 + 1) + phase) * 4 + what] = clock_now();
 }
@@ -92,8 +98,10 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         if (kind == PHASE_O) {
             attend_shares(a, &s->ring, &a.layers[layer], layer, exchange, s->own->turn, (struct attend_work *)s->work, warp, lane);
             if (share.y) {
-                gather_shares(a, exchange, staged, a.q + 8, wants_f16<QUANT>(storages), warp * 32 + lane);
+                gather_shares(a, layer, exchange, staged, a.q + 8, wants_f16<QUANT>(storages), warp * 32 + lane);
+                if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_GATHERED);
                 multipliers_sync();
+                if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STAGED);
             }
         }
         if (warp == 0 && lane == 0) mark(a, phase, 1);
@@ -164,7 +172,11 @@ __device__ static inline void produce(const struct persist_args &a, struct block
             if (kind == PHASE_O) /* keys and values of earlier tokens depend on nothing either */
                 for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
                     const struct pentry &e = a.entry[i / a.kv_heads];
-                    for (int page = e.begin / PAGE; page * PAGE < e.end; page++) fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page);
+                    for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
+                        fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page);
+                        if (page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
+                        if (page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
+                    }
                 }
             const struct pcut &cut = shape.cut[s->own->storages[phase] & 3];
             unsigned side = 0;
@@ -314,6 +326,7 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                     else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
                 }
             }
+        if (kind == PHASE_QKV && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
     }
 }
 
@@ -365,8 +378,10 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
         gate_init_done();
     }
     __syncthreads();
+    if (threadIdx.x == 0) mark_time(a, 0);
     if (warp < MULTIPLIERS) {
         multiply<QUANT>(a, &s, warp, lane);
+        if (threadIdx.x == 0) mark_time(a, 2);
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
@@ -647,27 +662,29 @@ void persist_trace(struct backend_model *m, long long *trace) {
     if (m->persist) m->persist->trace = trace;
 }
 
-/* Shares of the rows' attention: as long as needed for about one a block. */
+/* Shares of the rows' attention: as long as needed for about one a block, whole pages. */
 static void share_attention(const struct persist *p, struct persist_args *a, const struct batch *b) {
-    int units = p->blocks / a->kv_heads, chunk = 64; /* shares that fill the device */
+    int units = p->blocks / a->kv_heads, most = tuning("shares=", MOST_SHARES), chunk = 0; /* units: shares that fill the device */
     if (units > MOST_ENTRIES) units = MOST_ENTRIES;
     if (units < b->rows) units = b->rows;
-    for (;; chunk += chunk / 8 / PAGE * PAGE + PAGE) {
+    for (bool few = false; !few;) {
         int n = 0;
-        bool few = true;
+        chunk++, few = true;
         for (int r = 0; r < b->rows; r++) {
-            int c = (b->row[r].slot + chunk) / chunk;
-            n += c, few = few && c <= MOST_SHARES;
+            int count = (b->row[r].slot / PAGE + chunk) / chunk;
+            n += count, few = few && count <= most;
         }
-        if (few && n <= units) break;
+        few = few && n <= units;
     }
     a->entries = a->most_shares = 0;
     for (int r = 0; r < b->rows; r++) {
-        int tokens = b->row[r].slot + 1, count = (tokens + chunk - 1) / chunk, each = ((tokens + count - 1) / count + PAGE - 1) / PAGE * PAGE;
-        a->first[r] = a->entries;
-        for (int at = 0; at < tokens; at += each) a->entry[a->entries++] = {r, at + each >= tokens, at, at + each < tokens ? at + each : tokens};
-        a->count[r] = a->entries - a->first[r];
-        if (a->count[r] > a->most_shares) a->most_shares = a->count[r];
+        int tokens = b->row[r].slot + 1, pages = (tokens + PAGE - 1) / PAGE, count = (pages + chunk - 1) / chunk;
+        a->first[r] = a->entries, a->count[r] = count;
+        for (int i = 0; i < count; i++) {
+            int begin = pages * i / count * PAGE, end = i + 1 < count ? pages * (i + 1) / count * PAGE : tokens;
+            a->entry[a->entries++] = {r, i + 1 == count, begin, end};
+        }
+        if (count > a->most_shares) a->most_shares = count;
     }
 }
 

@@ -16,10 +16,14 @@ enum { PERSIST_ROWS = 8, MULTIPLIERS = 8, PERSIST_WARPS = MULTIPLIERS + 3 }; /* 
 enum { SUM_BUFFERS = 2 };   /* tiles whose sums are under way between multiplying warps and the finisher */
 enum { UNIT = 64, WARP_UNITS = 8, PASS_UNITS = MULTIPLIERS * WARP_UNITS }; /* UNIT: width that is handled at once; a warp keeps WARP_UNITS of them */
 enum { MOST_OWN = 4 };      /* tiles of the residual stream that a block owns at most */
-enum { MOST_ENTRIES = 16, MOST_SHARES = 12 }; /* shares of all rows' attention together, of one row */
+enum { MOST_ENTRIES = 16, MOST_SHARES = 16 }; /* shares of all rows' attention together, of one row */
 enum { MOST_PHASES = 256 };
 enum { INLINE_PAGES = 256 };
 enum { PHASE_QKV, PHASE_O, PHASE_UP, PHASE_DOWN, PHASE_HEAD, PHASE_KINDS };
+
+/* What the benchmark may ask for: clocks of every block, (blocks, phases, 4) as persist_trace says, then (blocks, layers, ATTEND_MARKS) within
+ * attention, then (blocks, 4): clock and nanoseconds of the kernel's beginning and end, by which blocks' clocks are compared. */
+enum { MARK_WORDS, MARK_HEADS, MARK_PAGE, MARK_SCORES, MARK_MERGED, MARK_STORED, MARK_GATHERED, MARK_STAGED, MARK_FIRST_ASKED, MARK_LAST_ASKED, MARK_QKV_STORED, MARK_TRIES, ATTEND_MARKS };
 
 #define NOT_YET 0xFFFFFFFFu
 
@@ -90,7 +94,7 @@ struct persist_args {
     int64_t layer_stride, half;
     float eps, scale;
     float *logits;
-    long long *trace; /* (blocks, phases, 4) clocks, or NULL */
+    long long *trace; /* clocks, or NULL */
     const int32_t *pages;       /* on the device; NULL: inline_pages */
     struct drow row[PERSIST_ROWS];
     struct pentry entry[MOST_ENTRIES];

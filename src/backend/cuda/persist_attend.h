@@ -22,6 +22,13 @@ __device__ static inline uint32_t seal(float v) { return seal(__float_as_uint(v)
 __device__ static inline bool there(uint4 v) { return v.x != NOT_YET && v.y != NOT_YET && v.z != NOT_YET && v.w != NOT_YET; }
 __device__ static inline bool there(uint2 v) { return v.x != NOT_YET && v.y != NOT_YET; }
 
+__device__ static inline void mark_attention(const struct persist_args &a, int layer, int what, long long v) {
+    if (a.trace) a.trace[(int64_t)gridDim.x * (a.layer_count * 4 + 1) * 4 + ((int64_t)blockIdx.x * a.layer_count + layer) * ATTEND_MARKS + what] = v;
+}
+__device__ static inline void mark_attention(const struct persist_args &a, int layer, int what) {
+    if (a.trace) mark_attention(a, layer, what, clock_now());
+}
+
 __device__ static inline void multipliers_sync() { some_sync<1, MULTIPLIERS * 32>(); }
 
 __device__ static inline const bf16 *page_of(const struct persist_args &a, int row, int token, int layer) {
@@ -48,6 +55,7 @@ __device__ static inline void make_head(const struct persist_args &a, const stru
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) x[i] = __uint_as_float(word[i]);
+    if (number == 0 && lane == 0) mark_attention(a, layer, MARK_WORDS);
     if (!value) {
         float sum = x[0] * x[0];
 #pragma unroll
@@ -160,14 +168,17 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         int kv = share % a.kv_heads, newest = e.last ? e.end - 1 : -1, pages = (e.end - e.begin + PAGE - 1) / PAGE;
         if (warp < a.group + (e.last ? 2 : 0)) make_head(a, l, layer, exchange, e.row, kv, warp, turn, w, lane);
         multipliers_sync();
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
 #pragma unroll 1
         for (int page = 0; page < pages; page++) {
             int first = e.begin + page * PAGE, round = (warp + (page * PAGE_ROUNDS / MULTIPLIERS + 1) * MULTIPLIERS - page * PAGE_ROUNDS) % MULTIPLIERS; /* this warp's in the page, if below PAGE_ROUNDS */
             gate_wait(&ring->full[ring->slot], ring->parity);
+            if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
             if (round < PAGE_ROUNDS && first + round * 4 < e.end) attend_round(a, &s, ring->slots + ring->slot * ring->bytes, round, first, e.end, newest, w, lane);
             ring_release(ring, lane);
         }
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
         int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had a round */
         if (warps > MULTIPLIERS) warps = MULTIPLIERS;
         if (warp < warps)
@@ -185,6 +196,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
                     for (int j = 0; j < 8; j += 4) *(float4 *)(to + c * 64 + j) = make_float4(s.o[j][c * 2 + i], s.o[j + 1][c * 2 + i], s.o[j + 2][c * 2 + i], s.o[j + 3][c * 2 + i]);
             }
         multipliers_sync();
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_MERGED);
 #pragma unroll 1
         for (int i = warp * 32 + lane; i < a.group * 64; i += MULTIPLIERS * 32) {
             int query = i / 64, d = i % 64 * 2;
@@ -202,13 +214,15 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             if (d == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(top), seal(all)));
         }
         multipliers_sync();
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STORED);
     }
 }
 
 /* x (rows, ldx) in shared memory: the shares of all heads, put together; f16: as FP8 weights want it. A thread takes 8 dimensions of GROUPS heads
  * at a time, so that all it needs is under way together. */
 template <int SHARES, int GROUPS>
-__device__ static inline void gather_some(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
+__device__ static inline void gather_some(const struct persist_args &a, int layer, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
+    int tries = 0;
     int all_groups = a.rows * a.heads * 16;
 #pragma unroll 1
     for (int first = thread; first < all_groups; first += MULTIPLIERS * 32 * GROUPS) {
@@ -218,6 +232,7 @@ __device__ static inline void gather_some(const struct persist_args &a, const ch
         for (bool again = false; !all; again = true) {
             if (again) wait_a_little();
             all = true;
+            tries++;
 #pragma unroll
             for (int q = 0; q < GROUPS; q++) {
                 int i = first + q * MULTIPLIERS * 32, row = i / 16 / a.heads, head = i / 16 % a.heads;
@@ -256,11 +271,12 @@ __device__ static inline void gather_some(const struct persist_args &a, const ch
                                pack_input(v[6] * scale, v[7] * scale, f16));
         }
     }
+    if (thread == 0) mark_attention(a, layer, MARK_TRIES, tries);
 }
-__device__ static inline void gather_shares(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
-    if (a.most_shares <= 2) gather_some<2, 4>(a, exchange, x, ldx, f16, thread);
-    else if (a.most_shares <= 8) gather_some<8, 1>(a, exchange, x, ldx, f16, thread);
-    else gather_some<12, 1>(a, exchange, x, ldx, f16, thread);
+__device__ static inline void gather_shares(const struct persist_args &a, int layer, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
+    if (a.most_shares <= 2) gather_some<2, 4>(a, layer, exchange, x, ldx, f16, thread);
+    else if (a.most_shares <= 8) gather_some<8, 1>(a, layer, exchange, x, ldx, f16, thread);
+    else gather_some<MOST_SHARES, 1>(a, layer, exchange, x, ldx, f16, thread);
 }
 
 #endif
