@@ -130,39 +130,33 @@ static void around(struct span *spans, int batch, const struct batch *made) {
 
 static int by_clock(const void *a, const void *b) { return *(const float *)a < *(const float *)b ? -1 : *(const float *)a > *(const float *)b; }
 
-/* The way through attention on one clock for all blocks: clocks from the median block's end of the product of q, k, v; least, median and most of
- * the blocks, mean of the layers. */
+/* The way through attention: clocks after the input of the product of q, k, v was there, which is about the same moment in all blocks; least, median
+ * and most of the blocks, mean of the layers. */
 static void attention_trace(const long long *trace, int layers) {
-    static const char *const names[] = {"words there", "heads made", "first page", "scores done", "merge begins", "shares stored", "gathered", "staged", "first page asked", "last page asked", "qkv stored", "qkv multiplied", "o multiplied", "qkv input"};
+    static const char *const names[] = {"words there", "heads made", "first page", "scores done", "merge begins", "shares stored", "weights there", "gathered", "first page asked", "last page asked", "q, k, v stored",
+                                        "tries", "q, k, v multiplied", "o multiplied"};
     enum { ROWS = sizeof names / sizeof *names };
     int blocks = m->sm_count, phases = layers * 4 + 1;
-    const long long *marks = trace + (size_t)blocks * (size_t)phases * 4, *ends = marks + (size_t)blocks * (size_t)layers * ATTEND_MARKS;
-    double sum[ROWS][3] = {}, tries = 0, hertz = (double)(ends[2] - ends[0]) / (double)(ends[3] - ends[1]);
-    int counted[ROWS] = {}, tried = 0;
+    const long long *marks = trace + (size_t)blocks * (size_t)phases * 4;
     float *at = (float *)malloc((size_t)blocks * sizeof *at);
-    for (int layer = 0; layer < layers; layer++) {
-        double origin = 0;
-        for (int k = -1; k < ROWS; k++) {
-            int row = k < 0 ? 11 : k, n = 0;
+    printf("   attention, clocks after the input of q, k, v:");
+    for (int row = 0; row < ROWS; row++) {
+        double sum[3] = {};
+        int counted = 0;
+        for (int layer = 0; layer < layers; layer++) {
+            int n = 0;
             for (int b = 0; b < blocks; b++) {
                 const long long *mark = marks + ((size_t)b * (size_t)layers + (size_t)layer) * ATTEND_MARKS, *phase = trace + ((size_t)b * (size_t)phases + (size_t)layer * 4) * 4;
-                long long v = row < 11 ? mark[row] : row == 11 ? phase[3] : row == 12 ? phase[7] : phase[2];
-                if (k == 0 && mark[MARK_TRIES]) tries += (double)mark[MARK_TRIES], tried++;
-                if (v) at[n++] = (float)((double)(v - ends[b * 4]) + (double)(ends[b * 4 + 1] - ends[1]) * hertz - origin);
+                long long v = row < ATTEND_MARKS ? mark[row] : phase[row == ATTEND_MARKS ? 3 : 7];
+                if (v && phase[2]) at[n++] = (float)(row == MARK_TRIES ? v : v - phase[2]);
             }
             if (!n) continue;
             qsort(at, (size_t)n, sizeof *at, by_clock);
-            if (k < 0) {
-                origin = at[n / 2];
-                continue;
-            }
-            sum[row][0] += at[0], sum[row][1] += at[n / 2], sum[row][2] += at[n - 1], counted[row]++;
+            sum[0] += at[0], sum[1] += at[n / 2], sum[2] += at[n - 1], counted++;
         }
+        if (counted) printf("%s %s %.0f/%.0f/%.0f", row ? "," : "", names[row], sum[0] / counted, sum[1] / counted, sum[2] / counted);
     }
-    printf("   attention, clocks (%.3f GHz) after the end of the product of q, k, v:", hertz);
-    for (int i = 0; i < ROWS; i++)
-        if (counted[i]) printf("%s %s %.0f/%.0f/%.0f", i ? "," : "", names[i], sum[i][0] / counted[i], sum[i][1] / counted[i], sum[i][2] / counted[i]);
-    printf("; tries to gather %.1f\n", tried ? tries / tried : 0);
+    printf("\n");
     free(at);
 }
 
@@ -171,7 +165,7 @@ static void attention_trace(const long long *trace, int layers) {
 static void one_kernel(const struct batch *b) {
     if (!persist_fit(m, b)) return;
     int layers = m->w.config.text.layers, phases = layers * 4 + 1, repeats = 20;
-    size_t bytes = (size_t)m->sm_count * ((size_t)phases * 4 + (size_t)layers * ATTEND_MARKS + 4) * sizeof(long long);
+    size_t bytes = (size_t)m->sm_count * ((size_t)phases * 4 + (size_t)layers * ATTEND_MARKS) * sizeof(long long);
     float *logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)vocab * 4, &err), ms = 0;
     long long *trace = NULL, *host = (long long *)malloc(bytes);
     cudaEvent_t from, to;

@@ -36,7 +36,6 @@ void emulated_some_sync(int id, int threads);
 template <int ID, int THREADS> static inline void some_sync() { emulated_some_sync(ID, THREADS); }
 static inline void keep_order() {}
 static inline long long clock_now() { return 0; }
-static inline long long nanoseconds_now() { return 0; }
 void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
 static inline uint32_t pack_f16(float a, float b) { return f32_to_f16(a) | (uint32_t)f32_to_f16(b) << 16; }
 static inline void e4m3_as_f16(uint32_t four, uint32_t *lo, uint32_t *hi) {

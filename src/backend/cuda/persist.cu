@@ -18,6 +18,7 @@ enum { LD_SUMS = 20 }; /* a row of sums of one warp: 16 and what keeps banks apa
 struct own {
     uint64_t full[16], empty[16], sums_full[SUM_BUFFERS], sums_empty[SUM_BUFFERS];
     float nested_map[256];
+    struct head_gains gains;
     float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
     uint32_t storages[MOST_PHASES];
@@ -72,12 +73,6 @@ template <int QUANT> __device__ static inline bool wants_f16(uint32_t storages) 
 
 __device__ static inline char *exchange_of(const struct persist_args &a, int layer) { return a.now + (size_t)layer * a.at.layer; }
 
-/* The kernel's beginning (0) or end (2). */
-__device__ static inline void mark_time(const struct persist_args &a, int what) {
-    if (!a.trace) return;
-    long long *to = a.trace + (int64_t)gridDim.x * ((a.layer_count * 4 + 1) * 4 + a.layer_count * ATTEND_MARKS) + blockIdx.x * 4 + what;
-    to[0] = clock_now(), to[1] = nanoseconds_now();
-}
 __device__ static inline void mark(const struct persist_args &a, int phase, int what) {
     if (a.trace) a.trace[((int64_t)blockIdx.x * (a.layer_count * 4 + 1) + phase) * 4 + what] = clock_now();
 }
@@ -95,14 +90,9 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         uint32_t storages = s->own->storages[phase];
         bf16 *staged = (bf16 *)s->work;
         if (warp == 0 && lane == 0) mark(a, phase, 0);
+        if (kind == PHASE_QKV && warp == 0 && lane == 0) ask_gains(&s->own->gains, &a.layers[layer]);
         if (kind == PHASE_O) {
-            attend_shares(a, &s->ring, &a.layers[layer], layer, exchange, s->own->turn, (struct attend_work *)s->work, warp, lane);
-            if (share.y) {
-                gather_shares(a, layer, exchange, staged, a.q + 8, wants_f16<QUANT>(storages), warp * 32 + lane);
-                if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_GATHERED);
-                multipliers_sync();
-                if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STAGED);
-            }
+            attend_shares(a, &s->ring, &s->own->gains, layer, exchange, s->own->turn, (struct attend_work *)s->work, warp, lane);
         }
         if (warp == 0 && lane == 0) mark(a, phase, 1);
         int passes = shape.cut[storages & 3].passes, pass_units = shape.cut[storages & 3].pass_units;
@@ -113,6 +103,8 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
             p.from = p.n * warp / MULTIPLIERS, p.own = p.n * (warp + 1) / MULTIPLIERS - p.from;
             uint32_t b[WARP_UNITS][8];
             if (kind == PHASE_O) {
+                float2 *stat = (float2 *)(staged + a.rows * (a.q + 8)) + warp * PIECE_HEADS * MOST_ENTRIES;
+                if (p.own) gather_piece(a, layer, exchange, staged, a.q + 8, wants_f16<QUANT>(storages), p.before + p.from, p.own, stat, lane, warp == 0);
 #pragma unroll
                 for (int u = 0; u < WARP_UNITS; u++)
                     if (u < p.own) {
@@ -375,13 +367,12 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         for (int i = 0; i < SUM_BUFFERS; i++) gate_init(&s.own->sums_full[i], MULTIPLIERS), gate_init(&s.own->sums_empty[i], 1);
+        gate_init(&s.own->gains.full, 1);
         gate_init_done();
     }
     __syncthreads();
-    if (threadIdx.x == 0) mark_time(a, 0);
     if (warp < MULTIPLIERS) {
         multiply<QUANT>(a, &s, warp, lane);
-        if (threadIdx.x == 0) mark_time(a, 2);
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
@@ -523,7 +514,7 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
 
 /* Shared memory for so many rows: the ring takes what is left. */
 static bool lay_out(const struct persist *p, struct persist_args *a) {
-    size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group), staged = (size_t)a->rows * (size_t)(a->q + 8) * 2;
+    size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group), staged = (size_t)a->rows * (size_t)(a->q + 8) * 2 + (size_t)MULTIPLIERS * PIECE_HEADS * MOST_ENTRIES * 8;
     a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
     a->red_at = (int)at, at = round_to(at + (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS * 4, 128);
     a->work_at = (int)at, at = round_to(at + (work > staged ? work : staged), 128);

@@ -22,8 +22,8 @@ enum { INLINE_PAGES = 256 };
 enum { PHASE_QKV, PHASE_O, PHASE_UP, PHASE_DOWN, PHASE_HEAD, PHASE_KINDS };
 
 /* What the benchmark may ask for: clocks of every block, (blocks, phases, 4) as persist_trace says, then (blocks, layers, ATTEND_MARKS) within
- * attention, then (blocks, 4): clock and nanoseconds of the kernel's beginning and end, by which blocks' clocks are compared. */
-enum { MARK_WORDS, MARK_HEADS, MARK_PAGE, MARK_SCORES, MARK_MERGED, MARK_STORED, MARK_GATHERED, MARK_STAGED, MARK_FIRST_ASKED, MARK_LAST_ASKED, MARK_QKV_STORED, MARK_TRIES, ATTEND_MARKS };
+ * attention: MARK_TRIES is how often a warp asked for the weights of shares. */
+enum { MARK_WORDS, MARK_HEADS, MARK_PAGE, MARK_SCORES, MARK_MERGED, MARK_STORED, MARK_STATS, MARK_GATHERED, MARK_FIRST_ASKED, MARK_LAST_ASKED, MARK_QKV_STORED, MARK_TRIES, ATTEND_MARKS };
 
 #define NOT_YET 0xFFFFFFFFu
 

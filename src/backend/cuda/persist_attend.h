@@ -36,22 +36,31 @@ __device__ static inline const bf16 *page_of(const struct persist_args &a, int r
     return (const bf16 *)(a.kv + (size_t)(a.pages ? a.pages[at] : a.inline_pages[at]) * a.page_bytes) + layer * a.layer_stride;
 }
 
+/* Norm weights of query and key heads, asked for when the product in front of attention begins: they take two trips to memory. One lane. */
+struct head_gains {
+    float gain[2][128];
+    uint64_t full; /* one phase a layer */
+};
+__device__ static inline void ask_gains(struct head_gains *h, const struct player *l) {
+    gate_expect(&h->full, sizeof h->gain);
+    copy_bulk_kept(h->gain[0], l->q_norm, sizeof h->gain[0], &h->full);
+    copy_bulk_kept(h->gain[1], l->k_norm, sizeof h->gain[1], &h->full);
+}
 /* A warp makes one head out of the sums of q, k, v: to shared memory, keys and values to their page too. turn: (rows, 64) cosine and sine. */
-__device__ static inline void make_head(const struct persist_args &a, const struct player *l, int layer, const char *exchange, int row, int kv, int number, const float2 *turn, struct attend_work *w, int lane) {
+__device__ static inline void make_head(const struct persist_args &a, struct head_gains *gains, int layer, const char *exchange, int row, int kv, int number, const float2 *turn, struct attend_work *w, int lane) {
     bool query = number < a.group, value = number > a.group;
     int head = query ? kv * a.group + number : a.heads + (value ? a.kv_heads : 0) + kv;
-    const float *weight = query ? l->q_norm : l->k_norm;
-    float gain[4], x[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) gain[i] = value ? 1 : weight[lane + i * 32];
+    float x[4];
     const char *from = exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + head * 128 + lane) * 4;
     uint32_t word[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) word[i] = load_relaxed_4(from + i * 128);
-    while (word[0] == NOT_YET || word[1] == NOT_YET || word[2] == NOT_YET || word[3] == NOT_YET) {
-        wait_a_little();
+    bf16 *to = query ? w->query[number] : value ? w->value : w->key;
+    bf16 *page = query ? NULL : (bf16 *)page_of(a, row, a.row[row].slot, layer) + (value ? a.half : 0) + ((int64_t)kv * PAGE + a.row[row].slot % PAGE) * 128;
+    float2 cs[2] = {turn[row * 64 + lane], turn[row * 64 + lane + 32]};
+    for (bool again = false;; again = true) {
+        if (again) wait_a_little();
 #pragma unroll
         for (int i = 0; i < 4; i++) word[i] = load_relaxed_4(from + i * 128);
+        if (word[0] != NOT_YET && word[1] != NOT_YET && word[2] != NOT_YET && word[3] != NOT_YET) break;
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) x[i] = __uint_as_float(word[i]);
@@ -62,15 +71,14 @@ __device__ static inline void make_head(const struct persist_args &a, const stru
         for (int i = 1; i < 4; i++) sum += x[i] * x[i];
         for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
         float f = rsqrtf(sum / 128 + a.eps);
+        const float *gain = gains->gain[!query] + lane;
+        gate_wait(&gains->full, layer & 1);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float lo = gain[i] * (x[i] * f), hi = gain[i + 2] * (x[i + 2] * f);
-            float2 cs = turn[row * 64 + lane + i * 32];
-            x[i] = lo * cs.x - hi * cs.y, x[i + 2] = hi * cs.x + lo * cs.y;
+            float lo = gain[i * 32] * (x[i] * f), hi = gain[i * 32 + 64] * (x[i + 2] * f);
+            x[i] = lo * cs[i].x - hi * cs[i].y, x[i + 2] = hi * cs[i].x + lo * cs[i].y;
         }
     }
-    bf16 *to = query ? w->query[number] : value ? w->value : w->key;
-    bf16 *page = query ? NULL : (bf16 *)page_of(a, row, a.row[row].slot, layer) + (value ? a.half : 0) + ((int64_t)kv * PAGE + a.row[row].slot % PAGE) * 128;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         bf16 v = __float2bfloat16_rn(x[i]);
@@ -95,62 +103,74 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     ring_next(r);
 }
 
-/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (16 lanes' worth of dimensions 8 g + i and
- * 64 + 8 g + i). Token of the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. */
+/* ROUNDS times 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (16 lanes' worth of dimensions
+ * 8 g + i and 64 + 8 g + i). Token of the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. */
 struct attend_sums {
     float most[2], total[2], o[8][4];
 };
-__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int first, int end, int newest,
-                                           const struct attend_work *w, int lane) {
+template <int ROUNDS>
+__device__ static inline void attend_tokens(const struct persist_args &a, struct attend_sums *s, const uint4 (&q)[4], const char *keys, int round, int first, int end, int newest,
+                                            const struct attend_work *w, int lane) {
     int g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2, column = t * (PAGE / 4) + round * 4; /* in the page */
-    float p[4] = {}, keep[2];
+    float p[ROUNDS][4], keep[2];
 #pragma unroll
-    for (int c = 0; c < 4; c++) {
-        const uint4 lo = *(const uint4 *)(first + row == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + row * 256 + (c * 4 + t) * 16);
-        const uint4 hi = *(const uint4 *)(first + row + 2 == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + (row + 2) * 256 + (c * 4 + t) * 16);
-        const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
-        mma_bf16(p, a0, q.x, q.y);
-        mma_bf16(p, a1, q.z, q.w);
+    for (int r = 0; r < ROUNDS; r++) {
+        float even[4] = {}, odd[4] = {};
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            int at = row + r * 4;
+            const uint4 lo = *(const uint4 *)(first + at == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + at * 256 + (c * 4 + t) * 16);
+            const uint4 hi = *(const uint4 *)(first + at + 2 == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + (at + 2) * 256 + (c * 4 + t) * 16);
+            const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
+            mma_bf16(even, a0, q[c].x, q[c].y);
+            mma_bf16(odd, a1, q[c].z, q[c].w);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) p[r][i] = first + row + r * 4 + i / 2 * 2 < end ? (even[i] + odd[i]) * a.scale : -INFINITY;
         keep_order();
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) p[i] = first + row + i / 2 * 2 < end ? p[i] * a.scale : -INFINITY;
-#pragma unroll
     for (int i = 0; i < 2; i++) {
-        float top = fmaxf(p[i], p[i + 2]);
+        float top = fmaxf(p[0][i], p[0][i + 2]);
+        if (ROUNDS == 2) top = fmaxf(top, fmaxf(p[ROUNDS - 1][i], p[ROUNDS - 1][i + 2]));
 #pragma unroll
         for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
         top = fmaxf(top, s->most[i]); /* finite: the first token of a round is seen */
         keep[i] = exp2f(s->most[i] - top);
-        s->most[i] = top;
-        p[i] = exp2f(p[i] - top), p[i + 2] = exp2f(p[i + 2] - top);
-        s->total[i] = s->total[i] * keep[i] + p[i] + p[i + 2];
+        s->most[i] = top, s->total[i] *= keep[i];
+#pragma unroll
+        for (int r = 0; r < ROUNDS; r++) p[r][i] = exp2f(p[r][i] - top), p[r][i + 2] = exp2f(p[r][i + 2] - top), s->total[i] += p[r][i] + p[r][i + 2];
     }
-    uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
-    const char *values = keys + PAGE * 256 + t * QUARTER + round * 4 * 256 + g * 16;
 #pragma unroll
-    for (int h = 0; h < 2; h++) { /* half of a lane's 16 dimensions at a time: registers */
-        uint2 v[4][2];
+    for (int i = 0; i < 8; i++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int token = first + column + i;
+        for (int c = 0; c < 4; c++) s->o[i][c] *= keep[c % 2];
 #pragma unroll
-            for (int c = 0; c < 2; c++)
-                v[i][c] = token >= end ? make_uint2(0, 0) : *(const uint2 *)(token == newest ? (const char *)&w->value[(c * 8 + g) * 8 + h * 4] : values + i * 256 + c * 128 + h * 8);
-        }
+    for (int r = 0; r < ROUNDS; r++) {
+        uint32_t p0 = turn_matrix(pack_bf16(p[r][0], p[r][1])), p1 = turn_matrix(pack_bf16(p[r][2], p[r][3]));
+        const char *values = keys + PAGE * 256 + t * QUARTER + (round + r) * 4 * 256 + g * 16;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            uint32_t x[4];
+        for (int h = 0; h < 2; h++) {
+            uint2 v[4][2];
 #pragma unroll
-            for (int c = 0; c < 4; c++) {
-                s->o[h * 4 + i][c] *= keep[c % 2];
-                uint32_t lo = i < 2 ? v[c / 2 * 2][c % 2].x : v[c / 2 * 2][c % 2].y, hi = i < 2 ? v[c / 2 * 2 + 1][c % 2].x : v[c / 2 * 2 + 1][c % 2].y;
-                x[c] = i % 2 ? high_pair(lo, hi) : low_pair(lo, hi);
+            for (int i = 0; i < 4; i++) {
+                int token = first + column + r * 4 + i;
+#pragma unroll
+                for (int c = 0; c < 2; c++)
+                    v[i][c] = token >= end ? make_uint2(0, 0) : *(const uint2 *)(token == newest ? (const char *)&w->value[(c * 8 + g) * 8 + h * 4] : values + i * 256 + c * 128 + h * 8);
             }
-            mma_bf16(s->o[h * 4 + i], x, p0, p1);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                uint32_t x[4];
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    uint32_t lo = i < 2 ? v[c / 2 * 2][c % 2].x : v[c / 2 * 2][c % 2].y, hi = i < 2 ? v[c / 2 * 2 + 1][c % 2].x : v[c / 2 * 2 + 1][c % 2].y;
+                    x[c] = i % 2 ? high_pair(lo, hi) : low_pair(lo, hi);
+                }
+                mma_bf16(s->o[h * 4 + i], x, p0, p1);
+            }
+            keep_order(); /* registers */
         }
-        keep_order();
     }
 }
 
@@ -160,26 +180,35 @@ __device__ static inline int first_share(const struct persist_args &a, int layer
 }
 
 /* This block's shares of one layer's attention; the multiplying warps. */
-__device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, const struct player *l, int layer, char *exchange, const float2 *turn, struct attend_work *w, int warp, int lane) {
+__device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, struct head_gains *gains, int layer, char *exchange, const float2 *turn, struct attend_work *w, int warp, int lane) {
     int g = lane / 4, t = lane % 4;
 #pragma unroll 1
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
         const struct pentry e = a.entry[share / a.kv_heads];
         int kv = share % a.kv_heads, newest = e.last ? e.end - 1 : -1, pages = (e.end - e.begin + PAGE - 1) / PAGE;
-        if (warp < a.group + (e.last ? 2 : 0)) make_head(a, l, layer, exchange, e.row, kv, warp, turn, w, lane);
+        bool whole = pages * PAGE_ROUNDS > MULTIPLIERS; /* a page to a warp; or a round of 16 tokens, where that gives more of them work */
+        for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
+        uint4 q[4];
+#pragma unroll
+        for (int c = 0; c < 4; c++) q[c] = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
 #pragma unroll 1
         for (int page = 0; page < pages; page++) {
-            int first = e.begin + page * PAGE, round = (warp + (page * PAGE_ROUNDS / MULTIPLIERS + 1) * MULTIPLIERS - page * PAGE_ROUNDS) % MULTIPLIERS; /* this warp's in the page, if below PAGE_ROUNDS */
+            int first = e.begin + page * PAGE, round = warp - page % (MULTIPLIERS / PAGE_ROUNDS) * PAGE_ROUNDS; /* this warp's in the page, if there is such a one */
+            const char *slot = ring->slots + ring->slot * ring->bytes;
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
-            if (round < PAGE_ROUNDS && first + round * 4 < e.end) attend_round(a, &s, ring->slots + ring->slot * ring->bytes, round, first, e.end, newest, w, lane);
+            if (whole) {
+                if (page % MULTIPLIERS == warp) attend_tokens<PAGE_ROUNDS>(a, &s, q, slot, 0, first, e.end, newest, w, lane);
+            } else if (round >= 0 && round < PAGE_ROUNDS && first + round * 4 < e.end) {
+                attend_tokens<1>(a, &s, q, slot, round, first, e.end, newest, w, lane);
+            }
             ring_release(ring, lane);
         }
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
-        int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had a round */
+        int tail = (e.end - e.begin - 1) % PAGE + 1, warps = whole ? pages : (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had tokens */
         if (warps > MULTIPLIERS) warps = MULTIPLIERS;
         if (warp < warps)
 #pragma unroll
@@ -200,14 +229,17 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
 #pragma unroll 1
         for (int i = warp * 32 + lane; i < a.group * 64; i += MULTIPLIERS * 32) {
             int query = i / 64, d = i % 64 * 2;
-            float top = -INFINITY, all = 0, value[2] = {};
-#pragma unroll 4
-            for (int v = 0; v < warps; v++) top = fmaxf(top, w->merged[v][query][0]);
-#pragma unroll 4
-            for (int v = 0; v < warps; v++) {
-                float f = exp2f(w->merged[v][query][0] - top);
-                const float2 two = *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d);
-                all += w->merged[v][query][1] * f, value[0] += two.x * f, value[1] += two.y * f;
+            float top = -INFINITY, all = 0, value[2] = {}, stat[MULTIPLIERS][2];
+#pragma unroll
+            for (int v = 0; v < MULTIPLIERS; v++) {
+                stat[v][0] = v < warps ? w->merged[v][query][0] : -INFINITY, stat[v][1] = v < warps ? w->merged[v][query][1] : 0;
+                top = fmaxf(top, stat[v][0]);
+            }
+#pragma unroll
+            for (int v = 0; v < MULTIPLIERS; v++) {
+                float f = exp2f(stat[v][0] - top);
+                const float2 two = v < warps ? *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d) : make_float2(0, 0);
+                all += stat[v][1] * f, value[0] += two.x * f, value[1] += two.y * f;
             }
             int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
             store_relaxed_4(exchange + a.at.shares + at * 256 + d * 2, seal(pack_bf16(value[0] / all, value[1] / all)));
@@ -218,65 +250,103 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     }
 }
 
-/* x (rows, ldx) in shared memory: the shares of all heads, put together; f16: as FP8 weights want it. A thread takes 8 dimensions of GROUPS heads
- * at a time, so that all it needs is under way together. */
+/* A warp's piece of o's input, x (rows, ldx) in shared memory: units [unit, unit + own) of all rows, their heads' shares put together. It waits for
+ * the weights of the shares, a few words that come last, and then asks for everything at once. stat: (heads of the piece, MOST_ENTRIES). f16: as
+ * FP8 weights want it. A lane takes 8 dimensions of GROUPS heads at a time. */
+enum { PIECE_HEADS = WARP_UNITS / 2 + 1 };
 template <int SHARES, int GROUPS>
-__device__ static inline void gather_some(const struct persist_args &a, int layer, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
-    int tries = 0;
-    int all_groups = a.rows * a.heads * 16;
+__device__ static inline void gather_values(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int unit, int own, const float2 *stat, int lane) {
+    int pieces = own * 8, all_pieces = a.rows * pieces;
 #pragma unroll 1
-    for (int first = thread; first < all_groups; first += MULTIPLIERS * 32 * GROUPS) {
+    for (int first = lane; first < all_pieces; first += 32 * GROUPS) {
         uint4 value[GROUPS][SHARES];
-        uint2 stats[GROUPS][SHARES];
         bool all = false;
         for (bool again = false; !all; again = true) {
             if (again) wait_a_little();
             all = true;
-            tries++;
 #pragma unroll
             for (int q = 0; q < GROUPS; q++) {
-                int i = first + q * MULTIPLIERS * 32, row = i / 16 / a.heads, head = i / 16 % a.heads;
-                bool mine = i < all_groups;
-                int entry = head * MOST_ENTRIES + (mine ? a.first[row] : 0), count = mine ? a.count[row] : 0;
-                const char *shares = exchange + a.at.shares + entry * 256 + i % 16 * 16, *weights = exchange + a.at.stats + entry * 8;
+                int i = first + q * 32, row = i / pieces, column = unit * 8 + i - row * pieces;
+                bool mine = i < all_pieces;
+                int count = mine ? a.count[row] : 0, entry = column / 16 * MOST_ENTRIES + (mine ? a.first[row] : 0);
+                const char *shares = exchange + a.at.shares + entry * 256 + column % 16 * 16;
 #pragma unroll
                 for (int k = 0; k < SHARES; k++) {
-                    value[q][k] = make_uint4(0, 0, 0, 0), stats[q][k] = make_uint2(0xFF800000u, 0); /* of no weight */
-                    if (k < count) value[q][k] = load_relaxed_16(shares + k * 256), stats[q][k] = load_relaxed_8(weights + k * 8);
+                    value[q][k] = make_uint4(0, 0, 0, 0);
+                    if (k < count) value[q][k] = load_relaxed_16(shares + k * 256);
                 }
             }
 #pragma unroll
             for (int q = 0; q < GROUPS; q++)
 #pragma unroll
-                for (int k = 0; k < SHARES; k++) all = all && there(value[q][k]) && there(stats[q][k]);
+                for (int k = 0; k < SHARES; k++) all = all && there(value[q][k]);
         }
 #pragma unroll
         for (int q = 0; q < GROUPS; q++) {
-            int i = first + q * MULTIPLIERS * 32;
-            float top = -INFINITY, sum = 0, v[8] = {};
-#pragma unroll
-            for (int k = 0; k < SHARES; k++) top = fmaxf(top, __uint_as_float(stats[q][k].x));
+            int i = first + q * 32, row = i / pieces, column = unit * 8 + i - row * pieces;
+            if (i >= all_pieces) continue;
+            float v[8] = {};
+            const float2 *weight = stat + (column / 16 - unit / 2) * MOST_ENTRIES + a.first[row];
+            int count = a.count[row];
 #pragma unroll
             for (int k = 0; k < SHARES; k++) {
-                float f = exp2f(__uint_as_float(stats[q][k].x) - top) * __uint_as_float(stats[q][k].y);
+                float f = k < count ? weight[k].x : 0;
                 const uint32_t pair[4] = {value[q][k].x, value[q][k].y, value[q][k].z, value[q][k].w};
-                sum += f;
 #pragma unroll
                 for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * f, v[e * 2 + 1] += high_bf16(pair[e]) * f;
             }
-            float scale = 1 / sum;
-            if (i < all_groups)
-                *(uint4 *)(x + i / 16 / a.heads * ldx + i % (a.heads * 16) * 8) =
-                    make_uint4(pack_input(v[0] * scale, v[1] * scale, f16), pack_input(v[2] * scale, v[3] * scale, f16), pack_input(v[4] * scale, v[5] * scale, f16),
-                               pack_input(v[6] * scale, v[7] * scale, f16));
+            *(uint4 *)(x + row * ldx + column * 8) = make_uint4(pack_input(v[0], v[1], f16), pack_input(v[2], v[3], f16), pack_input(v[4], v[5], f16), pack_input(v[6], v[7], f16));
         }
     }
-    if (thread == 0) mark_attention(a, layer, MARK_TRIES, tries);
 }
-__device__ static inline void gather_shares(const struct persist_args &a, int layer, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
-    if (a.most_shares <= 2) gather_some<2, 4>(a, layer, exchange, x, ldx, f16, thread);
-    else if (a.most_shares <= 8) gather_some<8, 1>(a, layer, exchange, x, ldx, f16, thread);
-    else gather_some<MOST_SHARES, 1>(a, layer, exchange, x, ldx, f16, thread);
+__device__ static inline void gather_piece(const struct persist_args &a, int layer, const char *exchange, bf16 *x, int ldx, bool f16, int unit, int own, float2 *stat, int lane, bool marks) {
+    enum { MINE = (PIECE_HEADS * MOST_ENTRIES + 31) / 32 };
+    int head = unit / 2, heads = (unit + own - 1) / 2 - head + 1, tries = 0;
+    const char *from = exchange + a.at.stats + (int64_t)head * MOST_ENTRIES * 8;
+    uint2 v[MINE];
+    bool all = false;
+    for (bool again = false; !all; again = true) {
+        if (again) wait_a_little();
+        all = true, tries++;
+#pragma unroll
+        for (int i = 0; i < MINE; i++) {
+            int at = lane + i * 32;
+            v[i] = make_uint2(0, 0);
+            if (at < heads * MOST_ENTRIES && at % MOST_ENTRIES < a.entries) v[i] = load_relaxed_8(from + at * 8);
+        }
+#pragma unroll
+        for (int i = 0; i < MINE; i++) all = all && there(v[i]);
+    }
+    if (marks && lane == 0) mark_attention(a, layer, MARK_STATS), mark_attention(a, layer, MARK_TRIES, tries);
+#pragma unroll
+    for (int i = 0; i < MINE; i++)
+        if (lane + i * 32 < heads * MOST_ENTRIES) stat[lane + i * 32] = make_float2(__uint_as_float(v[i].x), __uint_as_float(v[i].y));
+    __syncwarp();
+    float factor[MINE];
+#pragma unroll
+    for (int i = 0; i < MINE; i++) {
+        int at = lane + i * 32, entry = at % MOST_ENTRIES;
+        factor[i] = 0;
+        if (at >= heads * MOST_ENTRIES || entry >= a.entries) continue;
+        int row = a.entry[entry].row, count = a.count[row];
+        const float2 *of_row = stat + at - entry + a.first[row];
+        float top = -INFINITY, sum = 0;
+#pragma unroll 4
+        for (int k = 0; k < count; k++) top = fmaxf(top, of_row[k].x);
+#pragma unroll 4
+        for (int k = 0; k < count; k++) sum += exp2f(of_row[k].x - top) * of_row[k].y;
+        factor[i] = exp2f(__uint_as_float(v[i].x) - top) * __uint_as_float(v[i].y) / sum;
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < MINE; i++)
+        if (lane + i * 32 < heads * MOST_ENTRIES) stat[lane + i * 32].x = factor[i];
+    __syncwarp();
+    if (a.most_shares <= 2) gather_values<2, 4>(a, exchange, x, ldx, f16, unit, own, stat, lane);
+    else if (a.most_shares <= 8) gather_values<8, 1>(a, exchange, x, ldx, f16, unit, own, stat, lane);
+    else gather_values<MOST_SHARES, 1>(a, exchange, x, ldx, f16, unit, own, stat, lane);
+    __syncwarp();
+    if (marks && lane == 0) mark_attention(a, layer, MARK_GATHERED);
 }
 
 #endif
