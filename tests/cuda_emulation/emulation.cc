@@ -491,11 +491,12 @@ void emulated_copy_wait(int left) {
 }
 void wait_a_little() { to_main(false); }
 void gate_init(uint64_t *p, int count) { *(shared_barrier *)p = {(uint16_t)count, (int16_t)count, 0, 0}; }
-void gate_arrive(uint64_t *p) {
+void gate_arrive_for(uint64_t *p, int count) {
     shared_barrier *b = (shared_barrier *)p;
-    if (b->pending-- <= 0) give_up("more arrivals at a gate than it counts");
+    if ((b->pending -= (int16_t)count) < 0) give_up("more arrivals at a gate than it counts");
     check_phase(b);
 }
+void gate_arrive(uint64_t *p) { gate_arrive_for(p, 1); }
 void gate_expect(uint64_t *p, unsigned bytes) {
     ((shared_barrier *)p)->bytes += (int)bytes;
     gate_arrive(p);

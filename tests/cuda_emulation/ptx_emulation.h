@@ -28,6 +28,7 @@ void wait_a_little();
 void gate_init(uint64_t *b, int count);
 static inline void gate_init_done() {}
 void gate_arrive(uint64_t *b);
+void gate_arrive_for(uint64_t *b, int count);
 void gate_expect(uint64_t *b, unsigned bytes);
 void gate_wait(uint64_t *b, unsigned parity);
 void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *b);

@@ -56,6 +56,7 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
     bf16 *to = query ? w->query[number] : value ? w->value : w->key;
     bf16 *page = query ? NULL : (bf16 *)page_of(a, row, a.row[row].slot, layer) + (value ? a.half : 0) + ((int64_t)kv * PAGE + a.row[row].slot % PAGE) * 128;
     float2 cs[2] = {turn[row * 64 + lane], turn[row * 64 + lane + 32]};
+    if (!value) gate_wait(&gains->full, layer & 1);
     for (bool again = false;; again = true) {
         if (again) wait_a_little();
 #pragma unroll
@@ -72,7 +73,6 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
         for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
         float f = rsqrtf(sum / 128 + a.eps);
         const float *gain = gains->gain[!query] + lane;
-        gate_wait(&gains->full, layer & 1);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float lo = gain[i * 32] * (x[i] * f), hi = gain[i * 32 + 64] * (x[i + 2] * f);
@@ -195,17 +195,17 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
 #pragma unroll
         for (int c = 0; c < 4; c++) q[c] = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
 #pragma unroll 1
-        for (int page = 0; page < pages; page++) {
-            int first = e.begin + page * PAGE, round = warp - page % (MULTIPLIERS / PAGE_ROUNDS) * PAGE_ROUNDS; /* this warp's in the page, if there is such a one */
+        for (int page = 0; page < pages; page++, ring_next(ring)) { /* the warps that have the page wait for it and give it back, for all */
+            int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS;
+            bool shared_page = !whole && first + 4 < e.end;
+            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || first + round * 4 >= e.end) continue;
             const char *slot = ring->slots + ring->slot * ring->bytes;
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
-            if (whole) {
-                if (page % MULTIPLIERS == warp) attend_tokens<PAGE_ROUNDS>(a, &s, q, slot, 0, first, e.end, newest, w, lane);
-            } else if (round >= 0 && round < PAGE_ROUNDS && first + round * 4 < e.end) {
-                attend_tokens<1>(a, &s, q, slot, round, first, e.end, newest, w, lane);
-            }
-            ring_release(ring, lane);
+            if (whole) attend_tokens<PAGE_ROUNDS>(a, &s, q, slot, 0, first, e.end, newest, w, lane);
+            else attend_tokens<1>(a, &s, q, slot, round, first, e.end, newest, w, lane);
+            __syncwarp();
+            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], shared_page ? MULTIPLIERS / PAGE_ROUNDS : MULTIPLIERS);
         }
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
         int tail = (e.end - e.begin - 1) % PAGE + 1, warps = whole ? pages : (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had tokens */

@@ -109,6 +109,10 @@ __device__ static inline void gate_init(uint64_t *b, int count) { SM_90(asm vola
 /* After gate_init, before __syncthreads: the copy engine sees the barriers. */
 __device__ static inline void gate_init_done() { SM_90(asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");) }
 __device__ static inline void gate_arrive(uint64_t *b) { SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0]; }" ::"r"(in_shared(b)) : "memory");) }
+/* For so many who would arrive. */
+__device__ static inline void gate_arrive_for(uint64_t *b, int count) {
+    SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0], %1; }" ::"r"(in_shared(b)), "r"(count) : "memory");)
+}
 /* Arrives and lets the phase wait for so many bytes of copies more. */
 __device__ static inline void gate_expect(uint64_t *b, unsigned bytes) {
     SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s, [%0], %1; }" ::"r"(in_shared(b)), "r"(bytes) : "memory");)
