@@ -133,8 +133,8 @@ static int by_clock(const void *a, const void *b) { return *(const float *)a < *
 /* The way through attention: clocks after the input of the product of q, k, v was there, which is about the same moment in all blocks; least, median
  * and most of the blocks, mean of the layers. */
 static void attention_trace(const long long *trace, int layers) {
-    static const char *const names[] = {"words there", "heads made", "first page", "scores done", "merge begins", "shares stored", "weights there", "gathered", "first page asked", "last page asked", "q, k, v stored",
-                                        "tries", "q, k, v multiplied", "o multiplied"};
+    static const char *const names[] = {"words there", "heads made", "first page", "scores done", "merge begins", "shares stored", "shares joined", "first page asked", "last page asked", "q, k, v stored",
+                                        "q, k, v multiplied", "o input", "o multiplied"};
     enum { ROWS = sizeof names / sizeof *names };
     int blocks = m->sm_count, phases = layers * 4 + 1;
     const long long *marks = trace + (size_t)blocks * (size_t)phases * 4;
@@ -147,8 +147,8 @@ static void attention_trace(const long long *trace, int layers) {
             int n = 0;
             for (int b = 0; b < blocks; b++) {
                 const long long *mark = marks + ((size_t)b * (size_t)layers + (size_t)layer) * ATTEND_MARKS, *phase = trace + ((size_t)b * (size_t)phases + (size_t)layer * 4) * 4;
-                long long v = row < ATTEND_MARKS ? mark[row] : phase[row == ATTEND_MARKS ? 3 : 7];
-                if (v && phase[2]) at[n++] = (float)(row == MARK_TRIES ? v : v - phase[2]);
+                long long v = row < ATTEND_MARKS ? mark[row] : phase[row == ATTEND_MARKS ? 3 : row - ATTEND_MARKS + 5];
+                if (v && phase[2]) at[n++] = (float)(v - phase[2]);
             }
             if (!n) continue;
             qsort(at, (size_t)n, sizeof *at, by_clock);

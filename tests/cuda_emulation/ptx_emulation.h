@@ -36,6 +36,7 @@ static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, ui
 void emulated_some_sync(int id, int threads);
 template <int ID, int THREADS> static inline void some_sync() { emulated_some_sync(ID, THREADS); }
 static inline void keep_order() {}
+static inline int renewed(int v) { return v; }
 static inline long long clock_now() { return 0; }
 void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
 static inline uint32_t pack_f16(float a, float b) { return f32_to_f16(a) | (uint32_t)f32_to_f16(b) << 16; }

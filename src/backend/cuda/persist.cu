@@ -78,8 +78,8 @@ __device__ static inline void mark(const struct persist_args &a, int phase, int 
 }
 
 template <int QUANT>
-__device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int warp, int lane) {
-    int g = lane / 4, t = lane % 4, last = a.layer_count * 4;
+__device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int thread_warp, int thread_lane) {
+    int last = a.layer_count * 4;
     unsigned turns = 0; /* a bit for each buffer of sums */
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
@@ -88,34 +88,22 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         char *exchange = exchange_of(a, layer);
         int2 share = s->own->share[kind];
         uint32_t storages = s->own->storages[phase];
-        bf16 *staged = (bf16 *)s->work;
+        int lane = renewed(thread_lane), warp = renewed(thread_warp);
         if (warp == 0 && lane == 0) mark(a, phase, 0);
         if (kind == PHASE_QKV && warp == 0 && lane == 0) ask_gains(&s->own->gains, &a.layers[layer]);
-        if (kind == PHASE_O) {
-            attend_shares(a, &s->ring, &s->own->gains, layer, exchange, s->own->turn, (struct attend_work *)s->work, warp, lane);
-        }
+        if (kind == PHASE_O) attend_shares(a, &s->ring, &s->own->gains, layer, exchange, wants_f16<QUANT>(storages), s->own->turn, (struct attend_work *)s->work, warp, lane);
         if (warp == 0 && lane == 0) mark(a, phase, 1);
         int passes = shape.cut[storages & 3].passes, pass_units = shape.cut[storages & 3].pass_units;
+        lane = renewed(lane), warp = renewed(warp);
+        int g = lane / 4, t = lane % 4;
 #pragma unroll 1
         for (int pass = 0; pass < passes && share.y; pass++) {
             struct tile_place p;
             p.before = pass * pass_units, p.n = shape.units - p.before < pass_units ? shape.units - p.before : pass_units, p.blocks = shape.units;
             p.from = p.n * warp / MULTIPLIERS, p.own = p.n * (warp + 1) / MULTIPLIERS - p.from;
             uint32_t b[WARP_UNITS][8];
-            if (kind == PHASE_O) {
-                float2 *stat = (float2 *)(staged + a.rows * (a.q + 8)) + warp * PIECE_HEADS * MOST_ENTRIES;
-                if (p.own) gather_piece(a, layer, exchange, staged, a.q + 8, wants_f16<QUANT>(storages), p.before + p.from, p.own, stat, lane, warp == 0);
-#pragma unroll
-                for (int u = 0; u < WARP_UNITS; u++)
-                    if (u < p.own) {
-                        const uint4 *x = (const uint4 *)(staged + g * (a.q + 8) + (p.before + p.from + u) * UNIT + t * 16);
-                        uint4 v = g < a.rows ? x[0] : make_uint4(0, 0, 0, 0), w = g < a.rows ? x[1] : make_uint4(0, 0, 0, 0);
-                        b[u][0] = v.x, b[u][1] = v.y, b[u][2] = v.z, b[u][3] = v.w, b[u][4] = w.x, b[u][5] = w.y, b[u][6] = w.z, b[u][7] = w.w;
-                    }
-            } else {
-                const char *x = exchange + (kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
-            }
+            const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
+            if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
             __syncwarp();
             if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
 #pragma unroll 1
@@ -325,14 +313,14 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
 /* The exchange of the next step reads NOT_YET everywhere once this kernel has ended. */
 __device__ static inline void wipe(const struct persist_args &a, int lane) {
     size_t rows = (size_t)a.next_rows;
-    const size_t at[] = {a.at.x[0], a.at.x[1], a.at.squares[0], a.at.squares[1], a.at.qkv, a.at.wide};
-    const size_t bytes[] = {rows * a.hidden * 2, rows * a.hidden * 2, rows * MOST_SQUARES * 4, rows * MOST_SQUARES * 4, rows * (a.q + 2 * a.k) * 4, rows * a.wide * 2};
+    const size_t at[] = {a.at.x[0], a.at.x[1], a.at.squares[0], a.at.squares[1], a.at.qkv, a.at.heads, a.at.wide};
+    const size_t bytes[] = {rows * a.hidden * 2, rows * a.hidden * 2, rows * MOST_SQUARES * 4, rows * MOST_SQUARES * 4, rows * (a.q + 2 * a.k) * 4, rows * a.q * 2, rows * a.wide * 2};
     const uint4 nothing = make_uint4(NOT_YET, NOT_YET, NOT_YET, NOT_YET);
     if (!rows) return;
     for (int layer = 0; layer <= a.layer_count; layer++) {
         char *to = a.next + (size_t)layer * a.at.layer;
 #pragma unroll
-        for (int i = 0; i < 6; i++)
+        for (int i = 0; i < 7; i++)
             for (size_t b = (blockIdx.x * 32 + (size_t)lane) * 16; b < bytes[i]; b += (size_t)gridDim.x * 512) store_relaxed_16(to + at[i] + b, nothing);
         for (int head = blockIdx.x; head < a.heads; head += gridDim.x) {
             for (int b = lane * 16; b < a.next_entries * 256; b += 512) store_relaxed_16(to + a.at.shares + head * MOST_ENTRIES * 256 + b, nothing);
@@ -514,10 +502,10 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
 
 /* Shared memory for so many rows: the ring takes what is left. */
 static bool lay_out(const struct persist *p, struct persist_args *a) {
-    size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group), staged = (size_t)a->rows * (size_t)(a->q + 8) * 2 + (size_t)MULTIPLIERS * PIECE_HEADS * MOST_ENTRIES * 8;
+    size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
     a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
     a->red_at = (int)at, at = round_to(at + (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS * 4, 128);
-    a->work_at = (int)at, at = round_to(at + (work > staged ? work : staged), 128);
+    a->work_at = (int)at, at = round_to(at + work, 128);
     for (int kind = 0; kind < PHASE_HEAD && p->quant != STORAGE_BF16; kind++) {
         const struct pshape *s = &a->shape[kind];
         size_t tiles = (size_t)p->most_tiles[kind], rows = tiles * 16, units = (size_t)s->units;
@@ -540,6 +528,7 @@ static void lay_exchange(struct persist_args *a) {
         a->at.squares[i] = at, at += rows * MOST_SQUARES * 4;
     }
     a->at.qkv = at, at += round_to(rows * (size_t)(a->q + 2 * a->k) * 4, 256);
+    a->at.heads = at, at += round_to(rows * (size_t)a->q * 2, 256);
     a->at.wide = at, at += round_to(rows * (size_t)a->wide * 2, 256);
     a->at.shares = at, at += (size_t)MOST_ENTRIES * (size_t)a->heads * 256;
     a->at.stats = at, at += (size_t)MOST_ENTRIES * (size_t)a->heads * 8;

@@ -22,8 +22,8 @@ enum { INLINE_PAGES = 256 };
 enum { PHASE_QKV, PHASE_O, PHASE_UP, PHASE_DOWN, PHASE_HEAD, PHASE_KINDS };
 
 /* What the benchmark may ask for: clocks of every block, (blocks, phases, 4) as persist_trace says, then (blocks, layers, ATTEND_MARKS) within
- * attention: MARK_TRIES is how often a warp asked for the weights of shares. */
-enum { MARK_WORDS, MARK_HEADS, MARK_PAGE, MARK_SCORES, MARK_MERGED, MARK_STORED, MARK_STATS, MARK_GATHERED, MARK_FIRST_ASKED, MARK_LAST_ASKED, MARK_QKV_STORED, MARK_TRIES, ATTEND_MARKS };
+ * attention. */
+enum { MARK_WORDS, MARK_HEADS, MARK_PAGE, MARK_SCORES, MARK_MERGED, MARK_STORED, MARK_JOINED, MARK_FIRST_ASKED, MARK_LAST_ASKED, MARK_QKV_STORED, ATTEND_MARKS };
 
 #define NOT_YET 0xFFFFFFFFu
 
@@ -58,7 +58,7 @@ struct pshape {
 
 /* Where things lie within one layer's part of the exchange, bytes. */
 struct pexchange {
-    size_t x[2], squares[2], qkv, shares, stats, wide, layer; /* x[0]: what q, k, v read, x[1]: gate and up */
+    size_t x[2], squares[2], qkv, shares, stats, heads, wide, layer; /* x[0]: what q, k, v read, x[1]: gate and up, heads: o */
 };
 
 /* Factors of a block's tiles of one product, in shared memory (FP8: rows of scales; NF4: absmax codes of all rows, then nested absmax), by matrix:

@@ -103,74 +103,62 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     ring_next(r);
 }
 
-/* ROUNDS times 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (16 lanes' worth of dimensions
- * 8 g + i and 64 + 8 g + i). Token of the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. */
+/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (16 lanes' worth of dimensions 8 g + i and
+ * 64 + 8 g + i). Token of the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. */
 struct attend_sums {
     float most[2], total[2], o[8][4];
 };
-template <int ROUNDS>
-__device__ static inline void attend_tokens(const struct persist_args &a, struct attend_sums *s, const uint4 (&q)[4], const char *keys, int round, int first, int end, int newest,
-                                            const struct attend_work *w, int lane) {
-    int g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2, column = t * (PAGE / 4) + round * 4; /* in the page */
-    float p[ROUNDS][4], keep[2];
+__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int first, int end, int newest,
+                                           const struct attend_work *w, int thread_lane) {
+    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2, column = t * (PAGE / 4) + round * 4; /* in the page */
+    float p[4], even[4] = {}, odd[4] = {}, keep[2];
 #pragma unroll
-    for (int r = 0; r < ROUNDS; r++) {
-        float even[4] = {}, odd[4] = {};
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            int at = row + r * 4;
-            const uint4 lo = *(const uint4 *)(first + at == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + at * 256 + (c * 4 + t) * 16);
-            const uint4 hi = *(const uint4 *)(first + at + 2 == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + (at + 2) * 256 + (c * 4 + t) * 16);
-            const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-            mma_bf16(even, a0, q[c].x, q[c].y);
-            mma_bf16(odd, a1, q[c].z, q[c].w);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++) p[r][i] = first + row + r * 4 + i / 2 * 2 < end ? (even[i] + odd[i]) * a.scale : -INFINITY;
+    for (int c = 0; c < 4; c++) {
+        const uint4 lo = *(const uint4 *)(first + row == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + row * 256 + (c * 4 + t) * 16);
+        const uint4 hi = *(const uint4 *)(first + row + 2 == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + (row + 2) * 256 + (c * 4 + t) * 16);
+        const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
+        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
+        mma_bf16(even, a0, q.x, q.y);
+        mma_bf16(odd, a1, q.z, q.w);
         keep_order();
     }
 #pragma unroll
+    for (int i = 0; i < 4; i++) p[i] = first + row + i / 2 * 2 < end ? (even[i] + odd[i]) * a.scale : -INFINITY;
+#pragma unroll
     for (int i = 0; i < 2; i++) {
-        float top = fmaxf(p[0][i], p[0][i + 2]);
-        if (ROUNDS == 2) top = fmaxf(top, fmaxf(p[ROUNDS - 1][i], p[ROUNDS - 1][i + 2]));
+        float top = fmaxf(p[i], p[i + 2]);
 #pragma unroll
         for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
         top = fmaxf(top, s->most[i]); /* finite: the first token of a round is seen */
         keep[i] = exp2f(s->most[i] - top);
-        s->most[i] = top, s->total[i] *= keep[i];
-#pragma unroll
-        for (int r = 0; r < ROUNDS; r++) p[r][i] = exp2f(p[r][i] - top), p[r][i + 2] = exp2f(p[r][i + 2] - top), s->total[i] += p[r][i] + p[r][i + 2];
+        s->most[i] = top;
+        p[i] = exp2f(p[i] - top), p[i + 2] = exp2f(p[i + 2] - top);
+        s->total[i] = s->total[i] * keep[i] + p[i] + p[i + 2];
     }
+    uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
+    const char *values = keys + PAGE * 256 + t * QUARTER + round * 4 * 256 + g * 16;
 #pragma unroll
-    for (int i = 0; i < 8; i++)
+    for (int h = 0; h < 2; h++) { /* half of a lane's 16 dimensions at a time */
+        uint2 v[4][2];
 #pragma unroll
-        for (int c = 0; c < 4; c++) s->o[i][c] *= keep[c % 2];
+        for (int i = 0; i < 4; i++) {
+            int token = first + column + i;
 #pragma unroll
-    for (int r = 0; r < ROUNDS; r++) {
-        uint32_t p0 = turn_matrix(pack_bf16(p[r][0], p[r][1])), p1 = turn_matrix(pack_bf16(p[r][2], p[r][3]));
-        const char *values = keys + PAGE * 256 + t * QUARTER + (round + r) * 4 * 256 + g * 16;
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            uint2 v[4][2];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int token = first + column + r * 4 + i;
-#pragma unroll
-                for (int c = 0; c < 2; c++)
-                    v[i][c] = token >= end ? make_uint2(0, 0) : *(const uint2 *)(token == newest ? (const char *)&w->value[(c * 8 + g) * 8 + h * 4] : values + i * 256 + c * 128 + h * 8);
-            }
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                uint32_t x[4];
-#pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    uint32_t lo = i < 2 ? v[c / 2 * 2][c % 2].x : v[c / 2 * 2][c % 2].y, hi = i < 2 ? v[c / 2 * 2 + 1][c % 2].x : v[c / 2 * 2 + 1][c % 2].y;
-                    x[c] = i % 2 ? high_pair(lo, hi) : low_pair(lo, hi);
-                }
-                mma_bf16(s->o[h * 4 + i], x, p0, p1);
-            }
-            keep_order(); /* registers */
+            for (int c = 0; c < 2; c++)
+                v[i][c] = token >= end ? make_uint2(0, 0) : *(const uint2 *)(token == newest ? (const char *)&w->value[(c * 8 + g) * 8 + h * 4] : values + i * 256 + c * 128 + h * 8);
         }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            uint32_t x[4];
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                s->o[h * 4 + i][c] *= keep[c % 2];
+                uint32_t lo = i < 2 ? v[c / 2 * 2][c % 2].x : v[c / 2 * 2][c % 2].y, hi = i < 2 ? v[c / 2 * 2 + 1][c % 2].x : v[c / 2 * 2 + 1][c % 2].y;
+                x[c] = i % 2 ? high_pair(lo, hi) : low_pair(lo, hi);
+            }
+            mma_bf16(s->o[h * 4 + i], x, p0, p1);
+        }
+        keep_order();
     }
 }
 
@@ -179,8 +167,45 @@ __device__ static inline int first_share(const struct persist_args &a, int layer
     return (int)((blockIdx.x + (unsigned)(layer * a.entries * a.kv_heads)) % gridDim.x);
 }
 
-/* This block's shares of one layer's attention; the multiplying warps. */
-__device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, struct head_gains *gains, int layer, char *exchange, const float2 *turn, struct attend_work *w, int warp, int lane) {
+/* One head's shares become the head: by the block of the row's first share, a warp a head. f16: as FP8 weights want it. */
+__device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, bool f16, int lane) {
+    enum { EACH = (MOST_SHARES + 1) / 2 }; /* shares of half a warp; a lane has 8 dimensions of each */
+    int count = a.count[row], at = head * MOST_ENTRIES + a.first[row], half = lane / 16;
+    const char *shares = exchange + a.at.shares + (at + half) * 256 + lane % 16 * 16, *stats = exchange + a.at.stats + (at + lane) * 8;
+    uint4 value[EACH];
+    uint2 stat;
+    bool all = false;
+    for (bool again = false; !all; again = true) { /* few warps ask: all of it each time */
+        if (again) wait_a_little();
+        stat = lane < count ? load_relaxed_8(stats) : make_uint2(0xFF800000u, 0); /* of no weight */
+#pragma unroll
+        for (int k = 0; k < EACH; k++) value[k] = k * 2 + half < count ? load_relaxed_16(shares + k * 512) : make_uint4(0, 0, 0, 0);
+        all = there(stat);
+#pragma unroll
+        for (int k = 0; k < EACH; k++) all = all && there(value[k]);
+    }
+    __syncwarp();
+    float top = __uint_as_float(stat.x), weight, sum, v[8] = {};
+    for (int d = 16; d; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+    sum = weight = exp2f(__uint_as_float(stat.x) - top) * __uint_as_float(stat.y);
+    for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    weight /= sum;
+#pragma unroll
+    for (int k = 0; k < EACH; k++) {
+        float f = __shfl_sync(~0u, weight, k * 2 + half);
+        const uint32_t pair[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
+#pragma unroll
+        for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * f, v[e * 2 + 1] += high_bf16(pair[e]) * f;
+    }
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] += __shfl_xor_sync(~0u, v[e], 16);
+    if (half == 0)
+        store_relaxed_16(exchange + a.at.heads + ((int64_t)row * a.q + head * 128 + lane * 8) * 2,
+                         make_uint4(seal(pack_input(v[0], v[1], f16)), seal(pack_input(v[2], v[3], f16)), seal(pack_input(v[4], v[5], f16)), seal(pack_input(v[6], v[7], f16))));
+}
+
+/* This block's shares of one layer's attention, and the heads that it puts together; the multiplying warps. */
+__device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, struct head_gains *gains, int layer, char *exchange, bool f16, const float2 *turn, struct attend_work *w, int warp, int lane) {
     int g = lane / 4, t = lane % 4;
 #pragma unroll 1
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
@@ -189,23 +214,21 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         bool whole = pages * PAGE_ROUNDS > MULTIPLIERS; /* a page to a warp; or a round of 16 tokens, where that gives more of them work */
         for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
+        lane = renewed(lane), g = lane / 4, t = lane % 4;
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
-        uint4 q[4];
-#pragma unroll
-        for (int c = 0; c < 4; c++) q[c] = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
 #pragma unroll 1
         for (int page = 0; page < pages; page++, ring_next(ring)) { /* the warps that have the page wait for it and give it back, for all */
-            int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS;
-            bool shared_page = !whole && first + 4 < e.end;
-            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || first + round * 4 >= e.end) continue;
+            int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
+            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) continue;
             const char *slot = ring->slots + ring->slot * ring->bytes;
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
-            if (whole) attend_tokens<PAGE_ROUNDS>(a, &s, q, slot, 0, first, e.end, newest, w, lane);
-            else attend_tokens<1>(a, &s, q, slot, round, first, e.end, newest, w, lane);
+#pragma unroll 1
+            do attend_round(a, &s, slot, round, first, e.end, newest, w, lane);
+            while (++round < rounds && whole);
             __syncwarp();
-            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], shared_page ? MULTIPLIERS / PAGE_ROUNDS : MULTIPLIERS);
+            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], whole ? MULTIPLIERS : MULTIPLIERS / rounds);
         }
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
         int tail = (e.end - e.begin - 1) % PAGE + 1, warps = whole ? pages : (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had tokens */
@@ -229,17 +252,14 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
 #pragma unroll 1
         for (int i = warp * 32 + lane; i < a.group * 64; i += MULTIPLIERS * 32) {
             int query = i / 64, d = i % 64 * 2;
-            float top = -INFINITY, all = 0, value[2] = {}, stat[MULTIPLIERS][2];
-#pragma unroll
-            for (int v = 0; v < MULTIPLIERS; v++) {
-                stat[v][0] = v < warps ? w->merged[v][query][0] : -INFINITY, stat[v][1] = v < warps ? w->merged[v][query][1] : 0;
-                top = fmaxf(top, stat[v][0]);
-            }
-#pragma unroll
-            for (int v = 0; v < MULTIPLIERS; v++) {
-                float f = exp2f(stat[v][0] - top);
-                const float2 two = v < warps ? *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d) : make_float2(0, 0);
-                all += stat[v][1] * f, value[0] += two.x * f, value[1] += two.y * f;
+            float top = -INFINITY, all = 0, value[2] = {};
+#pragma unroll 4
+            for (int v = 0; v < warps; v++) top = fmaxf(top, w->merged[v][query][0]);
+#pragma unroll 4
+            for (int v = 0; v < warps; v++) {
+                float f = exp2f(w->merged[v][query][0] - top);
+                const float2 two = *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d);
+                all += w->merged[v][query][1] * f, value[0] += two.x * f, value[1] += two.y * f;
             }
             int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
             store_relaxed_4(exchange + a.at.shares + at * 256 + d * 2, seal(pack_bf16(value[0] / all, value[1] / all)));
@@ -248,105 +268,13 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         multipliers_sync();
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STORED);
     }
-}
-
-/* A warp's piece of o's input, x (rows, ldx) in shared memory: units [unit, unit + own) of all rows, their heads' shares put together. It waits for
- * the weights of the shares, a few words that come last, and then asks for everything at once. stat: (heads of the piece, MOST_ENTRIES). f16: as
- * FP8 weights want it. A lane takes 8 dimensions of GROUPS heads at a time. */
-enum { PIECE_HEADS = WARP_UNITS / 2 + 1 };
-template <int SHARES, int GROUPS>
-__device__ static inline void gather_values(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int unit, int own, const float2 *stat, int lane) {
-    int pieces = own * 8, all_pieces = a.rows * pieces;
 #pragma unroll 1
-    for (int first = lane; first < all_pieces; first += 32 * GROUPS) {
-        uint4 value[GROUPS][SHARES];
-        bool all = false;
-        for (bool again = false; !all; again = true) {
-            if (again) wait_a_little();
-            all = true;
-#pragma unroll
-            for (int q = 0; q < GROUPS; q++) {
-                int i = first + q * 32, row = i / pieces, column = unit * 8 + i - row * pieces;
-                bool mine = i < all_pieces;
-                int count = mine ? a.count[row] : 0, entry = column / 16 * MOST_ENTRIES + (mine ? a.first[row] : 0);
-                const char *shares = exchange + a.at.shares + entry * 256 + column % 16 * 16;
-#pragma unroll
-                for (int k = 0; k < SHARES; k++) {
-                    value[q][k] = make_uint4(0, 0, 0, 0);
-                    if (k < count) value[q][k] = load_relaxed_16(shares + k * 256);
-                }
-            }
-#pragma unroll
-            for (int q = 0; q < GROUPS; q++)
-#pragma unroll
-                for (int k = 0; k < SHARES; k++) all = all && there(value[q][k]);
-        }
-#pragma unroll
-        for (int q = 0; q < GROUPS; q++) {
-            int i = first + q * 32, row = i / pieces, column = unit * 8 + i - row * pieces;
-            if (i >= all_pieces) continue;
-            float v[8] = {};
-            const float2 *weight = stat + (column / 16 - unit / 2) * MOST_ENTRIES + a.first[row];
-            int count = a.count[row];
-#pragma unroll
-            for (int k = 0; k < SHARES; k++) {
-                float f = k < count ? weight[k].x : 0;
-                const uint32_t pair[4] = {value[q][k].x, value[q][k].y, value[q][k].z, value[q][k].w};
-#pragma unroll
-                for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * f, v[e * 2 + 1] += high_bf16(pair[e]) * f;
-            }
-            *(uint4 *)(x + row * ldx + column * 8) = make_uint4(pack_input(v[0], v[1], f16), pack_input(v[2], v[3], f16), pack_input(v[4], v[5], f16), pack_input(v[6], v[7], f16));
-        }
+    for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) { /* after all own shares: blocks wait for one another here */
+        int row = a.entry[share / a.kv_heads].row;
+        if (share / a.kv_heads != a.first[row]) continue;
+        for (int query = warp; query < a.group; query += MULTIPLIERS) merge_head(a, exchange, row, share % a.kv_heads * a.group + query, f16, lane);
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
     }
-}
-__device__ static inline void gather_piece(const struct persist_args &a, int layer, const char *exchange, bf16 *x, int ldx, bool f16, int unit, int own, float2 *stat, int lane, bool marks) {
-    enum { MINE = (PIECE_HEADS * MOST_ENTRIES + 31) / 32 };
-    int head = unit / 2, heads = (unit + own - 1) / 2 - head + 1, tries = 0;
-    const char *from = exchange + a.at.stats + (int64_t)head * MOST_ENTRIES * 8;
-    uint2 v[MINE];
-    bool all = false;
-    for (bool again = false; !all; again = true) {
-        if (again) wait_a_little();
-        all = true, tries++;
-#pragma unroll
-        for (int i = 0; i < MINE; i++) {
-            int at = lane + i * 32;
-            v[i] = make_uint2(0, 0);
-            if (at < heads * MOST_ENTRIES && at % MOST_ENTRIES < a.entries) v[i] = load_relaxed_8(from + at * 8);
-        }
-#pragma unroll
-        for (int i = 0; i < MINE; i++) all = all && there(v[i]);
-    }
-    if (marks && lane == 0) mark_attention(a, layer, MARK_STATS), mark_attention(a, layer, MARK_TRIES, tries);
-#pragma unroll
-    for (int i = 0; i < MINE; i++)
-        if (lane + i * 32 < heads * MOST_ENTRIES) stat[lane + i * 32] = make_float2(__uint_as_float(v[i].x), __uint_as_float(v[i].y));
-    __syncwarp();
-    float factor[MINE];
-#pragma unroll
-    for (int i = 0; i < MINE; i++) {
-        int at = lane + i * 32, entry = at % MOST_ENTRIES;
-        factor[i] = 0;
-        if (at >= heads * MOST_ENTRIES || entry >= a.entries) continue;
-        int row = a.entry[entry].row, count = a.count[row];
-        const float2 *of_row = stat + at - entry + a.first[row];
-        float top = -INFINITY, sum = 0;
-#pragma unroll 4
-        for (int k = 0; k < count; k++) top = fmaxf(top, of_row[k].x);
-#pragma unroll 4
-        for (int k = 0; k < count; k++) sum += exp2f(of_row[k].x - top) * of_row[k].y;
-        factor[i] = exp2f(__uint_as_float(v[i].x) - top) * __uint_as_float(v[i].y) / sum;
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < MINE; i++)
-        if (lane + i * 32 < heads * MOST_ENTRIES) stat[lane + i * 32].x = factor[i];
-    __syncwarp();
-    if (a.most_shares <= 2) gather_values<2, 4>(a, exchange, x, ldx, f16, unit, own, stat, lane);
-    else if (a.most_shares <= 8) gather_values<8, 1>(a, exchange, x, ldx, f16, unit, own, stat, lane);
-    else gather_values<MOST_SHARES, 1>(a, exchange, x, ldx, f16, unit, own, stat, lane);
-    __syncwarp();
-    if (marks && lane == 0) mark_attention(a, layer, MARK_GATHERED);
 }
 
 #endif

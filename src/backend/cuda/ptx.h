@@ -136,6 +136,11 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
 }
 /* A barrier of some warps of the block. */
 template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
+/* The same number; what is computed from it is not kept in registers from further out. */
+__device__ static inline int renewed(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
 /* Loads behind it stay there: registers. */
 __device__ static inline void keep_order() { asm volatile("" ::: "memory"); }
 __device__ static inline long long clock_now() { return clock64(); }
