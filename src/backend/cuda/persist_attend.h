@@ -19,8 +19,11 @@ __host__ __device__ static inline size_t attend_work_bytes(int group) { return s
 
 __device__ static inline uint32_t seal(uint32_t v) { return v == NOT_YET ? 0x7FFFFFFFu : v; } /* a NaN stays one */
 __device__ static inline uint32_t seal(float v) { return seal(__float_as_uint(v)); }
-__device__ static inline bool there(uint4 v) { return v.x != NOT_YET && v.y != NOT_YET && v.z != NOT_YET && v.w != NOT_YET; }
-__device__ static inline bool there(uint2 v) { return v.x != NOT_YET && v.y != NOT_YET; }
+/* By the largest, so that no branch parts the lanes of a warp. */
+__device__ static inline uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+__device__ static inline uint32_t largest(uint4 v) { return larger(larger(v.x, v.y), larger(v.z, v.w)); }
+__device__ static inline bool there(uint4 v) { return largest(v) != NOT_YET; }
+__device__ static inline bool there(uint2 v) { return larger(v.x, v.y) != NOT_YET; }
 
 __device__ static inline void multipliers_sync() { some_sync<1, MULTIPLIERS * 32>(); }
 
@@ -79,7 +82,7 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     char *slot = r->slots + r->slot * r->bytes;
     const char *keys = (const char *)(page_of(a, row, page * PAGE, layer) + (int64_t)kv * PAGE * 128);
     uint64_t *full = &r->full[r->slot];
-    gate_wait(&r->empty[r->slot], r->parity ^ 1);
+    ring_claim(r);
     gate_expect(full, PAGE * 512);
     copy_bulk_kept(slot, keys, PAGE * 256, full);
 #pragma unroll
