@@ -509,13 +509,16 @@ void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *p) {
     if ((char *)to < now->shared || (char *)to + bytes > now->shared + SHARED_BYTES) give_up("a bulk copy out of shared memory");
     bulks.push_back({to, from, bytes, (shared_barrier *)p});
 }
-void emulated_some_sync(int id, int threads) {
-    unsigned turn = now->some[id].turn;
+void emulated_some_arrive(int id, int threads) {
     if (++now->some[id].arrived == threads) {
         now->some[id].arrived = 0, now->some[id].turn++;
         progress++;
-        return;
     }
+}
+void emulated_some_sync(int id, int threads) {
+    unsigned turn = now->some[id].turn;
+    emulated_some_arrive(id, threads);
+    if (now->some[id].turn != turn) return;
     block *mine = now;
     while (((volatile unsigned &)mine->some[id].turn) == turn) wait_a_little();
 }

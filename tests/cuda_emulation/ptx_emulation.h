@@ -35,6 +35,9 @@ void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *b);
 static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, uint64_t *b) { copy_bulk(to, from, bytes, b); }
 void emulated_some_sync(int id, int threads);
 template <int ID, int THREADS> static inline void some_sync() { emulated_some_sync(ID, THREADS); }
+void emulated_some_arrive(int id, int threads);
+template <int THREADS> static inline void some_arrive_at(int id) { emulated_some_arrive(id, THREADS); }
+template <int THREADS> static inline void some_sync_at(int id) { emulated_some_sync(id, THREADS); }
 static inline void keep_order() {}
 static inline int renewed(int v) { return v; }
 static inline long long clock_now() { return 0; }

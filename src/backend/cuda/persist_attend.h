@@ -17,10 +17,17 @@ struct attend_work {
 };
 __host__ __device__ static inline size_t attend_work_bytes(int group) { return sizeof(struct attend_work) + (size_t)MULTIPLIERS * group * LD_VALUES * 4; }
 
+/* Where a column of a product's input lies in the exchange: a lane's two pieces of 16 bytes of a unit are 64 bytes apart, so that four lanes
+ * read whole sectors. */
+__device__ static inline int place_of(int column) { return (column & ~(UNIT - 1)) + (column >> 3 & 1) * 32 + (column >> 4 & 3) * 8 + (column & 7); }
+
 __device__ static inline uint32_t seal(uint32_t v) { return v == NOT_YET ? 0x7FFFFFFFu : v; } /* a NaN stays one */
 __device__ static inline uint32_t seal(float v) { return seal(__float_as_uint(v)); }
-__device__ static inline bool there(uint4 v) { return v.x != NOT_YET && v.y != NOT_YET && v.z != NOT_YET && v.w != NOT_YET; }
-__device__ static inline bool there(uint2 v) { return v.x != NOT_YET && v.y != NOT_YET; }
+/* By the largest, so that no branch parts the lanes of a warp. */
+__device__ static inline uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+__device__ static inline uint32_t largest(uint4 v) { return larger(larger(v.x, v.y), larger(v.z, v.w)); }
+__device__ static inline bool there(uint4 v) { return largest(v) != NOT_YET; }
+__device__ static inline bool there(uint2 v) { return larger(v.x, v.y) != NOT_YET; }
 
 __device__ static inline void mark_attention(const struct persist_args &a, int layer, int what, long long v) {
     if (a.trace) a.trace[(int64_t)gridDim.x * (a.layer_count * 4 + 1) * 4 + ((int64_t)blockIdx.x * a.layer_count + layer) * ATTEND_MARKS + what] = v;
@@ -95,7 +102,7 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     char *slot = r->slots + r->slot * r->bytes;
     const char *keys = (const char *)(page_of(a, row, page * PAGE, layer) + (int64_t)kv * PAGE * 128);
     uint64_t *full = &r->full[r->slot];
-    gate_wait(&r->empty[r->slot], r->parity ^ 1);
+    ring_claim(r);
     gate_expect(full, PAGE * 512);
     copy_bulk_kept(slot, keys, PAGE * 256, full);
 #pragma unroll
@@ -200,7 +207,7 @@ __device__ static inline void merge_head(const struct persist_args &a, char *exc
 #pragma unroll
     for (int e = 0; e < 8; e++) v[e] += __shfl_xor_sync(~0u, v[e], 16);
     if (half == 0)
-        store_relaxed_16(exchange + a.at.heads + ((int64_t)row * a.q + head * 128 + lane * 8) * 2,
+        store_relaxed_16(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + lane * 8)) * 2,
                          make_uint4(seal(pack_input(v[0], v[1], f16)), seal(pack_input(v[2], v[3], f16)), seal(pack_input(v[4], v[5], f16)), seal(pack_input(v[6], v[7], f16))));
 }
 

@@ -136,6 +136,9 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
 }
 /* A barrier of some warps of the block. */
 template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
+/* The same, by number: arrive does not wait; of the threads some arrive and some sync. */
+template <int THREADS> __device__ static inline void some_arrive_at(int id) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
+template <int THREADS> __device__ static inline void some_sync_at(int id) { asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
 /* The same number; what is computed from it is not kept in registers from further out. */
 __device__ static inline int renewed(int v) {
     asm volatile("" : "+r"(v));
