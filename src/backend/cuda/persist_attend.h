@@ -94,9 +94,6 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
     }
 }
 
-__device__ static inline uint32_t low_pair(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
-__device__ static inline uint32_t high_pair(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
-
 /* A page of a share, to the ring; one lane. */
 __device__ static inline void fill_page(const struct persist_args &a, struct ring *r, int layer, int row, int kv, int page) {
     char *slot = r->slots + r->slot * r->bytes;
@@ -110,27 +107,38 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     ring_next(r);
 }
 
-/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (16 lanes' worth of dimensions 8 g + i and
- * 64 + 8 g + i). Token of the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. */
+/* What the copy of a page does not have: the newest token's key and value go to their places in the slot, values past the end become zeros (what
+ * lies there may be no number). By each warp that reads the page: they write the same. */
+__device__ static inline void mend_page(char *slot, const struct attend_work *w, int tokens, int lane) {
+    char *values = slot + PAGE * 256;
+    int last = tokens - 1, at = lane % 16 * 16;
+    if (lane < 16) *(uint4 *)(slot + last * 256 + at) = *(const uint4 *)((const char *)w->key + at);
+    else *(uint4 *)(values + last / (PAGE / 4) * QUARTER + last % (PAGE / 4) * 256 + at) = *(const uint4 *)((const char *)w->value + at);
+#pragma unroll 1
+    for (int i = tokens + lane / 16; i < PAGE; i += 2) *(uint4 *)(values + i / (PAGE / 4) * QUARTER + i % (PAGE / 4) * 256 + at) = make_uint4(0, 0, 0, 0);
+    fence_copies();
+    __syncwarp();
+}
+
+/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (dimensions 16 i + g and 16 i + 8 + g). Token of
+ * the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. tokens: of the page. */
 struct attend_sums {
     float most[2], total[2], o[8][4];
 };
-__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int first, int end, int newest,
-                                           const struct attend_work *w, int thread_lane) {
-    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2, column = t * (PAGE / 4) + round * 4; /* in the page */
+__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int tokens, const struct attend_work *w, int thread_lane) {
+    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2; /* in the page */
     float p[4], even[4] = {}, odd[4] = {}, keep[2];
+    const char *low = keys + row * 256 + t * 16;
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        const uint4 lo = *(const uint4 *)(first + row == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + row * 256 + (c * 4 + t) * 16);
-        const uint4 hi = *(const uint4 *)(first + row + 2 == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + (row + 2) * 256 + (c * 4 + t) * 16);
+        const uint4 lo = *(const uint4 *)(low + c * 64), hi = *(const uint4 *)(low + 512 + c * 64);
         const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
+        const uint4 q = *(const uint4 *)&w->query[g][(c * 4 + t) * 8]; /* past the group: anything, and nobody looks at what comes of it */
         mma_bf16(even, a0, q.x, q.y);
         mma_bf16(odd, a1, q.z, q.w);
-        keep_order();
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) p[i] = first + row + i / 2 * 2 < end ? (even[i] + odd[i]) * a.scale : -INFINITY;
+    for (int i = 0; i < 4; i++) p[i] = row + i / 2 * 2 < tokens ? (even[i] + odd[i]) * a.scale : -INFINITY;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float top = fmaxf(p[i], p[i + 2]);
@@ -143,29 +151,15 @@ __device__ static inline void attend_round(const struct persist_args &a, struct 
         s->total[i] = s->total[i] * keep[i] + p[i] + p[i + 2];
     }
     uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
-    const char *values = keys + PAGE * 256 + t * QUARTER + round * 4 * 256 + g * 16;
+    int token = lane % 8, later = lane / 16; /* the lane's row of values for load_matrices_turned: 8 tokens of 8 dimensions, the same of the next 8, later tokens */
+    const char *values = keys + PAGE * 256 + token / 2 * QUARTER + (round * 4 + later * 2 + token % 2) * 256 + (lane / 8 & 1) * 16;
 #pragma unroll
-    for (int h = 0; h < 2; h++) { /* half of a lane's 16 dimensions at a time */
-        uint2 v[4][2];
+    for (int i = 0; i < 8; i++) {
+        uint32_t x[4];
+        load_matrices_turned(x, values + i * 32);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int token = first + column + i;
-#pragma unroll
-            for (int c = 0; c < 2; c++)
-                v[i][c] = token >= end ? make_uint2(0, 0) : *(const uint2 *)(token == newest ? (const char *)&w->value[(c * 8 + g) * 8 + h * 4] : values + i * 256 + c * 128 + h * 8);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            uint32_t x[4];
-#pragma unroll
-            for (int c = 0; c < 4; c++) {
-                s->o[h * 4 + i][c] *= keep[c % 2];
-                uint32_t lo = i < 2 ? v[c / 2 * 2][c % 2].x : v[c / 2 * 2][c % 2].y, hi = i < 2 ? v[c / 2 * 2 + 1][c % 2].x : v[c / 2 * 2 + 1][c % 2].y;
-                x[c] = i % 2 ? high_pair(lo, hi) : low_pair(lo, hi);
-            }
-            mma_bf16(s->o[h * 4 + i], x, p0, p1);
-        }
-        keep_order();
+        for (int c = 0; c < 4; c++) s->o[i][c] *= keep[c % 2];
+        mma_bf16(s->o[i], x, p0, p1);
     }
 }
 
@@ -217,7 +211,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
 #pragma unroll 1
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
         const struct pentry e = a.entry[share / a.kv_heads];
-        int kv = share % a.kv_heads, newest = e.last ? e.end - 1 : -1, pages = (e.end - e.begin + PAGE - 1) / PAGE;
+        int kv = share % a.kv_heads, pages = (e.end - e.begin + PAGE - 1) / PAGE;
         bool whole = pages * PAGE_ROUNDS > MULTIPLIERS; /* a page to a warp; or a round of 16 tokens, where that gives more of them work */
         for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
@@ -228,11 +222,12 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         for (int page = 0; page < pages; page++, ring_next(ring)) { /* the warps that have the page wait for it and give it back, for all */
             int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
             if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) continue;
-            const char *slot = ring->slots + ring->slot * ring->bytes;
+            char *slot = ring->slots + ring->slot * ring->bytes;
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
+            if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
 #pragma unroll 1
-            do attend_round(a, &s, slot, round, first, e.end, newest, w, lane);
+            do attend_round(a, &s, slot, round, e.end - first, w, lane);
             while (++round < rounds && whole);
             __syncwarp();
             if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], whole ? MULTIPLIERS : MULTIPLIERS / rounds);
@@ -248,11 +243,9 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
                 for (int d = 4; d < 32; d *= 2) s.total[i] += __shfl_xor_sync(~0u, s.total[i], d);
                 if (query >= a.group) continue;
                 if (g == 0) w->merged[warp][query][0] = s.most[i], w->merged[warp][query][1] = s.total[i];
-                float *to = w->values + (warp * a.group + query) * LD_VALUES + g * 8;
+                float *to = w->values + (warp * a.group + query) * LD_VALUES + g;
 #pragma unroll
-                for (int c = 0; c < 2; c++)
-#pragma unroll
-                    for (int j = 0; j < 8; j += 4) *(float4 *)(to + c * 64 + j) = make_float4(s.o[j][c * 2 + i], s.o[j + 1][c * 2 + i], s.o[j + 2][c * 2 + i], s.o[j + 3][c * 2 + i]);
+                for (int j = 0; j < 8; j++) to[j * 16] = s.o[j][i], to[j * 16 + 8] = s.o[j][2 + i];
             }
         multipliers_sync();
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_MERGED);
@@ -260,9 +253,9 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         for (int i = warp * 32 + lane; i < a.group * 64; i += MULTIPLIERS * 32) {
             int query = i / 64, d = i % 64 * 2;
             float top = -INFINITY, all = 0, value[2] = {};
-#pragma unroll 4
+#pragma unroll 2
             for (int v = 0; v < warps; v++) top = fmaxf(top, w->merged[v][query][0]);
-#pragma unroll 4
+#pragma unroll 2
             for (int v = 0; v < warps; v++) {
                 float f = exp2f(w->merged[v][query][0] - top);
                 const float2 two = *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d);

@@ -134,6 +134,8 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
     SM_90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes),
                        "r"(in_shared(b)) : "memory");)
 }
+/* What this thread wrote to shared memory comes before copies that others start after it. */
+__device__ static inline void fence_copies() { SM_90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");) }
 /* A barrier of some warps of the block. */
 template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
 /* The same, by number: arrive does not wait; of the threads some arrive and some sync. */
