@@ -682,7 +682,7 @@ void persist_trace(struct backend_model *m, long long *trace) {
 
 /* Shares of the rows' attention: as long as needed for about one a block, whole pages. */
 static void share_attention(const struct persist *p, struct persist_args *a, const struct batch *b) {
-    int units = p->blocks / a->kv_heads, most = tuning("shares=", MOST_SHARES), chunk = 0; /* units: shares that fill the device */
+    int units = p->blocks / a->kv_heads, most = tuning("shares=", MOST_SHARES), chunk = MULTIPLIERS / PAGE_ROUNDS - 1; /* units: shares that fill the device */
     if (units > MOST_ENTRIES) units = MOST_ENTRIES;
     if (units < b->rows) units = b->rows;
     for (bool few = false; !few;) {
@@ -722,7 +722,7 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist *p = m->persist;
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
-    a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    a.kept = tuning("kept=", 0), a.rows = b->rows, a.logits = logits, a.trace = p->trace;
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

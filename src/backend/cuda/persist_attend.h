@@ -101,9 +101,14 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     uint64_t *full = &r->full[r->slot];
     ring_claim(r);
     gate_expect(full, PAGE * 512);
-    copy_bulk_kept(slot, keys, PAGE * 256, full);
-#pragma unroll
-    for (int i = 0; i < 4; i++) copy_bulk_kept(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
+    if (a.kept) {
+        copy_bulk_kept(slot, keys, PAGE * 256, full);
+        for (int i = 0; i < 4; i++) copy_bulk_kept(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
+        return ring_next(r);
+    }
+    copy_bulk(slot, keys, PAGE * 256, full);
+#pragma unroll 1
+    for (int i = 0; i < 4; i++) copy_bulk(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
     ring_next(r);
 }
 
