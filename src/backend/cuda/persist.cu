@@ -722,7 +722,7 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist *p = m->persist;
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
-    a.kept = tuning("kept=", 0), a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    a.rows = b->rows, a.logits = logits, a.trace = p->trace;
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

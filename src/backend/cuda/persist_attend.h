@@ -101,11 +101,6 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     uint64_t *full = &r->full[r->slot];
     ring_claim(r);
     gate_expect(full, PAGE * 512);
-    if (a.kept) {
-        copy_bulk_kept(slot, keys, PAGE * 256, full);
-        for (int i = 0; i < 4; i++) copy_bulk_kept(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
-        return ring_next(r);
-    }
     copy_bulk(slot, keys, PAGE * 256, full);
 #pragma unroll 1
     for (int i = 0; i < 4; i++) copy_bulk(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
@@ -173,41 +168,56 @@ __device__ static inline int first_share(const struct persist_args &a, int layer
     return (int)((blockIdx.x + (unsigned)(layer * a.entries * a.kv_heads)) % gridDim.x);
 }
 
-/* One head's shares become the head: by the block of the row's first share, a warp a head. f16: as FP8 weights want it. */
-__device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, bool f16, int lane) {
-    enum { EACH = (MOST_SHARES + 1) / 2 }; /* shares of half a warp; a lane has 8 dimensions of each */
-    int count = a.count[row], at = head * MOST_ENTRIES + a.first[row], half = lane / 16;
-    const char *shares = exchange + a.at.shares + (at + half) * 256 + lane % 16 * 16, *stats = exchange + a.at.stats + (at + lane) * 8;
-    uint4 value[EACH];
-    uint2 stat;
-    bool all = false;
-    for (bool again = false; !all; again = true) { /* few warps ask: all of it each time */
-        if (again) wait_a_little();
-        stat = lane < count ? load_relaxed_8(stats) : make_uint2(0xFF800000u, 0); /* of no weight */
+/* Eight parts of a head's attention become one, for a quarter of its dimensions: lane 4 e + c holds of part e the maximum, the sum and 8 weighted
+ * values, of dimensions 8 c on. Then v[0] and v[1] are those of 8 c + 2 (2 e16 + e8) on, not yet divided by total; most and total of all parts.
+ * Parts that are not there have a maximum of minus infinity and zeros. (Few instructions: they run once a layer, each a trip to its cache.) */
+__device__ static inline void fold_parts(float *most, float *total, float v[8], int lane) {
+    float top = *most;
 #pragma unroll
-        for (int k = 0; k < EACH; k++) value[k] = k * 2 + half < count ? load_relaxed_16(shares + k * 512) : make_uint4(0, 0, 0, 0);
-        all = there(stat);
+    for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+    float f = exp2f(*most - top), sum = *total * f;
+    *most = top;
 #pragma unroll
-        for (int k = 0; k < EACH; k++) all = all && there(value[k]);
+    for (int i = 0; i < 4; i++) {
+        float low = v[i] * f, high = v[i + 4] * f;
+        v[i] = (lane & 16 ? high : low) + __shfl_xor_sync(~0u, lane & 16 ? low : high, 16);
     }
-    __syncwarp();
-    float top = __uint_as_float(stat.x), weight, sum, v[8] = {};
-    for (int d = 16; d; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-    sum = weight = exp2f(__uint_as_float(stat.x) - top) * __uint_as_float(stat.y);
-    for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-    weight /= sum;
 #pragma unroll
-    for (int k = 0; k < EACH; k++) {
-        float f = __shfl_sync(~0u, weight, k * 2 + half);
+    for (int i = 0; i < 2; i++) v[i] = (lane & 8 ? v[i + 2] : v[i]) + __shfl_xor_sync(~0u, lane & 8 ? v[i] : v[i + 2], 8);
+#pragma unroll
+    for (int i = 0; i < 2; i++) v[i] += __shfl_xor_sync(~0u, v[i], 4);
+#pragma unroll
+    for (int d = 4; d < 32; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    *total = sum;
+}
+__device__ static inline int folded_place(int quarter, int lane) { return quarter * 32 + lane % 4 * 8 + (lane >> 4) * 4 + (lane >> 3 & 1) * 2; } /* dimension of v[0] */
+
+/* A quarter of one head out of its shares, by a warp of the block that has the row's first share. f16: as FP8 weights want it. */
+__device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, int quarter, bool f16, int lane) {
+    static_assert(MOST_SHARES <= 16, "a lane has two shares");
+    int part = lane / 4, left = a.count[row] - part, at = head * MOST_ENTRIES + a.first[row] + part;
+    const char *shares = exchange + a.at.shares + at * 256 + quarter * 64 + lane % 4 * 16, *stats = exchange + a.at.stats + at * 8;
+    uint4 value[2] = {};
+    uint2 stat[2] = {{0xFF800000u, 0}, {0xFF800000u, 0}};
+    bool missing = left > 0;
+    while (__ballot_sync(~0u, missing)) { /* few warps ask: all of it each time */
+        if (left > 0) value[0] = load_relaxed_16(shares), stat[0] = load_relaxed_8(stats);
+        if (left > 8) value[1] = load_relaxed_16(shares + 8 * 256), stat[1] = load_relaxed_8(stats + 8 * 8);
+        missing = larger(larger(largest(value[0]), largest(value[1])), larger(larger(stat[0].x, stat[0].y), larger(stat[1].x, stat[1].y))) == NOT_YET;
+        if (missing) wait_a_little();
+    }
+    float most = fmaxf(__uint_as_float(stat[0].x), __uint_as_float(stat[1].x)), weight[2], v[8] = {}, total = 0;
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        weight[k] = __uint_as_float(stat[k].y) == 0 ? 0 : exp2f(__uint_as_float(stat[k].x) - most) * __uint_as_float(stat[k].y);
         const uint32_t pair[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
 #pragma unroll
-        for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * f, v[e * 2 + 1] += high_bf16(pair[e]) * f;
+        for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * weight[k], v[e * 2 + 1] += high_bf16(pair[e]) * weight[k];
+        total += weight[k];
     }
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] += __shfl_xor_sync(~0u, v[e], 16);
-    if (half == 0)
-        store_relaxed_16(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + lane * 8)) * 2,
-                         make_uint4(seal(pack_input(v[0], v[1], f16)), seal(pack_input(v[2], v[3], f16)), seal(pack_input(v[4], v[5], f16)), seal(pack_input(v[6], v[7], f16))));
+    fold_parts(&most, &total, v, lane);
+    float scale = __fdividef(1, total);
+    if (!(lane & 4)) store_relaxed_4(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + folded_place(quarter, lane))) * 2, seal(pack_input(v[0] * scale, v[1] * scale, f16)));
 }
 
 /* This block's shares of one layer's attention, and the heads that it puts together; the multiplying warps. */
@@ -255,20 +265,20 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         multipliers_sync();
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_MERGED);
 #pragma unroll 1
-        for (int i = warp * 32 + lane; i < a.group * 64; i += MULTIPLIERS * 32) {
-            int query = i / 64, d = i % 64 * 2;
-            float top = -INFINITY, all = 0, value[2] = {};
-#pragma unroll 2
-            for (int v = 0; v < warps; v++) top = fmaxf(top, w->merged[v][query][0]);
-#pragma unroll 2
-            for (int v = 0; v < warps; v++) {
-                float f = exp2f(w->merged[v][query][0] - top);
-                const float2 two = *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d);
-                all += w->merged[v][query][1] * f, value[0] += two.x * f, value[1] += two.y * f;
+        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) {
+            int query = unit / 4, part = lane / 4;
+            float v[8] = {}, most = -INFINITY, total = 0;
+            if (part < warps) {
+                const float *from = w->values + (part * a.group + query) * LD_VALUES + unit % 4 * 32 + lane % 4 * 8;
+                const float4 lo = *(const float4 *)from, hi = *(const float4 *)(from + 4);
+                most = w->merged[part][query][0], total = w->merged[part][query][1];
+                v[0] = lo.x, v[1] = lo.y, v[2] = lo.z, v[3] = lo.w, v[4] = hi.x, v[5] = hi.y, v[6] = hi.z, v[7] = hi.w;
             }
+            fold_parts(&most, &total, v, lane);
+            float scale = __fdividef(1, total);
             int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
-            store_relaxed_4(exchange + a.at.shares + at * 256 + d * 2, seal(pack_bf16(value[0] / all, value[1] / all)));
-            if (d == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(top), seal(all)));
+            if (!(lane & 4)) store_relaxed_4(exchange + a.at.shares + at * 256 + folded_place(unit % 4, lane) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
+            if (lane == 0 && unit % 4 == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(most), seal(total)));
         }
         multipliers_sync();
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STORED);
@@ -277,7 +287,8 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) { /* after all own shares: blocks wait for one another here */
         int row = a.entry[share / a.kv_heads].row;
         if (share / a.kv_heads != a.first[row]) continue;
-        for (int query = warp; query < a.group; query += MULTIPLIERS) merge_head(a, exchange, row, share % a.kv_heads * a.group + query, f16, lane);
+#pragma unroll 1
+        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) merge_head(a, exchange, row, share % a.kv_heads * a.group + unit / 4, unit % 4, f16, lane);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
     }
 }
