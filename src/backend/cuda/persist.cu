@@ -1,7 +1,7 @@
 /* The step as one kernel (persist.h): the roles of its warps, and the host's side.
  *
  * The time to beat: bytes of weights and KV over memory bandwidth. 2B FP8, one row: 2.15 GB, 0.68 ms at 3.14 TB/s. A chain of kernels loses
- * about 3 us at each of its 170 ends. Here a layer has five exchanges, each about 1 us (a store, a load from the second-level cache, the sums of
+ * about 3 us at each of its 170 ends. Here a layer has six exchanges, each about 1 us (a store, a load from the second-level cache, the sums of
  * the multiplying warps), and the copy engine goes on meanwhile: up to 200 KB a multiprocessor, 8 us of memory time, are under way or waiting. */
 #include <stdlib.h>
 #include <string.h>

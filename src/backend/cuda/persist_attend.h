@@ -1,5 +1,5 @@
 /* Attention within the kernel of persist.cu: heads (norm, rotation, keys and values to the pages), a share of a row's tokens for one kv head at
- * a time, and the shares put together by whoever reads them. Device code. The arithmetic is that of attend_few.cu and rows.cu. */
+ * a time, and the shares put together by the block that has the row's first. Device code. The arithmetic is that of attend_few.cu and rows.cu. */
 #ifndef BACKEND_CUDA_PERSIST_ATTEND_H
 #define BACKEND_CUDA_PERSIST_ATTEND_H
 

@@ -146,8 +146,6 @@ __device__ static inline int renewed(int v) {
     asm volatile("" : "+r"(v));
     return v;
 }
-/* Loads behind it stay there: registers. */
-__device__ static inline void keep_order() { asm volatile("" ::: "memory"); }
 __device__ static inline long long clock_now() { return clock64(); }
 /* Four e4m3 values as two pairs of f16; exact. */
 __device__ static inline void e4m3_as_f16(uint32_t four, uint32_t *lo, uint32_t *hi) {
