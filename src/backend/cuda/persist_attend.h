@@ -236,7 +236,11 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
 #pragma unroll 1
         for (int page = 0; page < pages; page++, ring_next(ring)) { /* the warps that have the page wait for it and give it back, for all */
             int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
-            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) continue;
+            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) {
+                /* A gate knows odd from even laps only: of a ring so short that a warp's next page may lie a lap further, all see every page come. */
+                if (ring->count < MULTIPLIERS + ring->flight) gate_wait(&ring->full[ring->slot], ring->parity);
+                continue;
+            }
             char *slot = ring->slots + ring->slot * ring->bytes;
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
