@@ -115,15 +115,14 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         if (kind == PHASE_QKV && warp == 0 && lane == 0) ask_gains(&s->own->gains, &a.layers[layer]);
         if (kind == PHASE_O) attend_shares(a, &s->ring, &s->own->gains, layer, exchange, wants_f16<QUANT>(storages), s->own->turn, (struct attend_work *)s->work, warp, lane);
         if (warp == 0 && lane == 0) mark(a, phase, 1);
-        int passes = shape.cut[storages & 3].passes;
         lane = renewed(lane), warp = renewed(warp);
-        int g = lane / 4, t = lane % 4;
+        int t = lane % 4;
+        int passes = shape.cut[storages & 3].passes;
 #pragma unroll 1
         for (int pass = 0; pass < passes && share.y; pass++) {
             const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp);
             struct walk walk;
             struct lane_side side = {};
-            walk.storage = -1;
             if (QUANT != STORAGE_BF16 && kind != PHASE_HEAD && pass == 0) { /* with the first chunk come all factors */
                 if (lane == 0) gate_wait(&s->ring.full[s->ring.slot], s->ring.parity);
                 __syncwarp();
@@ -133,23 +132,34 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
             for (int i = -1; i < share.y;) {
                 if (i >= 0) {
                     float acc[4] = {};
-                    if (QUANT == STORAGE_BF16 || walk.storage == 0) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                    if (QUANT == STORAGE_BF16 || side.step == 0) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                     else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                     int f = given % SUM_BUFFERS;
                     while (given - s->own->sums_read >= SUM_BUFFERS) wait_a_little();
                     __syncwarp();
-                    float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (g & 1) * 8 + (g >> 1);
+                    bool parts = QUANT == STORAGE_NF4 && side.step; /* rows of NF4 lie in other lanes */
+                    float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
 #pragma unroll
                     for (int c = 0; c < 4; c++)
-                        if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * 4] = acc[c];
+                        if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4)] = acc[c];
                     sums_given(f);
                     given++;
                 }
                 if (++i == share.y) break;
                 /* What the next tile needs beside its weights: of the first tile before its input, which takes longest. */
-                int tile = share.x + i, m = kind == PHASE_QKV ? (tile >= shape.first[1] ? 2 : tile >= shape.first[0]) : 0, storage = storages >> m * 2 & 3;
-                if (walk.storage != storage) walk = QUANT == STORAGE_BF16 || storage == 0 ? make_walk<STORAGE_BF16>(shape.cut[0], p, storage, lane) : make_walk<QUANT>(shape.cut[storage], p, storage, lane);
-                if (QUANT != STORAGE_BF16 && storage != 0) side = find_side<QUANT>(shape, s->own->side[kind], s->base + a.side_at[kind], kind, tile, i, share.y, lane);
+                int tile = share.x + i;
+                if (i > 0 && tile != side.until) {
+                    next_side<QUANT>(&side);
+                    continue;
+                }
+                int m = kind == PHASE_QKV ? (tile >= shape.first[1] ? 2 : tile >= shape.first[0]) : 0, storage = storages >> m * 2 & 3;
+                if (QUANT == STORAGE_BF16 || storage == 0) {
+                    walk = make_walk<STORAGE_BF16>(shape.cut[0], p, lane);
+                    side = find_side<STORAGE_BF16>(shape, s->own->side[kind], NULL, kind, tile, i, share.y, 0, lane);
+                } else {
+                    walk = make_walk<QUANT>(shape.cut[storage], p, lane);
+                    side = find_side<QUANT>(shape, s->own->side[kind], s->base + a.side_at[kind], kind, tile, i, share.y, p.before + p.from, lane);
+                }
                 if (i > 0) continue;
                 const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
                 if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
@@ -529,7 +539,7 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
         for (int i = 0; i < count; i++) {
             int n = storage_kind(w[i]);
             const struct pcut *c = &a->shape[kind].cut[n];
-            size_t need = ((size_t)(c->piece_units * (128 >> n)) << c->row_bits) + 64;
+            size_t need = ((size_t)(c->piece_units * (128 >> n)) << c->row_bits) + 96; /* and the shifts of parts */
             if (need > slot) slot = need;
             if (p >= 4 || !tile_bytes[kind]) tile_bytes[kind] = (size_t)(w[i]->in / UNIT) * (size_t)(128 >> n) * 16;
         }

@@ -1,8 +1,9 @@
 /* The ring of weights in shared memory and what is multiplied out of it. Device code of persist.cu.
  *
- * A chunk of a tile is some of its 16 rows as they lie in memory, or a piece of their width; the second half of the tile's rows is shifted so
- * that the 8 lanes of a quarter warp, which read two rows (one of each half), find different banks. Row m of the tensor cores' tile is row m / 2
- * of half m % 2 (and, from 8 on, the rows 4 further), so nothing has to be repacked. A lane takes the same 16 values of a UNIT as it holds of x. */
+ * A chunk of a tile is some of its 16 rows as they lie in memory, or a piece of their width. Rows come in two halves, of NF4 in four quarters, which
+ * are shifted against each other so that lanes that read at the same time find different banks: the 8 lanes of a quarter warp two rows, one of each
+ * half; NF4's 16 lanes of half a warp four. Row m of the tensor cores' tile is row m / 2 of half m % 2 and, from 8 on, the rows 4 further (NF4: m / 4 of
+ * quarter m % 4; 2 further), so nothing has to be repacked. A lane takes the same 16 values of a UNIT as it holds of x. */
 #ifndef BACKEND_CUDA_PERSIST_RING_H
 #define BACKEND_CUDA_PERSIST_RING_H
 
@@ -10,9 +11,9 @@
 #include "backend/cuda/unpack.h"
 
 template <int S> struct packed;
-template <> struct packed<STORAGE_BF16> { enum { unit = 128, shift = 16, number = 0 }; }; /* bytes of a UNIT in a row; of the second half's shift */
-template <> struct packed<STORAGE_FP8_BLOCK> { enum { unit = 64, shift = 64, number = 1 }; };
-template <> struct packed<STORAGE_NF4> { enum { unit = 32, shift = 32, number = 2 }; };
+template <> struct packed<STORAGE_BF16> { enum { unit = 128, shift = 16, parts = 2, number = 0 }; }; /* bytes of a UNIT in a row; of a part's shift; parts of 16 rows */
+template <> struct packed<STORAGE_FP8_BLOCK> { enum { unit = 64, shift = 64, parts = 2, number = 1 }; };
+template <> struct packed<STORAGE_NF4> { enum { unit = 32, shift = 32, parts = 4, number = 2 }; };
 
 struct ring {
     char *slots;
@@ -50,6 +51,12 @@ __device__ static inline float f16_range(float v) {
 }
 __device__ static inline uint32_t pack_input(float a, float b, bool f16) { return f16 ? pack_f16(f16_range(a), f16_range(b)) : pack_bf16(a, b); }
 
+/* The first of a lane's two rows of a tile; the second is 8 / parts further. */
+template <int S> __device__ static inline int low_row(int lane) {
+    int g = lane / 4, parts = packed<S>::parts;
+    return g % parts * (16 / parts) + g / parts;
+}
+
 /* The matrix and first row of one half of a tile. */
 __device__ static inline int half_of_tile(const struct pshape &s, int kind, int tile, int half, int *row) {
     if (kind == PHASE_UP) return *row = tile * 8, half;
@@ -63,32 +70,40 @@ __device__ static inline int scale_columns(const struct pshape &s) { return (s.u
 struct tile_place {
     int from, own, n, before, blocks;
 };
-/* A lane's factors: FP8: of its half's outputs; NF4: codes of its first row, nested absmax of its matrix from `first` on, absmax block that
- * begins its first row. */
+/* A lane's factors of the tile at hand, from the warp's first unit of a pass on. FP8: scales of its half's outputs; row counts from the first that
+ * factors holds. NF4: codes of its first row, whose absmax blocks begin with `row`; nested absmax from `first` on. until: the tile where another
+ * matrix begins. */
 struct lane_side {
     const char *codes;
     const float *factors;
-    int block, first;
+    int row, step, first, until; /* FP8: first: scales of a row of blocks. bf16: step is 0 */
     float offset;
 };
 template <int S>
-__device__ static inline struct lane_side find_side(const struct pshape &s, const struct side_head &head, const char *buffer, int kind, int tile, int number, int tiles, int lane) {
+__device__ static inline struct lane_side find_side(const struct pshape &s, const struct side_head &head, const char *buffer, int kind, int tile, int number, int tiles, int unit, int lane) {
     struct lane_side l = {};
-    if (S == STORAGE_BF16) return l;
-    int half = lane / 4 & 1, row, m = half_of_tile(s, kind, tile, half, &row);
+    int in_tile = low_row<S>(lane), half = in_tile / 8, row, m = half_of_tile(s, kind, tile, half, &row), tall = kind == PHASE_UP ? 8 : 16;
+    l.until = kind == PHASE_QKV && m < 2 ? s.first[m] : 1 << 30;
     if (S == STORAGE_FP8_BLOCK) {
-        l.factors = (const float *)(buffer + head.base[m]) + (row / 128 - head.first[m]) * scale_columns(s);
-    } else {
-        l.codes = buffer + ((kind == PHASE_UP ? half * tiles * 8 + number * 8 : number * 16 + half * 8) + (lane >> 3)) * s.units;
-        l.factors = (const float *)(buffer + head.base[m]), l.first = head.first[m], l.offset = head.offset[m], l.block = (row + (lane >> 3)) * s.units;
+        l.factors = (const float *)(buffer + head.base[m]) + unit / 2;
+        l.row = row - head.first[m] * 128, l.step = tall, l.first = scale_columns(s);
+    } else if (S == STORAGE_NF4) {
+        l.codes = buffer + ((kind == PHASE_UP ? half * tiles * 8 + number * 8 : number * 16 + half * 8) + in_tile % 8) * s.units + unit;
+        l.factors = (const float *)(buffer + head.base[m]), l.first = head.first[m], l.offset = head.offset[m];
+        l.row = (row + in_tile % 8) * s.units + unit, l.step = tall * s.units;
     }
     return l;
+}
+/* Of the next tile of the same matrix. */
+template <int S> __device__ static inline void next_side(struct lane_side *l) {
+    l->row += l->step;
+    if (S == STORAGE_NF4) l->codes += l->step;
 }
 
 /* How a warp goes through tiles of one storage in one pass: pieces; which of them has its units; where the lane's two rows begin, chunk of the
  * piece and bytes in its slot. */
 struct walk {
-    int storage, pieces, mine, chunks, low_chunk, high_chunk, low, high;
+    int pieces, mine, chunks, low_chunk, high_chunk, low, high;
 };
 /* Warps share out the pieces of a pass, and the units of a piece: each has units of one piece only, WARP_UNITS at most. */
 __device__ static inline struct tile_place place_warp(const struct pcut &cut, int units, int pass, int warp) {
@@ -104,16 +119,16 @@ __device__ static inline struct tile_place place_warp(const struct pcut &cut, in
     p.from = begin + wide * (warp - first) / warps, p.own = begin + wide * (warp - first + 1) / warps - p.from;
     return p;
 }
-template <int S> __device__ static inline struct walk make_walk(const struct pcut &cut, const struct tile_place &p, int storage, int lane) {
+template <int S> __device__ static inline struct walk make_walk(const struct pcut &cut, const struct tile_place &p, int lane) {
     enum { BYTES = packed<S>::unit, SHIFT = packed<S>::shift };
     struct walk w;
-    int t = lane % 4, half = lane / 4 & 1, low_row = half * 8 + (lane >> 3), high_row = low_row + 4, rows = 1 << cut.row_bits;
-    w.storage = storage, w.chunks = 16 >> cut.row_bits, w.pieces = 1, w.mine = 0;
+    int t = lane % 4, part = lane / 4 % packed<S>::parts, low = low_row<S>(lane), high = low + 8 / packed<S>::parts, rows = 1 << cut.row_bits;
+    w.chunks = 16 >> cut.row_bits, w.pieces = 1, w.mine = 0;
     if (p.n > cut.piece_units) w.pieces = (p.n + cut.piece_units - 1) / cut.piece_units, w.mine = p.from / cut.piece_units;
     int begin = w.mine * cut.piece_units, wide = p.n - begin < cut.piece_units ? p.n - begin : cut.piece_units;
-    int at = half * SHIFT + (p.from - begin) * BYTES + t * (BYTES / 4);
-    w.low_chunk = low_row >> cut.row_bits, w.low = (low_row & (rows - 1)) * wide * BYTES + at;
-    w.high_chunk = high_row >> cut.row_bits, w.high = (high_row & (rows - 1)) * wide * BYTES + at;
+    int at = part * SHIFT + (p.from - begin) * BYTES + t * (BYTES / 4);
+    w.low_chunk = low >> cut.row_bits, w.low = (low & (rows - 1)) * wide * BYTES + at;
+    w.high_chunk = high >> cut.row_bits, w.high = (high & (rows - 1)) * wide * BYTES + at;
     return w;
 }
 
@@ -159,16 +174,8 @@ template <int S>
 __device__ static inline void multiply_tile(float acc[4], struct ring *r, const uint32_t (&b)[WARP_UNITS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side,
                                             const uint32_t *lut, const float *nested_map, int lane) {
     enum { GROUP = group<S>::units };
-    float absmax[WARP_UNITS / 2]; /* NF4: lane t's are those of unit 2 i + t / 2, first or second row by t % 2 */
-    if (S == STORAGE_NF4 && p.own) {
-        int t = lane % 4, ahead = p.before + p.from + (t & 1) * 4 * p.blocks;
-#pragma unroll
-        for (int i = 0; i < WARP_UNITS / 2; i++)
-            if (i * 2 < p.own) {
-                int block = ahead + (i * 2 + t / 2 < p.own ? i * 2 + t / 2 : p.own - 1);
-                absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[(side.block + block) / 256 - side.first]), side.offset);
-            }
-    }
+    const float *factors = S == STORAGE_FP8_BLOCK ? side.factors + (side.row >> 7) * side.first : NULL;
+    int odd = (p.before + p.from) & 1;
 #pragma unroll 1
     for (int piece = 0; piece < walk.pieces; piece++) {
         int slot = r->slot + lane, low = r->slot + walk.low_chunk, high = r->slot + walk.high_chunk;
@@ -181,6 +188,16 @@ __device__ static inline void multiply_tile(float acc[4], struct ring *r, const 
             uint32_t w[GROUP][2][group<S>::words];
             float sum[4][4] = {};
             read_units<S>(w, a, c, 0, p.own);
+            float absmax[WARP_UNITS / 2]; /* NF4: lane t's are those of unit 2 i + t / 2, first or second row by t % 2 */
+            if (S == STORAGE_NF4) {
+                int t = lane % 4, ahead = (t & 1) * (8 / packed<S>::parts) * p.blocks;
+#pragma unroll
+                for (int i = 0; i < WARP_UNITS / 2; i++)
+                    if (i * 2 < p.own) {
+                        int block = ahead + (i * 2 + t / 2 < p.own ? i * 2 + t / 2 : p.own - 1);
+                        absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
+                    }
+            }
 #pragma unroll
             for (int first = 0; first < WARP_UNITS; first += GROUP) {
                 if (first >= p.own) break;
@@ -190,7 +207,12 @@ __device__ static inline void multiply_tile(float acc[4], struct ring *r, const 
                     if (first + GROUP < p.own) read_units<S>(w, a, c, first + GROUP, p.own);
                     continue;
                 }
-                float part[GROUP][2][4] = {};
+                float part[GROUP][2][4] = {}, factor[GROUP][2];
+                if (S == STORAGE_FP8_BLOCK) { /* a factor serves two units */
+                    factor[0][0] = factors[first / 2], factor[GROUP - 1][0] = first + 1 < p.own ? factors[first / 2 + odd] : 0;
+#pragma unroll
+                    for (int u = 0; u < GROUP; u++) factor[u][1] = factor[u][0];
+                }
 #pragma unroll
                 for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -198,13 +220,11 @@ __device__ static inline void multiply_tile(float acc[4], struct ring *r, const 
                 if (first + GROUP < p.own) read_units<S>(w, a, c, first + GROUP, p.own); /* while the products end */
 #pragma unroll
                 for (int u = 0; u < GROUP; u++) {
-                    float factor[2];
-                    if (S == STORAGE_FP8_BLOCK) factor[0] = factor[1] = side.factors[(p.before + p.from + (first + u < p.own ? first + u : p.own - 1)) / 2];
-                    else
+                    if (S == STORAGE_NF4)
 #pragma unroll
-                        for (int i = 0; i < 2; i++) factor[i] = __shfl_sync(~0u, absmax[(first + u) / 2], (lane & ~3) | ((first + u) % 2 * 2 + i));
+                        for (int i = 0; i < 2; i++) factor[u][i] = __shfl_sync(~0u, absmax[(first + u) / 2], (lane & ~3) | ((first + u) % 2 * 2 + i));
 #pragma unroll
-                    for (int i = 0; i < 4; i++) acc[i] += (part[u][0][i] + part[u][1][i]) * factor[i / 2];
+                    for (int i = 0; i < 4; i++) acc[i] += (part[u][0][i] + part[u][1][i]) * factor[u][i / 2];
                 }
             }
             if (S == STORAGE_BF16)
@@ -257,7 +277,7 @@ __device__ static inline unsigned fill_side(struct side_head *head, char *buffer
 __device__ static inline void fill_tile(struct ring *r, const struct pphase *phase, const struct pshape &s, int kind, int tile, int before, int n, unsigned side) {
     int row0, row1;
     const struct pmatrix *m0 = &phase->m[half_of_tile(s, kind, tile, 0, &row0)], *m1 = &phase->m[half_of_tile(s, kind, tile, 1, &row1)];
-    int number = storage_number(m0->storage), unit = 128 >> number, shift = number == 0 ? 16 : number == 1 ? 64 : 32;
+    int number = storage_number(m0->storage), unit = 128 >> number, shift = number == 0 ? 16 : number == 1 ? 64 : 32, tall = number == 2 ? 4 : 8; /* tall: rows of a part */
     int bits = s.cut[number].row_bits, rows = 1 << bits, piece_units = s.cut[number].piece_units;
     size_t row_bytes = (size_t)s.units * unit;
     const char *data0 = m0->data + (size_t)row0 * row_bytes + (size_t)before * unit, *data1 = m1->data + (size_t)row1 * row_bytes + (size_t)before * unit;
@@ -272,14 +292,14 @@ __device__ static inline void fill_tile(struct ring *r, const struct pphase *pha
             gate_expect(full, (unsigned)(rows * pitch) + side);
             side = 0;
 #pragma unroll 1
-            for (int h = at / 8; h <= (at + rows - 1) / 8; h++) {
-                const char *from = (h ? data1 : data0) + (size_t)piece * unit + (size_t)(at % 8) * row_bytes;
-                char *half = to + h * shift + (rows == 16 ? h * 8 * pitch : 0);
-                int count = rows == 16 ? 8 : rows;
-                if (wide == s.units) copy_bulk(half, from, (unsigned)(count * pitch), full); /* whole rows lie one behind the other */
+            for (int part = at / tall; part <= (at + rows - 1) / tall; part++) {
+                int row = rows < tall ? at : part * tall, count = rows < tall ? rows : tall;
+                const char *from = (row < 8 ? data0 : data1) + (size_t)piece * unit + (size_t)(row % 8) * row_bytes;
+                char *first = to + part * shift + (row - at) * pitch;
+                if (wide == s.units) copy_bulk(first, from, (unsigned)(count * pitch), full); /* whole rows lie one behind the other */
                 else
 #pragma unroll 1
-                    for (int i = 0; i < count; i++) copy_bulk(half + i * pitch, from + i * row_bytes, (unsigned)pitch, full);
+                    for (int i = 0; i < count; i++) copy_bulk(first + i * pitch, from + i * row_bytes, (unsigned)pitch, full);
             }
             ring_next(r);
         }
