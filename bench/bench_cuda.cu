@@ -10,7 +10,7 @@
 extern "C" {
 #include "backend/pick.h"
 }
-#include "backend/cuda/room.h"
+#include "backend/cuda/persist.h"
 
 static double seconds() {
     struct timespec t;
@@ -147,12 +147,42 @@ static void around(struct span *spans, int batch, const struct batch *made) {
 
 static int by_clock(const void *a, const void *b) { return *(const float *)a < *(const float *)b ? -1 : *(const float *)a > *(const float *)b; }
 
+/* The way through attention: clocks after the input of the product of q, k, v was there, which is about the same moment in all blocks; least, median
+ * and most of the blocks, mean of the layers. */
+static void attention_trace(const long long *trace, int layers) {
+    static const char *const names[] = {"words there", "heads made", "first page", "scores done", "merge begins", "shares stored", "shares joined", "first page asked", "last page asked", "q, k, v stored",
+                                        "q, k, v multiplied", "o input", "o multiplied"};
+    enum { ROWS = sizeof names / sizeof *names };
+    int blocks = m->sm_count, phases = layers * 4 + 1;
+    const long long *marks = trace + (size_t)blocks * (size_t)phases * 4;
+    float *at = (float *)malloc((size_t)blocks * sizeof *at);
+    printf("   attention, clocks after the input of q, k, v:");
+    for (int row = 0; row < ROWS; row++) {
+        double sum[3] = {};
+        int counted = 0;
+        for (int layer = 0; layer < layers; layer++) {
+            int n = 0;
+            for (int b = 0; b < blocks; b++) {
+                const long long *mark = marks + ((size_t)b * (size_t)layers + (size_t)layer) * ATTEND_MARKS, *phase = trace + ((size_t)b * (size_t)phases + (size_t)layer * 4) * 4;
+                long long v = row < ATTEND_MARKS ? mark[row] : phase[row == ATTEND_MARKS ? 3 : row - ATTEND_MARKS + 5];
+                if (v && phase[2]) at[n++] = (float)(v - phase[2]);
+            }
+            if (!n) continue;
+            qsort(at, (size_t)n, sizeof *at, by_clock);
+            sum[0] += at[0], sum[1] += at[n / 2], sum[2] += at[n - 1], counted++;
+        }
+        if (counted) printf("%s %s %.0f/%.0f/%.0f", row ? "," : "", names[row], sum[0] / counted, sum[1] / counted, sum[2] / counted);
+    }
+    printf("\n");
+    free(at);
+}
+
 /* The step as one kernel: alone on the device, and where its blocks' time goes (thousands of clocks a step: waiting for attention, for the
  * input of a product, multiplying; the median of the blocks and the longest). */
 static void one_kernel(const struct batch *b) {
     if (!persist_fit(m, b)) return;
     int layers = m->w.config.text.layers, phases = layers * 4 + 1, repeats = 20;
-    size_t bytes = (size_t)m->sm_count * (size_t)phases * 4 * sizeof(long long);
+    size_t bytes = (size_t)m->sm_count * ((size_t)phases * 4 + (size_t)layers * ATTEND_MARKS) * sizeof(long long);
     float *logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)vocab * 4, &err), ms = 0;
     long long *trace = NULL, *host = (long long *)malloc(bytes);
     cudaEvent_t from, to;
@@ -195,6 +225,7 @@ static void one_kernel(const struct batch *b) {
             printf(" %s %s %.0f/%.0f", names[kind], whats[what], block[m->sm_count / 2], block[m->sm_count - 1]);
         }
     printf("\n");
+    attention_trace(host, layers);
     free(block), free(host);
     cudaEventDestroy(from), cudaEventDestroy(to);
 }

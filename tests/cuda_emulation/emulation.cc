@@ -502,11 +502,12 @@ void wait_a_little() {
     to_main(false);
 }
 void gate_init(uint64_t *p, int count) { *(shared_barrier *)p = {(uint16_t)count, (int16_t)count, 0, 0}; }
-void gate_arrive(uint64_t *p) {
+void gate_arrive_for(uint64_t *p, int count) {
     shared_barrier *b = (shared_barrier *)p;
-    if (b->pending-- <= 0) give_up("more arrivals at a gate than it counts");
+    if ((b->pending -= (int16_t)count) < 0) give_up("more arrivals at a gate than it counts");
     check_phase(b);
 }
+void gate_arrive(uint64_t *p) { gate_arrive_for(p, 1); }
 void gate_expect(uint64_t *p, unsigned bytes) {
     ((shared_barrier *)p)->bytes += (int)bytes;
     gate_arrive(p);
@@ -519,13 +520,16 @@ void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *p) {
     if ((char *)to < now->shared || (char *)to + bytes > now->shared + SHARED_BYTES) give_up("a bulk copy out of shared memory");
     bulks.push_back({to, from, bytes, (shared_barrier *)p});
 }
-void emulated_some_sync(int id, int threads) {
-    unsigned turn = now->some[id].turn;
+void emulated_some_arrive(int id, int threads) {
     if (++now->some[id].arrived == threads) {
         now->some[id].arrived = 0, now->some[id].turn++;
         progress++;
-        return;
     }
+}
+void emulated_some_sync(int id, int threads) {
+    unsigned turn = now->some[id].turn;
+    emulated_some_arrive(id, threads);
+    if (now->some[id].turn != turn) return;
     block *mine = now;
     while (((volatile unsigned &)mine->some[id].turn) == turn) wait_a_little();
 }

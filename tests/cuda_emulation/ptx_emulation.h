@@ -29,6 +29,7 @@ void wait_a_little();
 void gate_init(uint64_t *b, int count);
 static inline void gate_init_done() {}
 void gate_arrive(uint64_t *b);
+void gate_arrive_for(uint64_t *b, int count);
 void gate_expect(uint64_t *b, unsigned bytes);
 void gate_wait(uint64_t *b, unsigned parity);
 void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *b);
@@ -36,7 +37,11 @@ static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, ui
 static inline void fence_copies() {}
 void emulated_some_sync(int id, int threads);
 template <int ID, int THREADS> static inline void some_sync() { emulated_some_sync(ID, THREADS); }
-static inline void keep_order() {}
+void emulated_some_arrive(int id, int threads);
+template <int THREADS> static inline void some_arrive_at(int id) { emulated_some_arrive(id, THREADS); }
+template <int THREADS> static inline void some_sync_at(int id) { emulated_some_sync(id, THREADS); }
+static inline void fence_copies() {}
+static inline int renewed(int v) { return v; }
 static inline long long clock_now() { return 0; }
 void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
 static inline uint32_t pack_f16(float a, float b) { return f32_to_f16(a) | (uint32_t)f32_to_f16(b) << 16; }

@@ -1,7 +1,7 @@
 /* The step as one kernel (persist.h): the roles of its warps, and the host's side.
  *
  * The time to beat: bytes of weights and KV over memory bandwidth. 2B FP8, one row: 2.15 GB, 0.68 ms at 3.14 TB/s. A chain of kernels loses
- * about 3 us at each of its 170 ends. Here a layer has five exchanges, each about 1 us (a store, a load from the second-level cache, the sums of
+ * about 3 us at each of its 170 ends. Here a layer has six exchanges, each about 1 us (a store, a load from the second-level cache, the sums of
  * the multiplying warps), and the copy engine goes on meanwhile: up to 200 KB a multiprocessor, 8 us of memory time, are under way or waiting. */
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,9 @@ enum { LD_SUMS = 20 }; /* a row of sums of one warp: 16 and what keeps banks apa
 
 /* The block's own memory at own_at. */
 struct own {
-    uint64_t full[16], empty[16], sums_full[SUM_BUFFERS], sums_empty[SUM_BUFFERS];
+    uint64_t full[16], empty[16];
+    struct head_gains gains; /* 16 bytes aligned */
+    volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
     float nested_map[256];
     float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
@@ -26,38 +28,59 @@ struct own {
     struct pphase phase[2]; /* the producer's: of the product at hand and the next */
 };
 
-/* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros for rows that are not there. */
+/* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
+ * are not there: anything that does not wait. */
 __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, int lane) {
     int g = lane / 4, t = lane % 4;
-    if (g >= rows) {
+    if (rows == 1) { /* few words: a group of lanes asks for each unit, all at once */
+        const uint4 *p = (const uint4 *)(x + (from + g) * UNIT + t * 8);
+        uint4 v = make_uint4(0, 0, 0, 0), w = v;
+        bool missing = g < own;
+        while (__ballot_sync(~0u, missing)) {
+            if (missing) v = load_relaxed_16(p), w = load_relaxed_16(p + 4);
+            missing = larger(largest(v), largest(w)) == NOT_YET;
+            if (missing) wait_a_little();
+        }
 #pragma unroll
-        for (int u = 0; u < WARP_UNITS; u++)
-#pragma unroll
-            for (int i = 0; i < 8; i++) b[u][i] = 0;
+        for (int u = 0; u < WARP_UNITS; u++) {
+            int source = u * 4 + t;
+            b[u][0] = __shfl_sync(~0u, v.x, source), b[u][1] = __shfl_sync(~0u, v.y, source), b[u][2] = __shfl_sync(~0u, v.z, source), b[u][3] = __shfl_sync(~0u, v.w, source);
+            b[u][4] = __shfl_sync(~0u, w.x, source), b[u][5] = __shfl_sync(~0u, w.y, source), b[u][6] = __shfl_sync(~0u, w.z, source), b[u][7] = __shfl_sync(~0u, w.w, source);
+        }
         return;
     }
-    const uint4 *p = (const uint4 *)(x + g * ldx + from * UNIT + t * 16);
-    if (rows > 2) /* many words: one of them tells when it is worth asking for all */
+    bool mine = g < rows, missing = mine;
+    const uint4 *p = (const uint4 *)(x + (mine ? g : 0) * ldx + from * UNIT + t * 8);
+    if (mine && rows > 2) /* many words: one of them tells when it is worth asking for all */
         while (!there(load_relaxed_16(p))) wait_a_little();
-    bool all = false;
-    for (bool again = false; !all; again = true) {
-        if (again) wait_a_little();
+#pragma unroll
+    for (int u = 0; u < WARP_UNITS; u++)
+#pragma unroll
+        for (int i = 0; i < 8; i++) b[u][i] = 0;
+    while (__ballot_sync(~0u, missing)) {
+        if (missing)
+#pragma unroll
+            for (int u = 0; u < WARP_UNITS; u++)
+                if (u < own)
+#pragma unroll
+                    for (int i = 0; i < 2; i++) {
+                        uint4 v = load_relaxed_16(p + u * 8 + i * 4);
+                        b[u][i * 4] = v.x, b[u][i * 4 + 1] = v.y, b[u][i * 4 + 2] = v.z, b[u][i * 4 + 3] = v.w;
+                    }
+        uint32_t top = 0;
 #pragma unroll
         for (int u = 0; u < WARP_UNITS; u++)
-            if (u < own)
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    uint4 v = load_relaxed_16(p + u * 8 + i);
-                    b[u][i * 4] = v.x, b[u][i * 4 + 1] = v.y, b[u][i * 4 + 2] = v.z, b[u][i * 4 + 3] = v.w;
-                }
-        all = true;
-#pragma unroll
-        for (int u = 0; u < WARP_UNITS; u++)
-            if (u < own)
-#pragma unroll
-                for (int i = 0; i < 8; i++) all = all && b[u][i] != NOT_YET;
+            for (int i = 0; i < 8; i++) top = larger(top, b[u][i]);
+        missing = top == NOT_YET;
+        if (missing) wait_a_little();
     }
 }
+
+/* Sums go from the multiplying warps to the finisher by the block's numbered barriers (a third of a gate's latency), a barrier for each buffer. */
+enum { SUMS_BARRIER = 2, SUMS_THREADS = (MULTIPLIERS + 1) * 32 };
+__device__ static inline void sums_given(int buffer) { __syncwarp(), some_arrive_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
+__device__ static inline void sums_await(int buffer) { __syncwarp(), some_sync_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
 
 struct block_parts {
     struct own *own;
@@ -77,9 +100,9 @@ __device__ static inline void mark(const struct persist_args &a, int phase, int 
 }
 
 template <int QUANT>
-__device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int warp, int lane) {
-    int g = lane / 4, t = lane % 4, last = a.layer_count * 4;
-    unsigned turns = 0; /* a bit for each buffer of sums */
+__device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int thread_warp, int thread_lane) {
+    int last = a.layer_count * 4;
+    unsigned given = 0; /* tiles so far */
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
@@ -87,57 +110,61 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         char *exchange = exchange_of(a, layer);
         int2 share = s->own->share[kind];
         uint32_t storages = s->own->storages[phase];
-        bf16 *staged = (bf16 *)s->work;
+        int lane = renewed(thread_lane), warp = renewed(thread_warp);
         if (warp == 0 && lane == 0) mark(a, phase, 0);
-        if (kind == PHASE_O) {
-            attend_shares(a, &s->ring, &a.layers[layer], layer, exchange, s->own->turn, (struct attend_work *)s->work, warp, lane);
-            if (share.y) {
-                gather_shares(a, exchange, staged, a.q + 8, wants_f16<QUANT>(storages), warp * 32 + lane);
-                multipliers_sync();
-            }
-        }
+        if (kind == PHASE_QKV && warp == 0 && lane == 0) ask_gains(&s->own->gains, &a.layers[layer]);
+        if (kind == PHASE_O) attend_shares(a, &s->ring, &s->own->gains, layer, exchange, wants_f16<QUANT>(storages), s->own->turn, (struct attend_work *)s->work, warp, lane);
         if (warp == 0 && lane == 0) mark(a, phase, 1);
-        int passes = shape.cut[storages & 3].passes, pass_units = shape.cut[storages & 3].pass_units;
+        lane = renewed(lane), warp = renewed(warp);
+        int t = lane % 4;
+        int passes = shape.cut[storages & 3].passes;
 #pragma unroll 1
         for (int pass = 0; pass < passes && share.y; pass++) {
-            struct tile_place p;
-            p.before = pass * pass_units, p.n = shape.units - p.before < pass_units ? shape.units - p.before : pass_units, p.blocks = shape.units;
-            p.from = p.n * warp / MULTIPLIERS, p.own = p.n * (warp + 1) / MULTIPLIERS - p.from;
-            uint32_t b[WARP_UNITS][8];
-            if (kind == PHASE_O) {
-#pragma unroll
-                for (int u = 0; u < WARP_UNITS; u++)
-                    if (u < p.own) {
-                        const uint4 *x = (const uint4 *)(staged + g * (a.q + 8) + (p.before + p.from + u) * UNIT + t * 16);
-                        uint4 v = g < a.rows ? x[0] : make_uint4(0, 0, 0, 0), w = g < a.rows ? x[1] : make_uint4(0, 0, 0, 0);
-                        b[u][0] = v.x, b[u][1] = v.y, b[u][2] = v.z, b[u][3] = v.w, b[u][4] = w.x, b[u][5] = w.y, b[u][6] = w.z, b[u][7] = w.w;
-                    }
-            } else {
-                const char *x = exchange + (kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
-            }
-            __syncwarp();
-            if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
-#pragma unroll 1
-            for (int i = 0; i < share.y; i++) {
-                int tile = share.x + i, m = kind == PHASE_QKV ? (tile >= shape.first[1] ? 2 : tile >= shape.first[0]) : 0, storage = storages >> m * 2 & 3;
-                float acc[4] = {};
-                if (QUANT == STORAGE_BF16 || storage == 0) {
-                    multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, shape.cut[0], {}, s->lut, s->own->nested_map, lane);
-                } else {
-                    if (i == 0 && pass == 0) gate_wait(&s->ring.full[s->ring.slot], s->ring.parity); /* with the first chunk come all factors */
-                    multiply_tile<QUANT>(acc, &s->ring, b, p, shape.cut[storage], find_side<QUANT>(shape, s->own->side[kind], s->base + a.side_at[kind], kind, tile, i, share.y, lane),
-                                         s->lut, s->own->nested_map, lane);
-                }
-                int f = i % SUM_BUFFERS;
-                gate_wait(&s->own->sums_empty[f], (turns >> f & 1) ^ 1);
-                float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (g & 1) * 8 + (g >> 1);
-#pragma unroll
-                for (int c = 0; c < 4; c++)
-                    if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * 4] = acc[c];
+            const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp);
+            struct walk walk;
+            struct lane_side side = {};
+            if (QUANT != STORAGE_BF16 && kind != PHASE_HEAD && pass == 0) { /* with the first chunk come all factors */
+                if (lane == 0) gate_wait(&s->ring.full[s->ring.slot], s->ring.parity);
                 __syncwarp();
-                if (lane == 0) gate_arrive(&s->own->sums_full[f]);
-                turns ^= 1u << f;
+            }
+            uint32_t b[WARP_UNITS][8];
+#pragma unroll 1
+            for (int i = -1; i < share.y;) {
+                if (i >= 0) {
+                    float acc[4] = {};
+                    if (QUANT == STORAGE_BF16 || side.step == 0) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                    else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                    int f = given % SUM_BUFFERS;
+                    while (given - s->own->sums_read >= SUM_BUFFERS) wait_a_little();
+                    __syncwarp();
+                    bool parts = QUANT == STORAGE_NF4 && side.step; /* rows of NF4 lie in other lanes */
+                    float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
+#pragma unroll
+                    for (int c = 0; c < 4; c++)
+                        if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4)] = acc[c];
+                    sums_given(f);
+                    given++;
+                }
+                if (++i == share.y) break;
+                /* What the next tile needs beside its weights: of the first tile before its input, which takes longest. */
+                int tile = share.x + i;
+                if (i > 0 && tile != side.until) {
+                    next_side<QUANT>(&side);
+                    continue;
+                }
+                int m = kind == PHASE_QKV ? (tile >= shape.first[1] ? 2 : tile >= shape.first[0]) : 0, storage = storages >> m * 2 & 3;
+                if (QUANT == STORAGE_BF16 || storage == 0) {
+                    walk = make_walk<STORAGE_BF16>(shape.cut[0], p, lane);
+                    side = find_side<STORAGE_BF16>(shape, s->own->side[kind], NULL, kind, tile, i, share.y, 0, lane);
+                } else {
+                    walk = make_walk<QUANT>(shape.cut[storage], p, lane);
+                    side = find_side<QUANT>(shape, s->own->side[kind], s->base + a.side_at[kind], kind, tile, i, share.y, p.before + p.from, lane);
+                }
+                if (i > 0) continue;
+                const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
+                if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
+                __syncwarp();
+                if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
         }
         if (warp == 0 && lane == 0) mark(a, phase, 3);
@@ -164,7 +191,11 @@ __device__ static inline void produce(const struct persist_args &a, struct block
             if (kind == PHASE_O) /* keys and values of earlier tokens depend on nothing either */
                 for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
                     const struct pentry &e = a.entry[i / a.kv_heads];
-                    for (int page = e.begin / PAGE; page * PAGE < e.end; page++) fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page);
+                    for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
+                        fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page);
+                        if (page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
+                        if (page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
+                    }
                 }
             const struct pcut &cut = shape.cut[s->own->storages[phase] & 3];
             unsigned side = 0;
@@ -227,7 +258,7 @@ __device__ static inline void give_residual(const struct persist_args &a, const 
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (row >= a.rows) return;
-    give_four(x + ((int64_t)row * a.hidden + tile * 16 + quarter * 4) * 2, h[0] * weight.x, h[1] * weight.y, h[2] * weight.z, h[3] * weight.w, f16);
+    give_four(x + ((int64_t)row * a.hidden + place_of(tile * 16 + quarter * 4)) * 2, h[0] * weight.x, h[1] * weight.y, h[2] * weight.z, h[3] * weight.w, f16);
     if (quarter == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
 }
 
@@ -235,7 +266,7 @@ __device__ static inline void give_residual(const struct persist_args &a, const 
 template <int QUANT>
 __device__ static inline void finish(const struct persist_args &a, struct block_parts *s, int lane) {
     int row = lane / 4, quarter = lane % 4, last = a.layer_count * 4;
-    unsigned turns = 0;
+    unsigned taken = 0;
     int2 mine = s->own->share[PHASE_O];
     for (int i = 0; i < mine.y; i++) { /* the embedding */
         int column = (mine.x + i) * 16 + quarter * 4;
@@ -258,7 +289,7 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
             factor = row_factor(a, exchange + a.at.squares[kind == PHASE_UP], row, quarter);
             factor += __shfl_xor_sync(~0u, factor, 1);
             factor += __shfl_xor_sync(~0u, factor, 2);
-            factor = rsqrtf(factor / (float)a.hidden + a.eps);
+            factor = rsqrtf(__fdividef(factor, (float)a.hidden) + a.eps);
         }
         const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : kind == PHASE_DOWN ? (layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm) : NULL;
         int passes = shape.cut[s->own->storages[phase] & 3].passes;
@@ -266,11 +297,10 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
         for (int pass = 0; pass < passes; pass++)
 #pragma unroll 1
             for (int i = 0; i < share.y; i++) {
-                int tile = share.x + i, number = i % SUM_BUFFERS;
+                int tile = share.x + i, number = taken % SUM_BUFFERS;
                 float4 gain = weight ? *(const float4 *)(weight + tile * 16 + quarter * 4) : make_float4(1, 1, 1, 1);
                 float v[4] = {};
-                gate_wait(&s->own->sums_full[number], turns >> number & 1);
-                turns ^= 1u << number;
+                sums_await(number);
                 if (row < a.rows) {
                     const float *from = s->sums + (number * MULTIPLIERS * a.rows + row) * LD_SUMS + quarter * 4;
 #pragma unroll
@@ -280,7 +310,8 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                     }
                 }
                 __syncwarp();
-                if (lane == 0) gate_arrive(&s->own->sums_empty[number]);
+                taken++;
+                if (lane == 0) s->own->sums_read = taken;
                 float *kept = &s->own->kept[i][lane * 4];
                 if (pass)
 #pragma unroll
@@ -306,28 +337,29 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                 if (kind == PHASE_UP) {
                     float up[4];
 #pragma unroll
-                    for (int k = 0; k < 4; k++) up[k] = __shfl_down_sync(~0u, v[k], 2), v[k] = silu(v[k]) * up[k];
+                    for (int k = 0; k < 4; k++) up[k] = __shfl_down_sync(~0u, v[k], 2), v[k] = __fdividef(v[k], 1 + __expf(-v[k])) * up[k]; /* a true division takes its slow way for rows that are not there */
                     if (row < a.rows && quarter < 2)
-                        give_four(exchange + a.at.wide + ((int64_t)row * a.wide + tile * 8 + quarter * 4) * 2, v[0], v[1], v[2], v[3], f16);
+                        give_four(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + quarter * 4)) * 2, v[0], v[1], v[2], v[3], f16);
                 } else if (row < a.rows) {
                     if (kind == PHASE_HEAD) *(float4 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]);
                     else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
                 }
             }
+        if (kind == PHASE_QKV && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
     }
 }
 
 /* The exchange of the next step reads NOT_YET everywhere once this kernel has ended. */
 __device__ static inline void wipe(const struct persist_args &a, int lane) {
     size_t rows = (size_t)a.next_rows;
-    const size_t at[] = {a.at.x[0], a.at.x[1], a.at.squares[0], a.at.squares[1], a.at.qkv, a.at.wide};
-    const size_t bytes[] = {rows * a.hidden * 2, rows * a.hidden * 2, rows * MOST_SQUARES * 4, rows * MOST_SQUARES * 4, rows * (a.q + 2 * a.k) * 4, rows * a.wide * 2};
+    const size_t at[] = {a.at.x[0], a.at.x[1], a.at.squares[0], a.at.squares[1], a.at.qkv, a.at.heads, a.at.wide};
+    const size_t bytes[] = {rows * a.hidden * 2, rows * a.hidden * 2, rows * MOST_SQUARES * 4, rows * MOST_SQUARES * 4, rows * (a.q + 2 * a.k) * 4, rows * a.q * 2, rows * a.wide * 2};
     const uint4 nothing = make_uint4(NOT_YET, NOT_YET, NOT_YET, NOT_YET);
     if (!rows) return;
     for (int layer = 0; layer <= a.layer_count; layer++) {
         char *to = a.next + (size_t)layer * a.at.layer;
 #pragma unroll
-        for (int i = 0; i < 6; i++)
+        for (int i = 0; i < 7; i++)
             for (size_t b = (blockIdx.x * 32 + (size_t)lane) * 16; b < bytes[i]; b += (size_t)gridDim.x * 512) store_relaxed_16(to + at[i] + b, nothing);
         for (int head = blockIdx.x; head < a.heads; head += gridDim.x) {
             for (int b = lane * 16; b < a.next_entries * 256; b += 512) store_relaxed_16(to + a.at.shares + head * MOST_ENTRIES * 256 + b, nothing);
@@ -346,7 +378,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.own = (struct own *)(shared + a.own_at);
     s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
-    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.bytes = a.slot_bytes;
+    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
     s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
     if (QUANT == STORAGE_NF4) {
         fill_lut((uint32_t *)shared, a.quant_map);
@@ -361,7 +393,8 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x < PHASE_KINDS) s.own->share[threadIdx.x] = a.share[threadIdx.x * gridDim.x + blockIdx.x];
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
-        for (int i = 0; i < SUM_BUFFERS; i++) gate_init(&s.own->sums_full[i], MULTIPLIERS), gate_init(&s.own->sums_empty[i], 1);
+        gate_init(&s.own->gains.full, 1);
+        s.own->sums_read = 0;
         gate_init_done();
     }
     __syncthreads();
@@ -463,7 +496,7 @@ static void share_tiles(const struct persist_args *a, const size_t tile_bytes[PH
 
 static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer and "slots=N" (at most 16)
+/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "flight=N" chunks are under way and "slots=N" (at most 16)
  * shortens the ring, which tests ask for. */
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
@@ -472,10 +505,12 @@ static int tuning(const char *name, int otherwise) {
 
 enum { TILE_BYTES = 96 << 10 }; /* of a piece of a tile, at most: the ring holds it and more */
 
-static void make_cut(struct pcut *c, int units, int number, bool whole, int chunk_bytes) {
-    int unit = 128 >> number, most = tuning("pass=", PASS_UNITS), piece = tuning("piece=", TILE_BYTES / 16 / unit);
+/* like: the storage whose pieces these are to equal. */
+static void make_cut(struct pcut *c, int units, int number, int like, bool whole, int chunk_bytes) {
+    int unit = 128 >> number, most = tuning("pass=", PASS_UNITS), piece = tuning("piece=", TILE_BYTES / 16 / (128 >> like));
     c->passes = whole ? 1 : (units + most - 1) / most, c->pass_units = (units + c->passes - 1) / c->passes;
-    int pieces = (c->pass_units + piece - 1) / piece;
+    int pieces = 1;
+    while (pieces < MULTIPLIERS && pieces * piece < c->pass_units) pieces *= 2; /* a warp has units of one of them */
     c->piece_units = (c->pass_units + pieces - 1) / pieces;
     for (c->row_bits = 4; c->row_bits > 0 && (c->piece_units * unit) << c->row_bits > chunk_bytes;) c->row_bits--;
 }
@@ -485,11 +520,17 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
     const int in[] = {t->hidden, a->q, t->hidden, a->wide, t->hidden};
     const int outs[] = {a->q + 2 * a->k, t->hidden, 2 * a->wide, t->hidden, t->vocab};
     int chunk = tuning("chunk=", t->hidden == 2560 ? 20 << 10 : 16 << 10); /* 2,560: rows of 1,280 and 5,120 bytes */
+    bool mixed = false; /* q, k, v of several storages: a warp's units are the same for all */
+    for (int p = 0; p < t->layers * 4; p += 4) {
+        const struct dlinear *w[3];
+        phase_matrices(m, p, w);
+        mixed = mixed || w[0]->storage != w[1]->storage || w[0]->storage != w[2]->storage;
+    }
     for (int kind = 0; kind < PHASE_KINDS; kind++) {
         struct pshape *s = &a->shape[kind];
         s->in = in[kind], s->units = in[kind] / UNIT, s->tiles = outs[kind] / 16;
         if (kind == PHASE_QKV) s->first[0] = a->q / 16, s->first[1] = (a->q + a->k) / 16;
-        for (int n = 0; n < 3; n++) make_cut(&s->cut[n], s->units, n, kind != PHASE_O && kind != PHASE_DOWN, chunk);
+        for (int n = 0; n < 3; n++) make_cut(&s->cut[n], s->units, n, kind == PHASE_QKV && mixed ? 0 : n, kind != PHASE_O && kind != PHASE_DOWN, chunk);
     }
     size_t slot = PAGE_SLOT;
     for (int p = 0; p <= t->layers * 4; p++) {
@@ -498,7 +539,7 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
         for (int i = 0; i < count; i++) {
             int n = storage_kind(w[i]);
             const struct pcut *c = &a->shape[kind].cut[n];
-            size_t need = ((size_t)(c->piece_units * (128 >> n)) << c->row_bits) + 64;
+            size_t need = ((size_t)(c->piece_units * (128 >> n)) << c->row_bits) + 96; /* and the shifts of parts */
             if (need > slot) slot = need;
             if (p >= 4 || !tile_bytes[kind]) tile_bytes[kind] = (size_t)(w[i]->in / UNIT) * (size_t)(128 >> n) * 16;
         }
@@ -508,10 +549,10 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
 
 /* Shared memory for so many rows: the ring takes what is left. */
 static bool lay_out(const struct persist *p, struct persist_args *a) {
-    size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group), staged = (size_t)a->rows * (size_t)(a->q + 8) * 2;
+    size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
     a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
     a->red_at = (int)at, at = round_to(at + (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS * 4, 128);
-    a->work_at = (int)at, at = round_to(at + (work > staged ? work : staged), 128);
+    a->work_at = (int)at, at = round_to(at + work, 128);
     for (int kind = 0; kind < PHASE_HEAD && p->quant != STORAGE_BF16; kind++) {
         const struct pshape *s = &a->shape[kind];
         size_t tiles = (size_t)p->most_tiles[kind], rows = tiles * 16, units = (size_t)s->units;
@@ -521,6 +562,7 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     a->ring_at = (int)at;
     a->slots = at < (size_t)p->shared_limit ? (int)(((size_t)p->shared_limit - at) / (size_t)a->slot_bytes) : 0;
     if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
+    a->flight = tuning("flight=", 2) < a->slots ? tuning("flight=", 2) : a->slots - 1;
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
@@ -534,6 +576,7 @@ static void lay_exchange(struct persist_args *a) {
         a->at.squares[i] = at, at += rows * MOST_SQUARES * 4;
     }
     a->at.qkv = at, at += round_to(rows * (size_t)(a->q + 2 * a->k) * 4, 256);
+    a->at.heads = at, at += round_to(rows * (size_t)a->q * 2, 256);
     a->at.wide = at, at += round_to(rows * (size_t)a->wide * 2, 256);
     a->at.shares = at, at += (size_t)MOST_ENTRIES * (size_t)a->heads * 256;
     a->at.stats = at, at += (size_t)MOST_ENTRIES * (size_t)a->heads * 8;
@@ -647,27 +690,29 @@ void persist_trace(struct backend_model *m, long long *trace) {
     if (m->persist) m->persist->trace = trace;
 }
 
-/* Shares of the rows' attention: as long as needed for about one a block. */
+/* Shares of the rows' attention: as long as needed for about one a block, whole pages. */
 static void share_attention(const struct persist *p, struct persist_args *a, const struct batch *b) {
-    int units = p->blocks / a->kv_heads, chunk = 64; /* shares that fill the device */
+    int units = p->blocks / a->kv_heads, most = tuning("shares=", MOST_SHARES), chunk = MULTIPLIERS / PAGE_ROUNDS - 1; /* units: shares that fill the device */
     if (units > MOST_ENTRIES) units = MOST_ENTRIES;
     if (units < b->rows) units = b->rows;
-    for (;; chunk += chunk / 8 / PAGE * PAGE + PAGE) {
+    for (bool few = false; !few;) {
         int n = 0;
-        bool few = true;
+        chunk++, few = true;
         for (int r = 0; r < b->rows; r++) {
-            int c = (b->row[r].slot + chunk) / chunk;
-            n += c, few = few && c <= MOST_SHARES;
+            int count = (b->row[r].slot / PAGE + chunk) / chunk;
+            n += count, few = few && count <= most;
         }
-        if (few && n <= units) break;
+        few = few && n <= units;
     }
     a->entries = a->most_shares = 0;
     for (int r = 0; r < b->rows; r++) {
-        int tokens = b->row[r].slot + 1, count = (tokens + chunk - 1) / chunk, each = ((tokens + count - 1) / count + PAGE - 1) / PAGE * PAGE;
-        a->first[r] = a->entries;
-        for (int at = 0; at < tokens; at += each) a->entry[a->entries++] = {r, at + each >= tokens, at, at + each < tokens ? at + each : tokens};
-        a->count[r] = a->entries - a->first[r];
-        if (a->count[r] > a->most_shares) a->most_shares = a->count[r];
+        int tokens = b->row[r].slot + 1, pages = (tokens + PAGE - 1) / PAGE, count = (pages + chunk - 1) / chunk;
+        a->first[r] = a->entries, a->count[r] = count;
+        for (int i = 0; i < count; i++) {
+            int begin = pages * i / count * PAGE, end = i + 1 < count ? pages * (i + 1) / count * PAGE : tokens;
+            a->entry[a->entries++] = {r, i + 1 == count, begin, end};
+        }
+        if (count > a->most_shares) a->most_shares = count;
     }
 }
 

@@ -16,10 +16,14 @@ enum { PERSIST_ROWS = 8, MULTIPLIERS = 8, PERSIST_WARPS = MULTIPLIERS + 3 }; /* 
 enum { SUM_BUFFERS = 2 };   /* tiles whose sums are under way between multiplying warps and the finisher */
 enum { UNIT = 64, WARP_UNITS = 8, PASS_UNITS = MULTIPLIERS * WARP_UNITS }; /* UNIT: width that is handled at once; a warp keeps WARP_UNITS of them */
 enum { MOST_OWN = 4 };      /* tiles of the residual stream that a block owns at most */
-enum { MOST_ENTRIES = 16, MOST_SHARES = 12 }; /* shares of all rows' attention together, of one row */
+enum { MOST_ENTRIES = 16, MOST_SHARES = 16 }; /* shares of all rows' attention together, of one row */
 enum { MOST_PHASES = 256 };
 enum { INLINE_PAGES = 256 };
 enum { PHASE_QKV, PHASE_O, PHASE_UP, PHASE_DOWN, PHASE_HEAD, PHASE_KINDS };
+
+/* What the benchmark may ask for: clocks of every block, (blocks, phases, 4) as persist_trace says, then (blocks, layers, ATTEND_MARKS) within
+ * attention. */
+enum { MARK_WORDS, MARK_HEADS, MARK_PAGE, MARK_SCORES, MARK_MERGED, MARK_STORED, MARK_JOINED, MARK_FIRST_ASKED, MARK_LAST_ASKED, MARK_QKV_STORED, ATTEND_MARKS };
 
 #define NOT_YET 0xFFFFFFFFu
 
@@ -54,7 +58,7 @@ struct pshape {
 
 /* Where things lie within one layer's part of the exchange, bytes. */
 struct pexchange {
-    size_t x[2], squares[2], qkv, shares, stats, wide, layer; /* x[0]: what q, k, v read, x[1]: gate and up */
+    size_t x[2], squares[2], qkv, shares, stats, heads, wide, layer; /* x[0]: what q, k, v read, x[1]: gate and up, heads: o */
 };
 
 /* Factors of a block's tiles of one product, in shared memory (FP8: rows of scales; NF4: absmax codes of all rows, then nested absmax), by matrix:
@@ -80,7 +84,7 @@ struct persist_args {
     char *now, *next; /* the exchange of this step, and that of the next */
     int next_rows, next_entries; /* of it, what is to be wiped */
     int layer_count, rows, heads, kv_heads, group, hidden, wide, q, k, vocab, entries, most_shares;
-    int slots, slot_bytes;
+    int slots, slot_bytes, flight;
     int own_at, red_at, work_at, ring_at, side_at[PHASE_KINDS]; /* places in shared memory */
     struct dlinear embed;
     const float *norm, *frequency, *quant_map, *nested_map;
@@ -90,7 +94,7 @@ struct persist_args {
     int64_t layer_stride, half;
     float eps, scale;
     float *logits;
-    long long *trace; /* (blocks, phases, 4) clocks, or NULL */
+    long long *trace; /* clocks, or NULL */
     const int32_t *pages;       /* on the device; NULL: inline_pages */
     struct drow row[PERSIST_ROWS];
     struct pentry entry[MOST_ENTRIES];

@@ -1,5 +1,5 @@
 /* Attention within the kernel of persist.cu: heads (norm, rotation, keys and values to the pages), a share of a row's tokens for one kv head at
- * a time, and the shares put together by whoever reads them. Device code. The arithmetic is that of attend_few.cu and rows.cu. */
+ * a time, and the shares put together by the block that has the row's first. Device code. The arithmetic is that of attend_few.cu and rows.cu. */
 #ifndef BACKEND_CUDA_PERSIST_ATTEND_H
 #define BACKEND_CUDA_PERSIST_ATTEND_H
 
@@ -17,10 +17,24 @@ struct attend_work {
 };
 __host__ __device__ static inline size_t attend_work_bytes(int group) { return sizeof(struct attend_work) + (size_t)MULTIPLIERS * group * LD_VALUES * 4; }
 
+/* Where a column of a product's input lies in the exchange: a lane's two pieces of 16 bytes of a unit are 64 bytes apart, so that four lanes
+ * read whole sectors. */
+__device__ static inline int place_of(int column) { return (column & ~(UNIT - 1)) + (column >> 3 & 1) * 32 + (column >> 4 & 3) * 8 + (column & 7); }
+
 __device__ static inline uint32_t seal(uint32_t v) { return v == NOT_YET ? 0x7FFFFFFFu : v; } /* a NaN stays one */
 __device__ static inline uint32_t seal(float v) { return seal(__float_as_uint(v)); }
-__device__ static inline bool there(uint4 v) { return v.x != NOT_YET && v.y != NOT_YET && v.z != NOT_YET && v.w != NOT_YET; }
-__device__ static inline bool there(uint2 v) { return v.x != NOT_YET && v.y != NOT_YET; }
+/* By the largest, so that no branch parts the lanes of a warp. */
+__device__ static inline uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+__device__ static inline uint32_t largest(uint4 v) { return larger(larger(v.x, v.y), larger(v.z, v.w)); }
+__device__ static inline bool there(uint4 v) { return largest(v) != NOT_YET; }
+__device__ static inline bool there(uint2 v) { return larger(v.x, v.y) != NOT_YET; }
+
+__device__ static inline void mark_attention(const struct persist_args &a, int layer, int what, long long v) {
+    if (a.trace) a.trace[(int64_t)gridDim.x * (a.layer_count * 4 + 1) * 4 + ((int64_t)blockIdx.x * a.layer_count + layer) * ATTEND_MARKS + what] = v;
+}
+__device__ static inline void mark_attention(const struct persist_args &a, int layer, int what) {
+    if (a.trace) mark_attention(a, layer, what, clock_now());
+}
 
 __device__ static inline void multipliers_sync() { some_sync<1, MULTIPLIERS * 32>(); }
 
@@ -29,40 +43,49 @@ __device__ static inline const bf16 *page_of(const struct persist_args &a, int r
     return (const bf16 *)(a.kv + (size_t)(a.pages ? a.pages[at] : a.inline_pages[at]) * a.page_bytes) + layer * a.layer_stride;
 }
 
+/* Norm weights of query and key heads, asked for when the product in front of attention begins: they take two trips to memory. One lane. */
+struct head_gains {
+    float gain[2][128];
+    uint64_t full; /* one phase a layer */
+};
+__device__ static inline void ask_gains(struct head_gains *h, const struct player *l) {
+    gate_expect(&h->full, sizeof h->gain);
+    copy_bulk_kept(h->gain[0], l->q_norm, sizeof h->gain[0], &h->full);
+    copy_bulk_kept(h->gain[1], l->k_norm, sizeof h->gain[1], &h->full);
+}
 /* A warp makes one head out of the sums of q, k, v: to shared memory, keys and values to their page too. turn: (rows, 64) cosine and sine. */
-__device__ static inline void make_head(const struct persist_args &a, const struct player *l, int layer, const char *exchange, int row, int kv, int number, const float2 *turn, struct attend_work *w, int lane) {
+__device__ static inline void make_head(const struct persist_args &a, struct head_gains *gains, int layer, const char *exchange, int row, int kv, int number, const float2 *turn, struct attend_work *w, int lane) {
     bool query = number < a.group, value = number > a.group;
     int head = query ? kv * a.group + number : a.heads + (value ? a.kv_heads : 0) + kv;
-    const float *weight = query ? l->q_norm : l->k_norm;
-    float gain[4], x[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) gain[i] = value ? 1 : weight[lane + i * 32];
+    float x[4];
     const char *from = exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + head * 128 + lane) * 4;
     uint32_t word[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) word[i] = load_relaxed_4(from + i * 128);
-    while (word[0] == NOT_YET || word[1] == NOT_YET || word[2] == NOT_YET || word[3] == NOT_YET) {
-        wait_a_little();
+    bf16 *to = query ? w->query[number] : value ? w->value : w->key;
+    bf16 *page = query ? NULL : (bf16 *)page_of(a, row, a.row[row].slot, layer) + (value ? a.half : 0) + ((int64_t)kv * PAGE + a.row[row].slot % PAGE) * 128;
+    float2 cs[2] = {turn[row * 64 + lane], turn[row * 64 + lane + 32]};
+    if (!value) gate_wait(&gains->full, layer & 1);
+    for (bool again = false;; again = true) {
+        if (again) wait_a_little();
 #pragma unroll
         for (int i = 0; i < 4; i++) word[i] = load_relaxed_4(from + i * 128);
+        if (word[0] != NOT_YET && word[1] != NOT_YET && word[2] != NOT_YET && word[3] != NOT_YET) break;
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) x[i] = __uint_as_float(word[i]);
+    if (number == 0 && lane == 0) mark_attention(a, layer, MARK_WORDS);
     if (!value) {
         float sum = x[0] * x[0];
 #pragma unroll
         for (int i = 1; i < 4; i++) sum += x[i] * x[i];
         for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
         float f = rsqrtf(sum / 128 + a.eps);
+        const float *gain = gains->gain[!query] + lane;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float lo = gain[i] * (x[i] * f), hi = gain[i + 2] * (x[i + 2] * f);
-            float2 cs = turn[row * 64 + lane + i * 32];
-            x[i] = lo * cs.x - hi * cs.y, x[i + 2] = hi * cs.x + lo * cs.y;
+            float lo = gain[i * 32] * (x[i] * f), hi = gain[i * 32 + 64] * (x[i + 2] * f);
+            x[i] = lo * cs[i].x - hi * cs[i].y, x[i + 2] = hi * cs[i].x + lo * cs[i].y;
         }
     }
-    bf16 *to = query ? w->query[number] : value ? w->value : w->key;
-    bf16 *page = query ? NULL : (bf16 *)page_of(a, row, a.row[row].slot, layer) + (value ? a.half : 0) + ((int64_t)kv * PAGE + a.row[row].slot % PAGE) * 128;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         bf16 v = __float2bfloat16_rn(x[i]);
@@ -71,43 +94,51 @@ __device__ static inline void make_head(const struct persist_args &a, const stru
     }
 }
 
-__device__ static inline uint32_t low_pair(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
-__device__ static inline uint32_t high_pair(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
-
 /* A page of a share, to the ring; one lane. */
 __device__ static inline void fill_page(const struct persist_args &a, struct ring *r, int layer, int row, int kv, int page) {
     char *slot = r->slots + r->slot * r->bytes;
     const char *keys = (const char *)(page_of(a, row, page * PAGE, layer) + (int64_t)kv * PAGE * 128);
     uint64_t *full = &r->full[r->slot];
-    gate_wait(&r->empty[r->slot], r->parity ^ 1);
+    ring_claim(r);
     gate_expect(full, PAGE * 512);
-    copy_bulk_kept(slot, keys, PAGE * 256, full);
-#pragma unroll
-    for (int i = 0; i < 4; i++) copy_bulk_kept(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
+    copy_bulk(slot, keys, PAGE * 256, full);
+#pragma unroll 1
+    for (int i = 0; i < 4; i++) copy_bulk(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), PAGE / 4 * 256, full);
     ring_next(r);
 }
 
-/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (16 lanes' worth of dimensions 8 g + i and
- * 64 + 8 g + i). Token of the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. */
+/* What the copy of a page does not have: the newest token's key and value go to their places in the slot, values past the end become zeros (what
+ * lies there may be no number). By each warp that reads the page: they write the same. */
+__device__ static inline void mend_page(char *slot, const struct attend_work *w, int tokens, int lane) {
+    char *values = slot + PAGE * 256;
+    int last = tokens - 1, at = lane % 16 * 16;
+    if (lane < 16) *(uint4 *)(slot + last * 256 + at) = *(const uint4 *)((const char *)w->key + at);
+    else *(uint4 *)(values + last / (PAGE / 4) * QUARTER + last % (PAGE / 4) * 256 + at) = *(const uint4 *)((const char *)w->value + at);
+#pragma unroll 1
+    for (int i = tokens + lane / 16; i < PAGE; i += 2) *(uint4 *)(values + i / (PAGE / 4) * QUARTER + i % (PAGE / 4) * 256 + at) = make_uint4(0, 0, 0, 0);
+    fence_copies();
+    __syncwarp();
+}
+
+/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (dimensions 16 i + g and 16 i + 8 + g). Token of
+ * the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. tokens: of the page. */
 struct attend_sums {
     float most[2], total[2], o[8][4];
 };
-__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int first, int end, int newest,
-                                           const struct attend_work *w, int lane) {
-    int g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2, column = t * (PAGE / 4) + round * 4; /* in the page */
-    float p[4] = {}, keep[2];
+__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int tokens, const struct attend_work *w, int thread_lane) {
+    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2; /* in the page */
+    float p[4], even[4] = {}, odd[4] = {}, keep[2];
+    const char *low = keys + row * 256 + t * 16;
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        const uint4 lo = *(const uint4 *)(first + row == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + row * 256 + (c * 4 + t) * 16);
-        const uint4 hi = *(const uint4 *)(first + row + 2 == newest ? (const char *)&w->key[(c * 4 + t) * 8] : keys + (row + 2) * 256 + (c * 4 + t) * 16);
+        const uint4 lo = *(const uint4 *)(low + c * 64), hi = *(const uint4 *)(low + 512 + c * 64);
         const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
-        mma_bf16(p, a0, q.x, q.y);
-        mma_bf16(p, a1, q.z, q.w);
-        keep_order();
+        const uint4 q = *(const uint4 *)&w->query[g][(c * 4 + t) * 8]; /* past the group: anything, and nobody looks at what comes of it */
+        mma_bf16(even, a0, q.x, q.y);
+        mma_bf16(odd, a1, q.z, q.w);
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) p[i] = first + row + i / 2 * 2 < end ? p[i] * a.scale : -INFINITY;
+    for (int i = 0; i < 4; i++) p[i] = row + i / 2 * 2 < tokens ? (even[i] + odd[i]) * a.scale : -INFINITY;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float top = fmaxf(p[i], p[i + 2]);
@@ -120,29 +151,15 @@ __device__ static inline void attend_round(const struct persist_args &a, struct 
         s->total[i] = s->total[i] * keep[i] + p[i] + p[i + 2];
     }
     uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
-    const char *values = keys + PAGE * 256 + t * QUARTER + round * 4 * 256 + g * 16;
+    int token = lane % 8, later = lane / 16; /* the lane's row of values for load_matrices_turned: 8 tokens of 8 dimensions, the same of the next 8, later tokens */
+    const char *values = keys + PAGE * 256 + token / 2 * QUARTER + (round * 4 + later * 2 + token % 2) * 256 + (lane / 8 & 1) * 16;
 #pragma unroll
-    for (int h = 0; h < 2; h++) { /* half of a lane's 16 dimensions at a time: registers */
-        uint2 v[4][2];
+    for (int i = 0; i < 8; i++) {
+        uint32_t x[4];
+        load_matrices_turned(x, values + i * 32);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int token = first + column + i;
-#pragma unroll
-            for (int c = 0; c < 2; c++)
-                v[i][c] = token >= end ? make_uint2(0, 0) : *(const uint2 *)(token == newest ? (const char *)&w->value[(c * 8 + g) * 8 + h * 4] : values + i * 256 + c * 128 + h * 8);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            uint32_t x[4];
-#pragma unroll
-            for (int c = 0; c < 4; c++) {
-                s->o[h * 4 + i][c] *= keep[c % 2];
-                uint32_t lo = i < 2 ? v[c / 2 * 2][c % 2].x : v[c / 2 * 2][c % 2].y, hi = i < 2 ? v[c / 2 * 2 + 1][c % 2].x : v[c / 2 * 2 + 1][c % 2].y;
-                x[c] = i % 2 ? high_pair(lo, hi) : low_pair(lo, hi);
-            }
-            mma_bf16(s->o[h * 4 + i], x, p0, p1);
-        }
-        keep_order();
+        for (int c = 0; c < 4; c++) s->o[i][c] *= keep[c % 2];
+        mma_bf16(s->o[i], x, p0, p1);
     }
 }
 
@@ -151,24 +168,91 @@ __device__ static inline int first_share(const struct persist_args &a, int layer
     return (int)((blockIdx.x + (unsigned)(layer * a.entries * a.kv_heads)) % gridDim.x);
 }
 
-/* This block's shares of one layer's attention; the multiplying warps. */
-__device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, const struct player *l, int layer, char *exchange, const float2 *turn, struct attend_work *w, int warp, int lane) {
+/* Eight parts of a head's attention become one, for a quarter of its dimensions: lane 4 e + c holds of part e the maximum, the sum and 8 weighted
+ * values, of dimensions 8 c on. Then v[0] and v[1] are those of 8 c + 2 (2 e16 + e8) on, not yet divided by total; most and total of all parts.
+ * Parts that are not there have a maximum of minus infinity and zeros. (Few instructions: they run once a layer, each a trip to its cache.) */
+__device__ static inline void fold_parts(float *most, float *total, float v[8], int lane) {
+    float top = *most;
+#pragma unroll
+    for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+    float f = exp2f(*most - top), sum = *total * f;
+    *most = top;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float low = v[i] * f, high = v[i + 4] * f;
+        v[i] = (lane & 16 ? high : low) + __shfl_xor_sync(~0u, lane & 16 ? low : high, 16);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) v[i] = (lane & 8 ? v[i + 2] : v[i]) + __shfl_xor_sync(~0u, lane & 8 ? v[i] : v[i + 2], 8);
+#pragma unroll
+    for (int i = 0; i < 2; i++) v[i] += __shfl_xor_sync(~0u, v[i], 4);
+#pragma unroll
+    for (int d = 4; d < 32; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    *total = sum;
+}
+__device__ static inline int folded_place(int quarter, int lane) { return quarter * 32 + lane % 4 * 8 + (lane >> 4) * 4 + (lane >> 3 & 1) * 2; } /* dimension of v[0] */
+
+/* A quarter of one head out of its shares, by a warp of the block that has the row's first share. f16: as FP8 weights want it. */
+__device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, int quarter, bool f16, int lane) {
+    static_assert(MOST_SHARES <= 16, "a lane has two shares");
+    int part = lane / 4, left = a.count[row] - part, at = head * MOST_ENTRIES + a.first[row] + part;
+    const char *shares = exchange + a.at.shares + at * 256 + quarter * 64 + lane % 4 * 16, *stats = exchange + a.at.stats + at * 8;
+    uint4 value[2] = {};
+    uint2 stat[2] = {{0xFF800000u, 0}, {0xFF800000u, 0}};
+    bool missing = left > 0;
+    while (__ballot_sync(~0u, missing)) { /* few warps ask: all of it each time */
+        if (left > 0) value[0] = load_relaxed_16(shares), stat[0] = load_relaxed_8(stats);
+        if (left > 8) value[1] = load_relaxed_16(shares + 8 * 256), stat[1] = load_relaxed_8(stats + 8 * 8);
+        missing = larger(larger(largest(value[0]), largest(value[1])), larger(larger(stat[0].x, stat[0].y), larger(stat[1].x, stat[1].y))) == NOT_YET;
+        if (missing) wait_a_little();
+    }
+    float most = fmaxf(__uint_as_float(stat[0].x), __uint_as_float(stat[1].x)), weight[2], v[8] = {}, total = 0;
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        weight[k] = __uint_as_float(stat[k].y) == 0 ? 0 : exp2f(__uint_as_float(stat[k].x) - most) * __uint_as_float(stat[k].y);
+        const uint32_t pair[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
+#pragma unroll
+        for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * weight[k], v[e * 2 + 1] += high_bf16(pair[e]) * weight[k];
+        total += weight[k];
+    }
+    fold_parts(&most, &total, v, lane);
+    float scale = __fdividef(1, total);
+    if (!(lane & 4)) store_relaxed_4(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + folded_place(quarter, lane))) * 2, seal(pack_input(v[0] * scale, v[1] * scale, f16)));
+}
+
+/* This block's shares of one layer's attention, and the heads that it puts together; the multiplying warps. */
+__device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, struct head_gains *gains, int layer, char *exchange, bool f16, const float2 *turn, struct attend_work *w, int warp, int lane) {
     int g = lane / 4, t = lane % 4;
 #pragma unroll 1
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
         const struct pentry e = a.entry[share / a.kv_heads];
-        int kv = share % a.kv_heads, newest = e.last ? e.end - 1 : -1, pages = (e.end - e.begin + PAGE - 1) / PAGE;
-        if (warp < a.group + (e.last ? 2 : 0)) make_head(a, l, layer, exchange, e.row, kv, warp, turn, w, lane);
+        int kv = share % a.kv_heads, pages = (e.end - e.begin + PAGE - 1) / PAGE;
+        bool whole = pages * PAGE_ROUNDS > MULTIPLIERS; /* a page to a warp; or a round of 16 tokens, where that gives more of them work */
+        for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
+        lane = renewed(lane), g = lane / 4, t = lane % 4;
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
 #pragma unroll 1
-        for (int page = 0; page < pages; page++) {
-            int first = e.begin + page * PAGE, round = (warp + (page * PAGE_ROUNDS / MULTIPLIERS + 1) * MULTIPLIERS - page * PAGE_ROUNDS) % MULTIPLIERS; /* this warp's in the page, if below PAGE_ROUNDS */
+        for (int page = 0; page < pages; page++, ring_next(ring)) { /* the warps that have the page wait for it and give it back, for all */
+            int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
+            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) {
+                /* A gate knows odd from even laps only: of a ring so short that a warp's next page may lie a lap further, all see every page come. */
+                if (ring->count < MULTIPLIERS + ring->flight) gate_wait(&ring->full[ring->slot], ring->parity);
+                continue;
+            }
+            char *slot = ring->slots + ring->slot * ring->bytes;
             gate_wait(&ring->full[ring->slot], ring->parity);
-            if (round < PAGE_ROUNDS && first + round * 4 < e.end) attend_round(a, &s, ring->slots + ring->slot * ring->bytes, round, first, e.end, newest, w, lane);
-            ring_release(ring, lane);
+            if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
+            if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
+#pragma unroll 1
+            do attend_round(a, &s, slot, round, e.end - first, w, lane);
+            while (++round < rounds && whole);
+            __syncwarp();
+            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], whole ? MULTIPLIERS : MULTIPLIERS / rounds);
         }
-        int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had a round */
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
+        int tail = (e.end - e.begin - 1) % PAGE + 1, warps = whole ? pages : (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had tokens */
         if (warps > MULTIPLIERS) warps = MULTIPLIERS;
         if (warp < warps)
 #pragma unroll
@@ -178,89 +262,39 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
                 for (int d = 4; d < 32; d *= 2) s.total[i] += __shfl_xor_sync(~0u, s.total[i], d);
                 if (query >= a.group) continue;
                 if (g == 0) w->merged[warp][query][0] = s.most[i], w->merged[warp][query][1] = s.total[i];
-                float *to = w->values + (warp * a.group + query) * LD_VALUES + g * 8;
+                float *to = w->values + (warp * a.group + query) * LD_VALUES + g;
 #pragma unroll
-                for (int c = 0; c < 2; c++)
-#pragma unroll
-                    for (int j = 0; j < 8; j += 4) *(float4 *)(to + c * 64 + j) = make_float4(s.o[j][c * 2 + i], s.o[j + 1][c * 2 + i], s.o[j + 2][c * 2 + i], s.o[j + 3][c * 2 + i]);
+                for (int j = 0; j < 8; j++) to[j * 16] = s.o[j][i], to[j * 16 + 8] = s.o[j][2 + i];
             }
         multipliers_sync();
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_MERGED);
 #pragma unroll 1
-        for (int i = warp * 32 + lane; i < a.group * 64; i += MULTIPLIERS * 32) {
-            int query = i / 64, d = i % 64 * 2;
-            float top = -INFINITY, all = 0, value[2] = {};
-#pragma unroll 4
-            for (int v = 0; v < warps; v++) top = fmaxf(top, w->merged[v][query][0]);
-#pragma unroll 4
-            for (int v = 0; v < warps; v++) {
-                float f = exp2f(w->merged[v][query][0] - top);
-                const float2 two = *(const float2 *)(w->values + (v * a.group + query) * LD_VALUES + d);
-                all += w->merged[v][query][1] * f, value[0] += two.x * f, value[1] += two.y * f;
+        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) {
+            int query = unit / 4, part = lane / 4;
+            float v[8] = {}, most = -INFINITY, total = 0;
+            if (part < warps) {
+                const float *from = w->values + (part * a.group + query) * LD_VALUES + unit % 4 * 32 + lane % 4 * 8;
+                const float4 lo = *(const float4 *)from, hi = *(const float4 *)(from + 4);
+                most = w->merged[part][query][0], total = w->merged[part][query][1];
+                v[0] = lo.x, v[1] = lo.y, v[2] = lo.z, v[3] = lo.w, v[4] = hi.x, v[5] = hi.y, v[6] = hi.z, v[7] = hi.w;
             }
+            fold_parts(&most, &total, v, lane);
+            float scale = __fdividef(1, total);
             int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
-            store_relaxed_4(exchange + a.at.shares + at * 256 + d * 2, seal(pack_bf16(value[0] / all, value[1] / all)));
-            if (d == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(top), seal(all)));
+            if (!(lane & 4)) store_relaxed_4(exchange + a.at.shares + at * 256 + folded_place(unit % 4, lane) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
+            if (lane == 0 && unit % 4 == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(most), seal(total)));
         }
         multipliers_sync();
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STORED);
     }
-}
-
-/* x (rows, ldx) in shared memory: the shares of all heads, put together; f16: as FP8 weights want it. A thread takes 8 dimensions of GROUPS heads
- * at a time, so that all it needs is under way together. */
-template <int SHARES, int GROUPS>
-__device__ static inline void gather_some(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
-    int all_groups = a.rows * a.heads * 16;
 #pragma unroll 1
-    for (int first = thread; first < all_groups; first += MULTIPLIERS * 32 * GROUPS) {
-        uint4 value[GROUPS][SHARES];
-        uint2 stats[GROUPS][SHARES];
-        bool all = false;
-        for (bool again = false; !all; again = true) {
-            if (again) wait_a_little();
-            all = true;
-#pragma unroll
-            for (int q = 0; q < GROUPS; q++) {
-                int i = first + q * MULTIPLIERS * 32, row = i / 16 / a.heads, head = i / 16 % a.heads;
-                bool mine = i < all_groups;
-                int entry = head * MOST_ENTRIES + (mine ? a.first[row] : 0), count = mine ? a.count[row] : 0;
-                const char *shares = exchange + a.at.shares + entry * 256 + i % 16 * 16, *weights = exchange + a.at.stats + entry * 8;
-#pragma unroll
-                for (int k = 0; k < SHARES; k++) {
-                    value[q][k] = make_uint4(0, 0, 0, 0), stats[q][k] = make_uint2(0xFF800000u, 0); /* of no weight */
-                    if (k < count) value[q][k] = load_relaxed_16(shares + k * 256), stats[q][k] = load_relaxed_8(weights + k * 8);
-                }
-            }
-#pragma unroll
-            for (int q = 0; q < GROUPS; q++)
-#pragma unroll
-                for (int k = 0; k < SHARES; k++) all = all && there(value[q][k]) && there(stats[q][k]);
-        }
-#pragma unroll
-        for (int q = 0; q < GROUPS; q++) {
-            int i = first + q * MULTIPLIERS * 32;
-            float top = -INFINITY, sum = 0, v[8] = {};
-#pragma unroll
-            for (int k = 0; k < SHARES; k++) top = fmaxf(top, __uint_as_float(stats[q][k].x));
-#pragma unroll
-            for (int k = 0; k < SHARES; k++) {
-                float f = exp2f(__uint_as_float(stats[q][k].x) - top) * __uint_as_float(stats[q][k].y);
-                const uint32_t pair[4] = {value[q][k].x, value[q][k].y, value[q][k].z, value[q][k].w};
-                sum += f;
-#pragma unroll
-                for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * f, v[e * 2 + 1] += high_bf16(pair[e]) * f;
-            }
-            float scale = 1 / sum;
-            if (i < all_groups)
-                *(uint4 *)(x + i / 16 / a.heads * ldx + i % (a.heads * 16) * 8) =
-                    make_uint4(pack_input(v[0] * scale, v[1] * scale, f16), pack_input(v[2] * scale, v[3] * scale, f16), pack_input(v[4] * scale, v[5] * scale, f16),
-                               pack_input(v[6] * scale, v[7] * scale, f16));
-        }
+    for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) { /* after all own shares: blocks wait for one another here */
+        int row = a.entry[share / a.kv_heads].row;
+        if (share / a.kv_heads != a.first[row]) continue;
+#pragma unroll 1
+        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) merge_head(a, exchange, row, share % a.kv_heads * a.group + unit / 4, unit % 4, f16, lane);
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
     }
-}
-__device__ static inline void gather_shares(const struct persist_args &a, const char *exchange, bf16 *x, int ldx, bool f16, int thread) {
-    if (a.most_shares <= 2) gather_some<2, 4>(a, exchange, x, ldx, f16, thread);
-    else if (a.most_shares <= 8) gather_some<8, 1>(a, exchange, x, ldx, f16, thread);
-    else gather_some<12, 1>(a, exchange, x, ldx, f16, thread);
 }
 
 #endif

@@ -1,8 +1,9 @@
 /* The ring of weights in shared memory and what is multiplied out of it. Device code of persist.cu.
  *
- * A chunk of a tile is some of its 16 rows as they lie in memory, or a piece of their width; the second half of the tile's rows is shifted so
- * that the 8 lanes of a quarter warp, which read two rows (one of each half), find different banks. Row m of the tensor cores' tile is row m / 2
- * of half m % 2 (and, from 8 on, the rows 4 further), so nothing has to be repacked. A lane takes the same 16 values of a UNIT as it holds of x. */
+ * A chunk of a tile is some of its 16 rows as they lie in memory, or a piece of their width. Rows come in two halves, of NF4 in four quarters, which
+ * are shifted against each other so that lanes that read at the same time find different banks: the 8 lanes of a quarter warp two rows, one of each
+ * half; NF4's 16 lanes of half a warp four. Row m of the tensor cores' tile is row m / 2 of half m % 2 and, from 8 on, the rows 4 further (NF4: m / 4 of
+ * quarter m % 4; 2 further), so nothing has to be repacked. A lane takes the same 16 values of a UNIT as it holds of x. */
 #ifndef BACKEND_CUDA_PERSIST_RING_H
 #define BACKEND_CUDA_PERSIST_RING_H
 
@@ -10,20 +11,28 @@
 #include "backend/cuda/unpack.h"
 
 template <int S> struct packed;
-template <> struct packed<STORAGE_BF16> { enum { unit = 128, shift = 16, number = 0 }; }; /* bytes of a UNIT in a row; of the second half's shift */
-template <> struct packed<STORAGE_FP8_BLOCK> { enum { unit = 64, shift = 64, number = 1 }; };
-template <> struct packed<STORAGE_NF4> { enum { unit = 32, shift = 32, number = 2 }; };
+template <> struct packed<STORAGE_BF16> { enum { unit = 128, shift = 16, parts = 2, number = 0 }; }; /* bytes of a UNIT in a row; of a part's shift; parts of 16 rows */
+template <> struct packed<STORAGE_FP8_BLOCK> { enum { unit = 64, shift = 64, parts = 2, number = 1 }; };
+template <> struct packed<STORAGE_NF4> { enum { unit = 32, shift = 32, parts = 4, number = 2 }; };
 
 struct ring {
     char *slots;
     uint64_t *full, *empty;
-    int count, bytes; /* slots; bytes of one */
+    int count, bytes, flight; /* slots; bytes of one; chunks under way at most, fewer than slots */
     int slot;
     unsigned parity, number; /* of chunks so far */
 };
 __device__ static inline void ring_next(struct ring *r) {
     r->number++;
     if (++r->slot == r->count) r->slot = 0, r->parity ^= 1;
+}
+/* Until the next slot is empty, and no more than `flight` chunks are under way. */
+__device__ static inline void ring_claim(struct ring *r) {
+    if (r->number >= (unsigned)r->flight) {
+        int slot = r->slot - r->flight;
+        gate_wait(&r->full[slot < 0 ? slot + r->count : slot], slot < 0 ? r->parity ^ 1 : r->parity);
+    }
+    gate_wait(&r->empty[r->slot], r->parity ^ 1);
 }
 /* A multiplying warp is done with the slot. */
 __device__ static inline void ring_release(struct ring *r, int lane) {
@@ -42,6 +51,12 @@ __device__ static inline float f16_range(float v) {
 }
 __device__ static inline uint32_t pack_input(float a, float b, bool f16) { return f16 ? pack_f16(f16_range(a), f16_range(b)) : pack_bf16(a, b); }
 
+/* The first of a lane's two rows of a tile; the second is 8 / parts further. */
+template <int S> __device__ static inline int low_row(int lane) {
+    int g = lane / 4, parts = packed<S>::parts;
+    return g % parts * (16 / parts) + g / parts;
+}
+
 /* The matrix and first row of one half of a tile. */
 __device__ static inline int half_of_tile(const struct pshape &s, int kind, int tile, int half, int *row) {
     if (kind == PHASE_UP) return *row = tile * 8, half;
@@ -55,108 +70,171 @@ __device__ static inline int scale_columns(const struct pshape &s) { return (s.u
 struct tile_place {
     int from, own, n, before, blocks;
 };
-/* A lane's factors: FP8: of its half's outputs; NF4: codes of its first row, nested absmax of its matrix from `first` on, absmax block that
- * begins its first row. */
+/* A lane's factors of the tile at hand, from the warp's first unit of a pass on. FP8: scales of its half's outputs; row counts from the first that
+ * factors holds. NF4: codes of its first row, whose absmax blocks begin with `row`; nested absmax from `first` on. until: the tile where another
+ * matrix begins. */
 struct lane_side {
     const char *codes;
     const float *factors;
-    int block, first;
+    int row, step, first, until; /* FP8: first: scales of a row of blocks. bf16: step is 0 */
     float offset;
 };
 template <int S>
-__device__ static inline struct lane_side find_side(const struct pshape &s, const struct side_head &head, const char *buffer, int kind, int tile, int number, int tiles, int lane) {
+__device__ static inline struct lane_side find_side(const struct pshape &s, const struct side_head &head, const char *buffer, int kind, int tile, int number, int tiles, int unit, int lane) {
     struct lane_side l = {};
-    if (S == STORAGE_BF16) return l;
-    int half = lane / 4 & 1, row, m = half_of_tile(s, kind, tile, half, &row);
+    int in_tile = low_row<S>(lane), half = in_tile / 8, row, m = half_of_tile(s, kind, tile, half, &row), tall = kind == PHASE_UP ? 8 : 16;
+    l.until = kind == PHASE_QKV && m < 2 ? s.first[m] : 1 << 30;
     if (S == STORAGE_FP8_BLOCK) {
-        l.factors = (const float *)(buffer + head.base[m]) + (row / 128 - head.first[m]) * scale_columns(s);
-    } else {
-        l.codes = buffer + ((kind == PHASE_UP ? half * tiles * 8 + number * 8 : number * 16 + half * 8) + (lane >> 3)) * s.units;
-        l.factors = (const float *)(buffer + head.base[m]), l.first = head.first[m], l.offset = head.offset[m], l.block = (row + (lane >> 3)) * s.units;
+        l.factors = (const float *)(buffer + head.base[m]) + unit / 2;
+        l.row = row - head.first[m] * 128, l.step = tall, l.first = scale_columns(s);
+    } else if (S == STORAGE_NF4) {
+        l.codes = buffer + ((kind == PHASE_UP ? half * tiles * 8 + number * 8 : number * 16 + half * 8) + in_tile % 8) * s.units + unit;
+        l.factors = (const float *)(buffer + head.base[m]), l.first = head.first[m], l.offset = head.offset[m];
+        l.row = (row + in_tile % 8) * s.units + unit, l.step = tall * s.units;
     }
     return l;
+}
+/* Of the next tile of the same matrix. */
+template <int S> __device__ static inline void next_side(struct lane_side *l) {
+    l->row += l->step;
+    if (S == STORAGE_NF4) l->codes += l->step;
+}
+
+/* How a warp goes through tiles of one storage in one pass: pieces; which of them has its units; where the lane's two rows begin, chunk of the
+ * piece and bytes in its slot. */
+struct walk {
+    int pieces, mine, chunks, low_chunk, high_chunk, low, high;
+};
+/* Warps share out the pieces of a pass, and the units of a piece: each has units of one piece only, WARP_UNITS at most. */
+__device__ static inline struct tile_place place_warp(const struct pcut &cut, int units, int pass, int warp) {
+    struct tile_place p;
+    p.before = pass * cut.pass_units, p.n = units - p.before < cut.pass_units ? units - p.before : cut.pass_units, p.blocks = units;
+    if (p.n <= cut.piece_units) {
+        p.from = p.n * warp / MULTIPLIERS, p.own = p.n * (warp + 1) / MULTIPLIERS - p.from;
+        return p;
+    }
+    int pieces = (p.n + cut.piece_units - 1) / cut.piece_units, mine = warp * pieces / MULTIPLIERS;
+    int first = (mine * MULTIPLIERS + pieces - 1) / pieces, warps = ((mine + 1) * MULTIPLIERS + pieces - 1) / pieces - first, begin = mine * cut.piece_units;
+    int wide = p.n - begin < cut.piece_units ? p.n - begin : cut.piece_units;
+    p.from = begin + wide * (warp - first) / warps, p.own = begin + wide * (warp - first + 1) / warps - p.from;
+    return p;
+}
+template <int S> __device__ static inline struct walk make_walk(const struct pcut &cut, const struct tile_place &p, int lane) {
+    enum { BYTES = packed<S>::unit, SHIFT = packed<S>::shift };
+    struct walk w;
+    int t = lane % 4, part = lane / 4 % packed<S>::parts, low = low_row<S>(lane), high = low + 8 / packed<S>::parts, rows = 1 << cut.row_bits;
+    w.chunks = 16 >> cut.row_bits, w.pieces = 1, w.mine = 0;
+    if (p.n > cut.piece_units) w.pieces = (p.n + cut.piece_units - 1) / cut.piece_units, w.mine = p.from / cut.piece_units;
+    int begin = w.mine * cut.piece_units, wide = p.n - begin < cut.piece_units ? p.n - begin : cut.piece_units;
+    int at = part * SHIFT + (p.from - begin) * BYTES + t * (BYTES / 4);
+    w.low_chunk = low >> cut.row_bits, w.low = (low & (rows - 1)) * wide * BYTES + at;
+    w.high_chunk = high >> cut.row_bits, w.high = (high & (rows - 1)) * wide * BYTES + at;
+    return w;
+}
+
+/* GROUP units are read together, while the products of those before end; each goes into sums of its own, so that products do not wait for one
+ * another. Past the warp's last unit that unit is read again, for inputs and factors of nothing. */
+template <int S> struct group { enum { units = S == STORAGE_BF16 ? 1 : 2, words = packed<S>::unit / 16 }; };
+template <int S>
+__device__ static inline void read_units(uint32_t (&w)[group<S>::units][2][group<S>::words], const char *low, const char *high, int unit, int own) {
+#pragma unroll
+    for (int u = 0; u < group<S>::units; u++) {
+        int at = (unit + u < own ? unit + u : own - 1) * packed<S>::unit;
+        if (S == STORAGE_NF4) {
+            uint2 lo = *(const uint2 *)(low + at), hi = *(const uint2 *)(high + at);
+            w[u][0][0] = lo.x, w[u][0][1] = lo.y, w[u][1][0] = hi.x, w[u][1][1] = hi.y;
+        } else
+#pragma unroll
+            for (int i = 0; i < group<S>::words; i += 4) {
+                uint4 lo = *(const uint4 *)(low + at + i * 4), hi = *(const uint4 *)(high + at + i * 4);
+                w[u][0][i] = lo.x, w[u][0][i + 1] = lo.y, w[u][0][i + 2] = lo.z, w[u][0][i + 3] = lo.w;
+                w[u][1][i] = hi.x, w[u][1][i + 1] = hi.y, w[u][1][i + 2] = hi.z, w[u][1][i + 3] = hi.w;
+            }
+    }
+}
+/* sum: of the four products of a unit; b: the unit's inputs. Product i of a unit: the lane's columns 4 i to 4 i + 3 of both rows. */
+template <int S> __device__ static inline void multiply_part(float c[4], const uint32_t (&w)[2][group<S>::words], int i, const uint32_t b[8], const uint32_t *lut) {
+    uint32_t a[4];
+    if (S == STORAGE_BF16) {
+        a[0] = w[0][i * 2], a[1] = w[1][i * 2], a[2] = w[0][i * 2 + 1], a[3] = w[1][i * 2 + 1];
+        mma_bf16(c, a, b[i * 2], b[i * 2 + 1]);
+    } else if (S == STORAGE_FP8_BLOCK) {
+        e4m3_as_f16(w[0][i], &a[0], &a[2]);
+        e4m3_as_f16(w[1][i], &a[1], &a[3]);
+        mma_f16(c, a, b[i * 2], b[i * 2 + 1]);
+    } else {
+        a[0] = lut[byte_of(w[0][i / 2], i % 2 * 2) * 32], a[1] = lut[byte_of(w[1][i / 2], i % 2 * 2) * 32];
+        a[2] = lut[byte_of(w[0][i / 2], i % 2 * 2 + 1) * 32], a[3] = lut[byte_of(w[1][i / 2], i % 2 * 2 + 1) * 32];
+        mma_bf16(c, a, b[i * 2], b[i * 2 + 1]);
+    }
 }
 
 /* acc (16 outputs x 8 rows) += this warp's units of a tile; the ring stands behind the tile then. */
 template <int S>
-__device__ static inline void multiply_tile(float acc[4], struct ring *r, const uint32_t (&b)[WARP_UNITS][8], const struct tile_place p, const struct pcut &cut, const struct lane_side side,
+__device__ static inline void multiply_tile(float acc[4], struct ring *r, const uint32_t (&b)[WARP_UNITS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side,
                                             const uint32_t *lut, const float *nested_map, int lane) {
-    enum { BYTES = packed<S>::unit, SHIFT = packed<S>::shift };
-    int t = lane % 4, half = lane / 4 & 1, bits = cut.row_bits, chunks = 16 >> bits;
-    int low_row = half * 8 + (lane >> 3), high_row = low_row + 4;
-    float absmax[WARP_UNITS / 2]; /* NF4: lane t's are those of unit 2 i + t / 2, first or second row by t % 2 */
-    if (S == STORAGE_NF4) {
-        int ahead = p.before + p.from + t / 2 + (t & 1) * 4 * p.blocks;
-#pragma unroll
-        for (int i = 0; i < WARP_UNITS / 2; i++)
-            if (i * 2 < p.own) { /* past the last unit: a number nobody uses */
-                int block = ahead + i * 2;
-                absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[(side.block + block) / 256 - side.first]), side.offset);
-            }
-    }
+    enum { GROUP = group<S>::units };
+    const float *factors = S == STORAGE_FP8_BLOCK ? side.factors + (side.row >> 7) * side.first : NULL;
+    int odd = (p.before + p.from) & 1;
 #pragma unroll 1
-    for (int piece = 0; piece < p.n; piece += cut.piece_units) {
-        int wide = p.n - piece < cut.piece_units ? p.n - piece : cut.piece_units, pitch = wide * BYTES, slot = r->slot;
-        const char *low = r->slots, *high = r->slots;
-#pragma unroll 1
-        for (int c = 0, parity = r->parity; c < chunks; c++) {
-            int at = slot * r->bytes;
-            if (low_row >> bits == c) low += at;
-            if (high_row >> bits == c) high += at;
-            gate_wait(&r->full[slot], parity);
-            if (++slot == r->count) slot = 0, parity ^= 1;
-        }
-        int to_unit = p.from - piece, at = half * SHIFT + to_unit * BYTES + t * (BYTES / 4); /* to_unit: of the first unit, within the piece */
-        low += (low_row & ((1 << bits) - 1)) * pitch + at, high += (high_row & ((1 << bits) - 1)) * pitch + at;
+    for (int piece = 0; piece < walk.pieces; piece++) {
+        int slot = r->slot + lane, low = r->slot + walk.low_chunk, high = r->slot + walk.high_chunk;
+        unsigned parity = r->parity;
+        if (slot >= r->count) slot -= r->count, parity ^= 1;
+        if (lane < walk.chunks) gate_wait(&r->full[slot], parity);
+        __syncwarp();
+        if (piece == walk.mine && p.own) {
+            const char *a = r->slots + (low >= r->count ? low - r->count : low) * r->bytes + walk.low, *c = r->slots + (high >= r->count ? high - r->count : high) * r->bytes + walk.high;
+            uint32_t w[GROUP][2][group<S>::words];
+            float sum[4][4] = {};
+            read_units<S>(w, a, c, 0, p.own);
+            float absmax[WARP_UNITS / 2]; /* NF4: lane t's are those of unit 2 i + t / 2, first or second row by t % 2 */
+            if (S == STORAGE_NF4) {
+                int t = lane % 4, ahead = (t & 1) * (8 / packed<S>::parts) * p.blocks;
 #pragma unroll
-        for (int u = 0; u < WARP_UNITS; u++) {
-            if (u >= p.own || to_unit + u < 0 || to_unit + u >= wide) continue;
-            if (S == STORAGE_BF16) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    uint4 lo = *(const uint4 *)(low + u * BYTES + i * 16), hi = *(const uint4 *)(high + u * BYTES + i * 16);
-                    const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-                    mma_bf16(acc, a0, b[u][i * 4], b[u][i * 4 + 1]);
-                    mma_bf16(acc, a1, b[u][i * 4 + 2], b[u][i * 4 + 3]);
-                }
-            } else if (S == STORAGE_FP8_BLOCK) {
-                float part[4] = {}, factor = side.factors[(p.before + p.from + u) / 2];
-                uint4 lo = *(const uint4 *)(low + u * BYTES), hi = *(const uint4 *)(high + u * BYTES);
-                const uint32_t words[2][4] = {{lo.x, lo.y, lo.z, lo.w}, {hi.x, hi.y, hi.z, hi.w}};
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    uint32_t a[4];
-                    e4m3_as_f16(words[0][i], &a[0], &a[2]);
-                    e4m3_as_f16(words[1][i], &a[1], &a[3]);
-                    mma_f16(part, a, b[u][i * 2], b[u][i * 2 + 1]);
-                }
-#pragma unroll
-                for (int c = 0; c < 4; c++) acc[c] += part[c] * factor;
-            } else {
-                float part[4] = {}, factor[2];
-                uint2 lo = *(const uint2 *)(low + u * BYTES), hi = *(const uint2 *)(high + u * BYTES);
-#pragma unroll
-                for (int i = 0; i < 2; i++) factor[i] = __shfl_sync(~0u, absmax[u / 2], (lane & ~3) | (u % 2 * 2 + i));
-                const uint32_t words[2][2] = {{lo.x, lo.y}, {hi.x, hi.y}};
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    uint32_t v[4], w[4];
-#pragma unroll
-                    for (int k = 0; k < 4; k++) v[k] = lut[byte_of(words[0][i], k) * 32], w[k] = lut[byte_of(words[1][i], k) * 32];
-                    const uint32_t a0[4] = {v[0], w[0], v[1], w[1]}, a1[4] = {v[2], w[2], v[3], w[3]};
-                    mma_bf16(part, a0, b[u][i * 4], b[u][i * 4 + 1]);
-                    mma_bf16(part, a1, b[u][i * 4 + 2], b[u][i * 4 + 3]);
-                }
-#pragma unroll
-                for (int c = 0; c < 4; c++) acc[c] += part[c] * factor[c / 2];
+                for (int i = 0; i < WARP_UNITS / 2; i++)
+                    if (i * 2 < p.own) {
+                        int block = ahead + (i * 2 + t / 2 < p.own ? i * 2 + t / 2 : p.own - 1);
+                        absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
+                    }
             }
+#pragma unroll
+            for (int first = 0; first < WARP_UNITS; first += GROUP) {
+                if (first >= p.own) break;
+                if (S == STORAGE_BF16) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) multiply_part<S>(sum[i], w[0], i, b[first], lut);
+                    if (first + GROUP < p.own) read_units<S>(w, a, c, first + GROUP, p.own);
+                    continue;
+                }
+                float part[GROUP][2][4] = {}, factor[GROUP][2];
+                if (S == STORAGE_FP8_BLOCK) { /* a factor serves two units */
+                    factor[0][0] = factors[first / 2], factor[GROUP - 1][0] = first + 1 < p.own ? factors[first / 2 + odd] : 0;
+#pragma unroll
+                    for (int u = 0; u < GROUP; u++) factor[u][1] = factor[u][0];
+                }
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+#pragma unroll
+                    for (int u = 0; u < GROUP; u++) multiply_part<S>(part[u][i % 2], w[u], i, b[first + u], lut);
+                if (first + GROUP < p.own) read_units<S>(w, a, c, first + GROUP, p.own); /* while the products end */
+#pragma unroll
+                for (int u = 0; u < GROUP; u++) {
+                    if (S == STORAGE_NF4)
+#pragma unroll
+                        for (int i = 0; i < 2; i++) factor[u][i] = __shfl_sync(~0u, absmax[(first + u) / 2], (lane & ~3) | ((first + u) % 2 * 2 + i));
+#pragma unroll
+                    for (int i = 0; i < 4; i++) acc[i] += (part[u][0][i] + part[u][1][i]) * factor[u][i / 2];
+                }
+            }
+            if (S == STORAGE_BF16)
+#pragma unroll
+                for (int i = 0; i < 4; i++) acc[i] += (sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i]);
         }
         __syncwarp();
-#pragma unroll 1
-        for (int c = 0; c < chunks; c++) {
-            if (lane == 0) gate_arrive(&r->empty[r->slot]);
-            ring_next(r);
-        }
+        if (lane < walk.chunks) gate_arrive(&r->empty[slot]);
+        r->slot += walk.chunks;
+        if (r->slot >= r->count) r->slot -= r->count, r->parity ^= 1;
     }
     if (S == STORAGE_FP8_BLOCK)
 #pragma unroll
@@ -199,7 +277,7 @@ __device__ static inline unsigned fill_side(struct side_head *head, char *buffer
 __device__ static inline void fill_tile(struct ring *r, const struct pphase *phase, const struct pshape &s, int kind, int tile, int before, int n, unsigned side) {
     int row0, row1;
     const struct pmatrix *m0 = &phase->m[half_of_tile(s, kind, tile, 0, &row0)], *m1 = &phase->m[half_of_tile(s, kind, tile, 1, &row1)];
-    int number = storage_number(m0->storage), unit = 128 >> number, shift = number == 0 ? 16 : number == 1 ? 64 : 32;
+    int number = storage_number(m0->storage), unit = 128 >> number, shift = number == 0 ? 16 : number == 1 ? 64 : 32, tall = number == 2 ? 4 : 8; /* tall: rows of a part */
     int bits = s.cut[number].row_bits, rows = 1 << bits, piece_units = s.cut[number].piece_units;
     size_t row_bytes = (size_t)s.units * unit;
     const char *data0 = m0->data + (size_t)row0 * row_bytes + (size_t)before * unit, *data1 = m1->data + (size_t)row1 * row_bytes + (size_t)before * unit;
@@ -210,18 +288,18 @@ __device__ static inline void fill_tile(struct ring *r, const struct pphase *pha
         for (int at = 0; at < 16; at += rows) {
             char *to = r->slots + r->slot * r->bytes;
             uint64_t *full = &r->full[r->slot];
-            gate_wait(&r->empty[r->slot], r->parity ^ 1);
+            ring_claim(r);
             gate_expect(full, (unsigned)(rows * pitch) + side);
             side = 0;
 #pragma unroll 1
-            for (int h = at / 8; h <= (at + rows - 1) / 8; h++) {
-                const char *from = (h ? data1 : data0) + (size_t)piece * unit + (size_t)(at % 8) * row_bytes;
-                char *half = to + h * shift + (rows == 16 ? h * 8 * pitch : 0);
-                int count = rows == 16 ? 8 : rows;
-                if (wide == s.units) copy_bulk(half, from, (unsigned)(count * pitch), full); /* whole rows lie one behind the other */
+            for (int part = at / tall; part <= (at + rows - 1) / tall; part++) {
+                int row = rows < tall ? at : part * tall, count = rows < tall ? rows : tall;
+                const char *from = (row < 8 ? data0 : data1) + (size_t)piece * unit + (size_t)(row % 8) * row_bytes;
+                char *first = to + part * shift + (row - at) * pitch;
+                if (wide == s.units) copy_bulk(first, from, (unsigned)(count * pitch), full); /* whole rows lie one behind the other */
                 else
 #pragma unroll 1
-                    for (int i = 0; i < count; i++) copy_bulk(half + i * pitch, from + i * row_bytes, (unsigned)pitch, full);
+                    for (int i = 0; i < count; i++) copy_bulk(first + i * pitch, from + i * row_bytes, (unsigned)pitch, full);
             }
             ring_next(r);
         }

@@ -115,6 +115,10 @@ __device__ static inline void gate_init(uint64_t *b, int count) { SM_90(asm vola
 /* After gate_init, before __syncthreads: the copy engine sees the barriers. */
 __device__ static inline void gate_init_done() { SM_90(asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");) }
 __device__ static inline void gate_arrive(uint64_t *b) { SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0]; }" ::"r"(in_shared(b)) : "memory");) }
+/* For so many who would arrive. */
+__device__ static inline void gate_arrive_for(uint64_t *b, int count) {
+    SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0], %1; }" ::"r"(in_shared(b)), "r"(count) : "memory");)
+}
 /* Arrives and lets the phase wait for so many bytes of copies more. */
 __device__ static inline void gate_expect(uint64_t *b, unsigned bytes) {
     SM_90(asm volatile("{ .reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s, [%0], %1; }" ::"r"(in_shared(b)), "r"(bytes) : "memory");)
@@ -140,8 +144,14 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
 __device__ static inline void fence_copies() { SM_90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");) }
 /* A barrier of some warps of the block. */
 template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
-/* Loads behind it stay there: registers. */
-__device__ static inline void keep_order() { asm volatile("" ::: "memory"); }
+/* The same, by number: arrive does not wait; of the threads some arrive and some sync. */
+template <int THREADS> __device__ static inline void some_arrive_at(int id) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
+template <int THREADS> __device__ static inline void some_sync_at(int id) { asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
+/* The same number; what is computed from it is not kept in registers from further out. */
+__device__ static inline int renewed(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
 __device__ static inline long long clock_now() { return clock64(); }
 /* Four e4m3 values as two pairs of f16; exact. */
 __device__ static inline void e4m3_as_f16(uint32_t four, uint32_t *lo, uint32_t *hi) {

@@ -412,7 +412,7 @@ bool persist_fit(const struct backend_model *m, const struct batch *b);
 /* Starts the step; logits (rows, vocab) on the device are there when the stream is. On failure nothing was started. */
 int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err);
 /* The benchmark asks: clocks of every block and product (sm_count, layers * 4 + 1, 4), device memory: when it began, attention and then
- * the input were there, and when its tiles were multiplied. NULL: none. */
+ * the input were there, and when its tiles were multiplied; behind them what persist.h says. NULL: none. */
 void persist_trace(struct backend_model *m, long long *trace);
 
 /* ---- pick.cu ---- */
