@@ -101,19 +101,20 @@ __device__ inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFF
 __device__ inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
 __device__ inline uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-/* Where four columns of a row begin, of the first 64 of a head (column: a multiple of four), as two pairs; `half` further on the same of the next 64. */
+/* Where four columns of a row begin, of the first 64 of the first head (column: a multiple of four), as two pairs; `half` further on the same of
+ * its other 64, `head` further on of the next head. */
 struct places {
-    int64_t first, second, half;
+    int64_t first, second, half, head;
     bool crossed; /* pairs of columns 0 2 and 1 3 */
 };
 __device__ inline struct places places_of(const struct stream_args &a, int row, int column) {
-    if (!a.tiled) return {(int64_t)row * a.heads * HEAD + column, (int64_t)row * a.heads * HEAD + column + 2, 64, false};
+    if (!a.tiled) return {(int64_t)row * a.heads * HEAD + column, (int64_t)row * a.heads * HEAD + column + 2, HEAD / 2, HEAD, false};
     bool crossed = a.tiled == TILED_CROSSED;
     int64_t first = tiled_place(row, column, a.tiled);
-    return {first, tiled_place(row, column + (crossed ? 1 : 2), a.tiled), tiled_place(row, column + HEAD / 2, a.tiled) - first, crossed};
+    return {first, tiled_place(row, column + (crossed ? 1 : 2), a.tiled), tiled_place(row, column + HEAD / 2, a.tiled) - first, HEAD * FEW_ROWS, crossed};
 }
 __device__ inline void store_four(const struct stream_args &a, const struct places &to, int halves, float x, float y, float z, float w) {
-    bf16 *out = a.out + halves * to.half;
+    bf16 *out = a.out + halves / 2 * to.head + halves % 2 * to.half;
     *(uint32_t *)(out + to.first) = pack_bf16(x, to.crossed ? z : y);
     *(uint32_t *)(out + to.second) = pack_bf16(to.crossed ? y : z, w);
 }
