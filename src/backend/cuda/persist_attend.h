@@ -238,6 +238,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
             if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) continue;
             char *slot = ring->slots + ring->slot * ring->bytes;
+            if (page >= ring->count) gate_wait(&ring->full[ring->slot], ring->parity ^ 1); /* what was there before: another warp's page, not known to have come */
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
             if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
