@@ -170,7 +170,7 @@ __device__ static inline int first_share(const struct persist_args &a, int layer
 
 /* Eight parts of a head's attention become one, for a quarter of its dimensions: lane 4 e + c holds of part e the maximum, the sum and 8 weighted
  * values, of dimensions 8 c on. Then v[0] and v[1] are those of 8 c + 2 (2 e16 + e8) on, not yet divided by total; most and total of all parts.
- * Parts that are not there have a maximum of minus infinity and zeros. (Few instructions: they run once a layer, each a trip to its cache.) */
+ * Parts that are not there have a maximum of minus infinity and zeros. */
 __device__ static inline void fold_parts(float *most, float *total, float v[8], int lane) {
     float top = *most;
 #pragma unroll
