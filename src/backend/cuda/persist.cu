@@ -556,7 +556,7 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
-    return a->slots >= 6; /* a warp that passes over others' pages knows of all but the lap before (attend_shares) */
+    return a->slots >= 2;
 }
 
 static void lay_exchange(struct persist_args *a) {

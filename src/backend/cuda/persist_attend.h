@@ -233,20 +233,23 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         lane = renewed(lane), g = lane / 4, t = lane % 4;
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
+        bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
 #pragma unroll 1
-        for (int page = 0; page < pages; page++, ring_next(ring)) { /* the warps that have the page wait for it and give it back, for all */
+        for (int page = 0; page < pages; page++, ring_next(ring)) { /* else the warps that have the page wait for it and give it back, for all */
             int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
-            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) continue;
+            bool mine = whole ? page % MULTIPLIERS == warp : page == warp / PAGE_ROUNDS && round < rounds;
+            if (!mine && !wraps) continue;
             char *slot = ring->slots + ring->slot * ring->bytes;
-            if (page >= ring->count) gate_wait(&ring->full[ring->slot], ring->parity ^ 1); /* what was there before: another warp's page, not known to have come */
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
-            if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
+            if (mine) {
+                if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
 #pragma unroll 1
-            do attend_round(a, &s, slot, round, e.end - first, w, lane);
-            while (++round < rounds && whole);
+                do attend_round(a, &s, slot, round, e.end - first, w, lane);
+                while (++round < rounds && whole);
+            }
             __syncwarp();
-            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], whole ? MULTIPLIERS : MULTIPLIERS / rounds);
+            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], wraps ? 1 : whole ? MULTIPLIERS : MULTIPLIERS / rounds);
         }
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
         int tail = (e.end - e.begin - 1) % PAGE + 1, warps = whole ? pages : (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had tokens */
