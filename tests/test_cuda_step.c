@@ -16,7 +16,6 @@ static float *run(struct checkpoint *c, const char *way, size_t *vocab) {
     static const int rows_of[STEPS] = {8, 1, 5, 2}, longer[SEQUENCES] = {175, 0, 31, 33, 1, 20, 7, 12}; /* the first: several shares when alone, more pages than warps and slots beside others */
     assert_int_equal(setenv("PMD_CUDA_STEP", way, 1), 0);
     if (backend_cuda.load(c, &o, &m, &err)) fail_msg("%s", err.message);
-    unsetenv("PMD_CUDA_STEP");
     struct backend_info info;
     backend_cuda.describe(m, &info);
     if (strstr(info.kernels, "sm_90")) assert_true((strcmp(way, "graph") != 0) == (strstr(info.kernels, "one kernel a step") != NULL)); /* or nothing is compared */
@@ -44,6 +43,7 @@ static float *run(struct checkpoint *c, const char *way, size_t *vocab) {
         for (int s = rows_of[t]; s < SEQUENCES; s++) memset(logits + ((size_t)t * SEQUENCES + (size_t)s) * *vocab, 0, *vocab * sizeof *logits);
     }
     backend_cuda.unload(m);
+    unsetenv("PMD_CUDA_STEP"); /* slots and shares are asked for at every step */
     return logits;
 }
 
