@@ -170,7 +170,7 @@ __device__ static inline int first_share(const struct persist_args &a, int layer
 
 /* Eight parts of a head's attention become one, for a quarter of its dimensions: lane 4 e + c holds of part e the maximum, the sum and 8 weighted
  * values, of dimensions 8 c on. Then v[0] and v[1] are those of 8 c + 2 (2 e16 + e8) on, not yet divided by total; most and total of all parts.
- * Parts that are not there have a maximum of minus infinity and zeros. (Few instructions: they run once a layer, each a trip to its cache.) */
+ * Parts that are not there have a maximum of minus infinity and zeros. */
 __device__ static inline void fold_parts(float *most, float *total, float v[8], int lane) {
     float top = *most;
 #pragma unroll
@@ -233,23 +233,23 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         lane = renewed(lane), g = lane / 4, t = lane % 4;
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
+        bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
 #pragma unroll 1
-        for (int page = 0; page < pages; page++, ring_next(ring)) { /* the warps that have the page wait for it and give it back, for all */
+        for (int page = 0; page < pages; page++, ring_next(ring)) { /* else the warps that have the page wait for it and give it back, for all */
             int first = e.begin + page * PAGE, round = whole ? 0 : warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
-            if (whole ? page % MULTIPLIERS != warp : page != warp / PAGE_ROUNDS || round >= rounds) {
-                /* A gate knows odd from even laps only: of a ring so short that a warp's next page may lie a lap further, all see every page come. */
-                if (ring->count < MULTIPLIERS + ring->flight) gate_wait(&ring->full[ring->slot], ring->parity);
-                continue;
-            }
+            bool mine = whole ? page % MULTIPLIERS == warp : page == warp / PAGE_ROUNDS && round < rounds;
+            if (!mine && !wraps) continue;
             char *slot = ring->slots + ring->slot * ring->bytes;
             gate_wait(&ring->full[ring->slot], ring->parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
-            if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
+            if (mine) {
+                if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
 #pragma unroll 1
-            do attend_round(a, &s, slot, round, e.end - first, w, lane);
-            while (++round < rounds && whole);
+                do attend_round(a, &s, slot, round, e.end - first, w, lane);
+                while (++round < rounds && whole);
+            }
             __syncwarp();
-            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], whole ? MULTIPLIERS : MULTIPLIERS / rounds);
+            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], wraps ? 1 : whole ? MULTIPLIERS : MULTIPLIERS / rounds);
         }
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
         int tail = (e.end - e.begin - 1) % PAGE + 1, warps = whole ? pages : (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that had tokens */

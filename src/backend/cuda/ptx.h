@@ -152,7 +152,11 @@ __device__ static inline int renewed(int v) {
     asm volatile("" : "+r"(v));
     return v;
 }
-__device__ static inline long long clock_now() { return clock64(); }
+__device__ static inline long long clock_now() { /* not before a barrier in front of it */
+    long long t;
+    asm volatile("mov.u64 %0, %%clock64;" : "=l"(t)::"memory");
+    return t;
+}
 /* Four e4m3 values as two pairs of f16; exact. */
 __device__ static inline void e4m3_as_f16(uint32_t four, uint32_t *lo, uint32_t *hi) {
 #if __CUDA_ARCH__ >= 900
