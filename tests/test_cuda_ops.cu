@@ -884,6 +884,10 @@ static void check_attention(bool e4m3) {
     /* more pieces of a row than a warp has lanes; pieces of more pages than that */
     static const int two[2] = {1536 + 700, 1536 + 1100}, two_shared[2] = {0, 1536};
     check_attend(2, 1, 128, two, two_shared, 2, 0, 1, e4m3);
+    m->shared_worth = 1000; /* more than there is: every row alone */
+    check_attend(4, 2, 128, behind, common, 19, 0, 1, e4m3);
+    check_attend(8, 2, 128, behind, common, 19, 0, 1, e4m3);
+    m->shared_worth = 0;
     static const int far[2] = {7, 13000};
     int zero[64] = {};
     check_attend(4, 2, 128, far, zero, 2, 0, 1, e4m3);

@@ -447,6 +447,9 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
 
 } // namespace
 
+/* Tiles of queries that rows of a group make at most. Four take registers out to memory: with two heads for a kv head eight rows do without. */
+static int most_tiles(int group) { return group <= 2 ? 2 : MOST_TILES; }
+
 void attend_stream(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled) {
     const struct text_config *t = &m->w.config.text;
     struct stream_args a = {};
@@ -456,7 +459,7 @@ void attend_stream(struct backend_model *m, int layer, const struct step_head *h
     a.scale = (float)(1.4426950408889634 / sqrt((double)HEAD)); /* exp2 from here on */
     a.values = m->attend_partial, a.sums = (float2 *)(m->attend_partial + (size_t)MOST_ITEMS * t->heads * HEAD), a.counters = m->attend_counters;
     dim3 grid((unsigned)(m->sm_count * BLOCKS)), block(32);
-    if (m->step_shared || a.group > 16) launch(m, stream_kernel<MOST_TILES>, grid, block, sizeof(struct room), a);
+    if ((m->step_shared && most_tiles(a.group) > 2) || a.group > 16) launch(m, stream_kernel<MOST_TILES>, grid, block, sizeof(struct room), a);
     else launch(m, stream_kernel<2>, grid, block, sizeof(struct room), a);
 }
 
@@ -496,6 +499,18 @@ void make_ranges(const struct batch *b, int most_rows, struct range *shared, int
             if (rows[r].slot + 1 > from) own[(*own_count)++] = {r, 1, from, rows[r].slot + 1};
         i += together;
     }
+}
+
+/* Is there enough to be saved? Who is last to see what a group shares may have to put all its rows together, one after the other, 5 us each, as
+ * long as the device reads 100 pages of 8 kv heads (SHARED_WORTH): sixteen games with the same 400 tokens of rules are better off alone. */
+bool worth_sharing(const struct backend_model *m, const struct range *shared, int count) {
+    int64_t saved = 0;
+    int largest = 0;
+    for (int i = 0; i < count; i++) {
+        saved += (int64_t)(shared[i].rows - 1) * (shared[i].end / PAGE);
+        if (shared[i].rows > largest) largest = shared[i].rows;
+    }
+    return saved >= (int64_t)m->shared_worth * largest;
 }
 
 struct plan {
@@ -566,7 +581,8 @@ size_t stream_fill(const struct backend_model *m, const struct batch *b, char *h
     int shared_count, own_count, shares = m->sm_count * BLOCKS, both_count = b->rows * t->kv_heads;
     p->b = b, p->kv_heads = t->kv_heads, p->group = t->heads / t->kv_heads, p->most_shares = shares, p->count = p->partial = 0;
     memset(p->both, 0, (size_t)both_count * sizeof *p->both);
-    make_ranges(b, MOST_QUERIES / p->group, shared, &shared_count, own, &own_count);
+    make_ranges(b, most_tiles(p->group) * 8 / p->group, shared, &shared_count, own, &own_count);
+    if (!worth_sharing(m, shared, shared_count)) make_ranges(b, 1, shared, &shared_count, own, &own_count);
     cut_line(p, shared, shared_count, true);
     int first_own = p->count;
     cut_line(p, own, own_count, false);

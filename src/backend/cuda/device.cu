@@ -191,7 +191,7 @@ int cuda_load(struct checkpoint *c, const struct backend_options *o, struct back
     if (!cuda_available(err)) return ERR_MISSING;
     struct backend_model *m = (struct backend_model *)calloc(1, sizeof *m);
     if (!m) return err_set(err, ERR_MEMORY, "out of memory");
-    m->e4m3 = o->fp8_e4m3_activations, m->kv8 = o->kv_fp8;
+    m->e4m3 = o->fp8_e4m3_activations, m->kv8 = o->kv_fp8, m->shared_worth = SHARED_WORTH;
     int r = cuda_failed(cudaSetDevice(o->card), "choosing a device", err);
     if (!r) r = model_weights_open(c, &m->w, err);
     if (!r) take_layers(m, o);

@@ -110,7 +110,7 @@ struct attend_both {
     int16_t shared_count, own_count;
 };
 enum { MOST_STREAM_BLOCKS = 640, MOST_STREAM_PIECES = 2048, MOST_BOTH = 1024, STEP_PIECES_AT = STEP_ITEMS_AT + MOST_STREAM_BLOCKS * (int)sizeof(struct attend_block) };
-enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
+enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, SHARED_WORTH = 100, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
 
 /* Events at the changes between a pass's kinds of work (decoder.cu); the benchmark reads them. From event i on, part[i] is at work. */
 enum { PASS_PRODUCTS, PASS_HEADS, PASS_ATTEND, PASS_ROWS, PASS_REST, PASS_PARTS, PASS_MARKS = 1024 };
@@ -173,6 +173,7 @@ struct backend_model {
     float *attend_partial;       /* (MOST_ITEMS, heads, 2 + head_dim) */
     unsigned *attend_counters;   /* (2, FEW_ROWS, kv_heads) zero between kernels */
     bool step_shared;            /* rows of the step at hand have a beginning in common */
+    int shared_worth;            /* pages that reading it once must save for each row of a group (attend_stream.cu); 0: any */
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
     struct tower_graph towers[MOST_TOWER_GRAPHS];
     uint64_t tower_clock;
