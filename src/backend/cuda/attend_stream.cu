@@ -22,13 +22,9 @@
 
 namespace {
 
-#ifndef STREAM_SLOTS
-#define STREAM_SLOTS 3
-#define STREAM_BLOCKS 4
-#endif
-enum { HEAD = 128, SLOTS = STREAM_SLOTS, TOKEN_BYTES = HEAD * 2, KEY_BYTES = PAGE * TOKEN_BYTES, QUARTER = PAGE / 4, QUARTER_BYTES = QUARTER * TOKEN_BYTES + 32,
+enum { HEAD = 128, SLOTS = 3, TOKEN_BYTES = HEAD * 2, KEY_BYTES = PAGE * TOKEN_BYTES, QUARTER = PAGE / 4, QUARTER_BYTES = QUARTER * TOKEN_BYTES + 32,
        SLOT_BYTES = KEY_BYTES + 4 * QUARTER_BYTES, MOST_TILES = 4, MOST_QUERIES = MOST_TILES * 8 };
-enum { BLOCKS = STREAM_BLOCKS }; /* a multiprocessor */
+enum { BLOCKS = 4 }; /* a multiprocessor */
 
 struct stream_args {
     const struct step_head *head;
