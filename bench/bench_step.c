@@ -1,15 +1,17 @@
 /* A decode step of a whole model beside two yardsticks, all by the same threads and in turn:
  *   read      what the program prints: memory of its own in pages of 2 MiB (backend/cpu/bandwidth.h)
- *   weights   the very bytes of the matrices that the step reads, through the same mapping, as eight streams a piece that are asked for
+ *   weights   the very bytes of the matrices that a variant's step reads, where it has them, as eight streams a piece that are asked for
  *             ahead. On a virtual machine the two differ: memory that the host keeps elsewhere or in small pages is slower, and a file's pages lie
- *             where they came to lie.
- * Steps: medians; yardsticks: the best pass. Random tokens at a context of 64 to 64 + STEPS. Usage: bench_step DIR [rounds] [variant ...]; with several variants they take turns. */
+ *             where they came to lie. With +memory this is fresh memory again, as much of it as a step reads.
+ * Steps: medians; yardsticks: the best pass. Random tokens at a context of 64 to 64 + STEPS.
+ * Usage: bench_step DIR [rounds] [variant ...]: instruction sets, each with +memory for weights read into memory (held_weights.h); several take turns. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/backend.h"
 #include "backend/cpu/bandwidth.h"
+#include "backend/cpu/held_weights.h"
 #include "backend/cpu/model.h"
 #include "base/clock.h"
 
@@ -71,29 +73,37 @@ int main(int argc, char **argv) {
     struct err err = {0};
     struct checkpoint *c;
     static struct backend_model *m[MOST_VARIANTS];
-    static double own[MOST_ROUNDS], weights[MOST_ROUNDS], step[MOST_VARIANTS][MOST_ROUNDS * STEPS];
-    const char *limits[MOST_VARIANTS] = {NULL};
+    static struct pieces pieces[MOST_VARIANTS];
+    static double own[MOST_ROUNDS], weights[MOST_VARIANTS], step[MOST_VARIANTS][MOST_ROUNDS * STEPS];
+    char limits[MOST_VARIANTS][32] = {""};
     int rounds = argc > 2 ? atoi(argv[2]) : 8, variants = argc > 3 ? argc - 3 : 1;
     if (argc < 2 || rounds < 1 || rounds > MOST_ROUNDS || variants > MOST_VARIANTS) {
-        fprintf(stderr, "usage: bench_step DIR [rounds, up to %d] [up to %d of avx2 avx512 avx512bf16 amx]\n", MOST_ROUNDS, MOST_VARIANTS);
+        fprintf(stderr, "usage: bench_step DIR [rounds, up to %d] [up to %d of avx2 avx512 avx512bf16 amx amx+memory ...]\n", MOST_ROUNDS, MOST_VARIANTS);
         return 1;
     }
-    for (int k = 0; k < variants && argc > 3; k++) limits[k] = argv[3 + k];
+    for (int k = 0; k < variants && argc > 3; k++) snprintf(limits[k], sizeof limits[k], "%s", argv[3 + k]);
     int r = checkpoint_open(argv[1], &c, &err);
-    for (int k = 0; k < variants && !r; k++)
-        r = backend_cpu.load(c, &(struct backend_options){.kv_bytes = (size_t)64 << 20, .cpu_limit = limits[k]}, &m[k], &err);
+    for (int k = 0; k < variants && !r; k++) {
+        char *memory = strstr(limits[k], "+memory");
+        if (memory) *memory = 0;
+        r = backend_cpu.load(c, &(struct backend_options){.kv_bytes = (size_t)64 << 20, .cpu_limit = *limits[k] ? limits[k] : NULL}, &m[k], &err);
+        double start = clock_seconds();
+        if (!r && memory && !(r = hold_weights(m[k], &err))) fprintf(stderr, "%.2f GB read into memory in %.2f s\n", (double)m[k]->held_bytes * 1e-9, clock_seconds() - start);
+    }
     if (r) {
         fprintf(stderr, "bench_step: %s\n", err.message);
         return 1;
     }
-    struct pieces p = {0};
     const struct text_config *t = &m[0]->w.config.text;
-    for (int n = 0; n < t->layers; n++) {
-        const struct decoder_layer *l = &m[0]->w.layers[n];
-        const struct linear_weight *const all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++) pieces_add(&p, all[i]);
+    for (int k = 0; k < variants; k++) {
+        for (int n = 0; n < t->layers; n++) {
+            const struct decoder_layer *l = &m[k]->w.layers[n];
+            const struct linear_weight *const all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+            for (size_t i = 0; i < sizeof all / sizeof *all; i++) pieces_add(&pieces[k], all[i]);
+        }
+        pieces_add(&pieces[k], &m[k]->w.head);
+        pool_run(m[k]->pool, pieces[k].count, read_piece, &pieces[k]); /* maps the pages */
     }
-    pieces_add(&p, &m[0]->w.head);
     struct backend_info info;
     backend_cpu.describe(m[0], &info);
     float *logits = malloc((size_t)t->vocab * sizeof *logits);
@@ -101,17 +111,16 @@ int main(int argc, char **argv) {
     for (int k = 0; k < variants; k++)
         for (int i = 0; i < PAGES; i++)
             if ((pages[k][i] = backend_cpu.page_alloc(m[k])) < 0) return 1;
-    pool_run(m[0]->pool, p.count, read_piece, &p); /* maps the pages */
     for (int round = 0; round < rounds; round++) {
         if (cpu_read_bandwidth(info.threads, &own[round], &err)) return 1;
-        double start;
-        for (int pass = 0; pass < 3; pass++) { /* on a busy machine the second thread may be late for one */
-            start = clock_seconds();
-            pool_run(m[0]->pool, p.count, read_piece, &p);
-            double rate = (double)p.bytes / (clock_seconds() - start);
-            if (rate > weights[round]) weights[round] = rate;
-        }
-        for (int k = 0; k < variants; k++)
+        for (int k = 0; k < variants; k++) {
+            double start;
+            for (int pass = 0; pass < 3; pass++) { /* on a busy machine the second thread may be late for one */
+                start = clock_seconds();
+                pool_run(m[k]->pool, pieces[k].count, read_piece, &pieces[k]);
+                double rate = (double)pieces[k].bytes / (clock_seconds() - start);
+                if (rate > weights[k]) weights[k] = rate;
+            }
             for (int s = 0; s < STEPS; s++) {
                 int32_t id = (round * 131 + s * 17) % t->vocab, at = CONTEXT + s, position[3] = {at, at, at};
                 int row = 0;
@@ -124,18 +133,18 @@ int main(int argc, char **argv) {
                 }
                 step[k][round * STEPS + s] = clock_seconds() - start;
             }
+        }
     }
     qsort(own, (size_t)rounds, sizeof *own, up);
-    qsort(weights, (size_t)rounds, sizeof *weights, up);
-    double read = own[rounds - 1], same = weights[rounds - 1];
-    printf("%s, %s, %d threads, %.2f GB a step: read %.1f GB/s, the weights %.1f GB/s (best of %d; medians %.1f, %.1f)\n", argv[1], info.storage, info.threads,
-           (double)info.decode_bytes * 1e-9, read * 1e-9, same * 1e-9, rounds, own[rounds / 2] * 1e-9, weights[rounds / 2] * 1e-9);
+    double read = own[rounds - 1];
+    printf("%s, %s, %d threads, %.2f GB a step: read %.1f GB/s (best of %d; median %.1f)\n", argv[1], info.storage, info.threads, (double)info.decode_bytes * 1e-9,
+           read * 1e-9, rounds, own[rounds / 2] * 1e-9);
     for (int k = 0; k < variants; k++) {
         int count = rounds * STEPS;
         qsort(step[k], (size_t)count, sizeof *step[k], up);
         double middle = step[k][count / 2], rate = (double)info.decode_bytes / middle;
-        printf("  %-10s step %.1f ms (fastest quarter %.1f), %.1f steps/s, %.1f GB/s = %.0f %% of read, %.0f %% of the weights\n", m[k]->ops->name, middle * 1e3,
-               step[k][count / 4] * 1e3, 1 / middle, rate * 1e-9, 100 * rate / read, 100 * rate / same);
+        printf("  %s%s: step %.1f ms (fastest quarter %.1f), %.1f steps/s, %.1f GB/s = %.0f %% of read, %.0f %% of the weights' %.1f GB/s\n", m[k]->ops->name,
+               m[k]->held ? "+memory" : "", middle * 1e3, step[k][count / 4] * 1e3, 1 / middle, rate * 1e-9, 100 * rate / read, 100 * rate / weights[k], weights[k] * 1e-9);
     }
     return 0;
 }

@@ -39,6 +39,9 @@ struct qvl_options {
     size_t kv_bytes;         /* budget for KV pages of all sessions and of the prefix cache; 0: a quarter of free memory */
     const char *kv;          /* keys and values in pages: "bf16" (default) or "fp8", GPU only: e4m3 with a factor for each token and kv head, half the
                                 memory, at a loss (docs/cuda.md) */
+    const char *weights;     /* CPU: "mapped" (default): read where the files are mapped, so a start is quick and the memory is the page cache's; or "memory":
+                                what decoding reads is read into memory of the process first, in pages of 2 MiB, each matrix on a cache line: faster by some
+                                percent, for the same memory once more and a second or more at the start. Results are the same */
     bool f32;                /* exact fp32 products, for proof; default bf16 */
     const char *cpu_limit;   /* "c", "avx2", "avx512", "avx512bf16", "amx": cap of the instruction set; NULL: best */
     const char *fp8_activations; /* of FP8 layers: "bf16" or "e4m3"; default bf16, on cuda e4m3, there for passes of more than 64 rows */
@@ -60,7 +63,8 @@ struct qvl_options {
     uint64_t disk_bytes;       /* most bytes of that folder; 0: 8 GB (10^9) */
     uint64_t disk_daily_bytes; /* most bytes written to it on one day (UTC); 0: 32 GB */
     bool cache_always;       /* keep and restore even where computing seems faster: for tests and measurements */
-    /* Told in a sentence when the cache drops something for a reason that it has not told before; from any thread. */
+    /* Told in a sentence when the cache drops something for a reason that it has not told before, and when weights are read into memory; from
+     * any thread. */
     void (*on_notice)(void *user, const char *text);
     void *notice_user;
 };
@@ -68,6 +72,7 @@ struct qvl_options {
 /* What loading would take, told from config and file sizes alone; filled as far as known even when it is refused. */
 struct qvl_plan {
     size_t weight_bytes;       /* mapped files */
+    size_t held_bytes;         /* of them read into memory of the process too (options.weights) */
     size_t kv_bytes_per_token, kv_bytes, work_bytes, total_bytes;
     size_t available_bytes;    /* what this process may still take */
     int64_t context;           /* most tokens of one session */

@@ -108,6 +108,12 @@ static void chat_answers(void **state) {
     assert_non_null(strstr(complaints.data, "GB/s"));
     struct buf first = {0};
     buf_append(&first, out.data, out.len);
+    const char *held[] = {"chat", "--model", "tests/golden/tiny-a", "--greedy", "--max-tokens", "8", "--weights", "memory", "What do you see?", NULL};
+    assert_int_equal(run(cmd_chat, held, NULL, &out, &complaints), 0);
+    assert_non_null(strstr(complaints.data, "of them in memory"));
+    assert_non_null(strstr(complaints.data, "of weights are in memory, after"));
+    assert_int_equal(out.len, first.len);
+    assert_memory_equal(out.data, first.data, first.len);
     /* A conversation: the first answer is the same; a mistake is said and the next line is read. */
     const char *talk[] = {"chat", "--model", "tests/golden/tiny-a", "--greedy", "--quiet", "--max-tokens", "8", NULL};
     int status = run(cmd_chat, talk, "What do you see?\n/image /no/such/file\nand now?\n/clear\nWhat do you see?\n/quit\n", &out,

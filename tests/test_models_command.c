@@ -83,7 +83,7 @@ static void test_usage(void **state) {
     static const char *const cases[][5] = {
         {"frobnicate"}, {"estimate"}, {"download"}, {"verify"}, {"smoke"}, {"list", "extra/word"}, {"check-token", "extra/word"},
         {"list", "--context"}, {"list", "--context", "many"}, {"list", "--context", "0"}, {"list", "--context", "99999999999999999999"},
-        {"estimate", "a/b", "--batch", "4294967297"}, {"estimate", "a/b", "c/d"}, {"estimate", "a/b", "--repair"}, {"verify", "a/b", "--context", "5"},
+        {"estimate", "a/b", "--batch", "4294967297"}, {"estimate", "a/b", "c/d"}, {"estimate", "a/b", "--repair"}, {"verify", "a/b", "--context", "5"}, {"estimate", "a/b", "--weights", "disk"}, {"smoke", "a/b", "--weights", "memory"},
         {"download", "a/b", "--revision"}, {"list", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -138,6 +138,9 @@ static void test_estimate(void **state) {
     expect(MODELS("estimate", "tests/golden/tiny-a", "--context", "100000", "--batch", "3"), 0);
     expect_text(&out, "KV at 100000 x 3     0.230 GB"); /* 768 bytes a token */
     expect_text(&out, "above the model's own limit of 4096");
+    assert_null(strstr(out.data, "weights in memory"));
+    expect(MODELS("estimate", "tests/golden/tiny-a", "--weights", "memory"), 0);
+    expect_text(&out, "weights in memory");
     expect(MODELS("estimate", "tests/golden/text"), 1); /* a folder that is no model */
     expect_text(&complaints, "tests/golden/text/config.json");
     expect(MODELS("estimate", "no such thing"), 1);

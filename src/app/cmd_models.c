@@ -25,20 +25,21 @@ enum { GPU_CONTEXT_BYTES = 1000000000 }; /* what a CUDA context with its librari
 static const char help[] =
     "pmd-agent models: the checkpoints this program runs, as they are on the Hugging Face Hub\n\n"
     "  models list [--context N] [--batch N]   every id of the list: format, size, cached or not, memory, does it fit here\n"
-    "  models estimate ID|DIR [--context N] [--batch N] [--kv bf16|fp8]   what one model needs, from its config, before anything is loaded\n"
+    "  models estimate ID|DIR [--context N] [--batch N] [--kv bf16|fp8] [--weights mapped|memory]   what one model needs, from its config, before anything is loaded\n"
     "  models check-token                   which token would be sent, and whether the Hub accepts it\n"
     "  models download ID [--revision R]    fetch what is missing (resumes; verified; into the Hub's own cache)\n"
     "  models verify ID [--repair]          hash every cached file again; --repair removes damaged ones\n"
     "  models smoke ID|DIR                  load it, show it one picture, let it answer, check that all is finite\n\n"
     "The list is configs/qwen_vl_models_hf.txt; HF_MODELS_FILE names another. HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and\n"
     "HF_HUB_OFFLINE mean what they mean to the Hugging Face tools. REAL_MODELS_DRYRUN=1: nothing is loaded or downloaded.\n"
-    "Memory: weights are mapped from disk (they count once, as file cache) and KV is bf16; estimate --kv fp8: as a GPU's FP8 pages.\n";
+    "Memory: weights are mapped from disk (they count once, as file cache) and KV is bf16; estimate --kv fp8: as a GPU's FP8 pages;\n"
+    "--weights memory: what decoding reads is held in memory once more (CPU).\n";
 
 struct arguments {
     const char *verb, *id, *revision;
     int64_t context;
     int batch;
-    bool repair, kv_fp8;
+    bool repair, kv_fp8, held;
 };
 
 static bool dry_run(void) {
@@ -190,13 +191,15 @@ static int estimate(const struct arguments *a) {
     }
     int64_t context = a->context ? a->context : p.max_context < 8192 ? p.max_context : 8192, memory = (int64_t)memory_available();
     if (a->kv_fp8) p.kv_bytes_per_token = p.fp8_kv_bytes_per_token;
-    int64_t kv = p.kv_bytes_per_token * context * a->batch, need = p.weight_bytes + model_plan_memory(&p, context, a->batch);
+    int64_t kv = p.kv_bytes_per_token * context * a->batch, held = a->held ? p.decode_bytes : 0;
+    int64_t need = p.weight_bytes + held + model_plan_memory(&p, context, a->batch);
     char text[32];
     printf("%s\n  format            %s (from: %s)\n  parameters        %.3f billion\n", a->id, p.format, source_text[p.source], (double)p.parameters * 1e-9);
     printf("  weights           %s%s\n", size_text(p.weight_bytes, text), p.source == PLAN_FILES ? "" : " (estimate)");
     printf("  read per token    %s (estimate)\n  KV per token      %lld bytes%s\n", size_text(p.decode_bytes, text), (long long)p.kv_bytes_per_token,
            a->kv_fp8 ? " (FP8 pages: GPU only)" : "");
     printf("  KV at %lld x %-5d %s\n", (long long)context, a->batch, size_text(kv, text));
+    if (held) printf("  weights in memory %s (estimate)\n", size_text(held, text));
     printf("  memory in all     %s (estimate)\n", size_text(need, text));
     if (context > p.max_context) printf("  the context is above the model's own limit of %lld tokens\n", (long long)p.max_context);
     printf("  free memory       %s: %s\n", size_text(memory, text), !memory ? "not known" : need > memory ? "does not fit" : "fits");
@@ -363,13 +366,13 @@ static int64_t number_of(const char *text, int64_t limit) {
     return *text && !*end && n >= 1 && n <= limit ? n : -1;
 }
 
-enum option { CONTEXT = 1, BATCH = 2, REVISION = 4, REPAIR = 8, ID = 16, KV = 32 };
+enum option { CONTEXT = 1, BATCH = 2, REVISION = 4, REPAIR = 8, ID = 16, KV = 32, WEIGHTS = 64 };
 
 int cmd_models(int argc, char **argv) {
     static const struct {
         const char *name;
         unsigned takes; /* of enum option */
-    } verbs[] = {{"list", CONTEXT | BATCH},          {"estimate", ID | CONTEXT | BATCH | KV}, {"check-token", 0},
+    } verbs[] = {{"list", CONTEXT | BATCH},          {"estimate", ID | CONTEXT | BATCH | KV | WEIGHTS}, {"check-token", 0},
                  {"download", ID | REVISION},        {"verify", ID | REVISION | REPAIR}, {"smoke", ID | CONTEXT}};
     struct arguments a = {.batch = 1};
     unsigned given = 0, takes = 0;
@@ -392,6 +395,9 @@ int cmd_models(int argc, char **argv) {
         } else if (!strcmp(w, "--kv")) {
             if (!value || (strcmp(value, "bf16") && strcmp(value, "fp8"))) return wrong("--kv takes bf16 or fp8", "");
             a.kv_fp8 = !strcmp(value, "fp8"), given |= KV, i++;
+        } else if (!strcmp(w, "--weights")) {
+            if (!value || (strcmp(value, "mapped") && strcmp(value, "memory"))) return wrong("--weights takes mapped or memory", "");
+            a.held = !strcmp(value, "memory"), given |= WEIGHTS, i++;
         } else if (!strcmp(w, "--revision")) {
             if (!value || !*value) return wrong("--revision takes a branch, a tag or a commit", "");
             a.revision = value, given |= REVISION, i++;

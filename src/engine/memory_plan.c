@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/cpu/held_weights.h"
 #include "backend/cuda/cuda.h"
 #include "engine/room.h"
 
@@ -69,7 +70,7 @@ static size_t memory_for_pages(struct memory_plan *p, const struct model_config 
 #endif
     (void)o;
     (void)enough;
-    return p->available;
+    return p->available > p->held ? p->available - p->held : 0;
 }
 
 int kv_kind(const struct qvl_options *o, const struct backend *backend, bool *fp8, struct err *err) {
@@ -77,6 +78,14 @@ int kv_kind(const struct qvl_options *o, const struct backend *backend, bool *fp
     if (o->kv && !*fp8 && strcmp(o->kv, "bf16")) return err_set(err, ERR_ARGUMENT, "kv \"%s\": expected \"bf16\" or \"fp8\"", o->kv);
     if (*fp8 && backend == &backend_cpu)
         return err_set(err, ERR_ARGUMENT, "kv \"fp8\": on device \"cpu\" keys and values are kept as bf16; FP8 pages are for device \"cuda\"");
+    return 0;
+}
+
+int weights_held(const struct qvl_options *o, const struct backend *backend, bool *held, struct err *err) {
+    *held = o->weights && !strcmp(o->weights, "memory");
+    if (o->weights && !*held && strcmp(o->weights, "mapped")) return err_set(err, ERR_ARGUMENT, "weights \"%s\": expected \"mapped\" or \"memory\"", o->weights);
+    if (*held && backend != &backend_cpu)
+        return err_set(err, ERR_ARGUMENT, "weights \"memory\": is for device \"cpu\"; device \"%s\" has them in memory of its own", backend->name);
     return 0;
 }
 
@@ -90,7 +99,9 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
     if (o->prefill_rows < 0 || o->prefill_rows > 65536)
         return err_set(err, ERR_ARGUMENT, "prefill passes of %lld rows: expected 1 to 65536, or 0", (long long)o->prefill_rows);
     *out = (struct memory_plan){.rows = PREFILL_CHUNK, .cards = 1, .on_device = backend != &backend_cpu, .weights = weight_bytes(c), .available = memory_available()};
-    if ((r = kv_kind(o, backend, &out->kv_fp8, err))) return r;
+    bool held;
+    if ((r = kv_kind(o, backend, &out->kv_fp8, err)) || (r = weights_held(o, backend, &held, err))) return r;
+    if (held) out->held = held_weights_bytes(c);
     size_t slot = o->f32 ? (size_t)t->head_dim * 4 : kv_slot_bytes(t->head_dim, out->kv_fp8);
     out->kv_per_token = 2 * (size_t)t->kv_heads * slot * (size_t)t->layers;
     size_t widest = (size_t)t->hidden * 6 + (size_t)t->heads * (size_t)t->head_dim * 4 + (size_t)t->intermediate * 4;
@@ -126,12 +137,17 @@ int memory_plan_make(const struct checkpoint *c, const struct qvl_options *o, st
 #ifdef HAVE_CUDA
     if (out->kv_fp8) out->work += (size_t)out->cards * cuda_unpacked_bytes(m, out->context);
 #endif
-    out->total = out->weights + out->kv + out->work;
+    out->total = out->weights + out->held + out->kv + out->work;
     if (out->on_device && out->total > out->available)
         return err_set(err, ERR_LIMIT,
                        "not enough memory on the device: weights %.1f MiB + keys and values %.1f MiB + working memory %.1f MiB, but only %.1f MiB are free; "
                        "ask for a smaller context (--context) or budget, or for --device cpu",
                        (double)out->weights / mib, (double)out->kv / mib, (double)out->work / mib, (double)out->available / mib);
+    if (out->held && out->held + out->kv + out->work > out->available)
+        return err_set(err, ERR_LIMIT,
+                       "not enough memory: %.1f MiB of weights read into memory (--weights memory) + keys and values %.1f MiB + working memory %.1f MiB, but only %.1f MiB are "
+                       "available; leave the weights mapped (--weights mapped), or ask for a smaller context (--context) or budget",
+                       (double)out->held / mib, (double)out->kv / mib, (double)out->work / mib, (double)out->available / mib);
     if (!out->on_device && out->kv + out->work > out->available)
         return err_set(
             err, ERR_LIMIT,

@@ -9,6 +9,7 @@
 struct memory_plan {
     bool on_device;          /* everything below is of the device's own memory */
     size_t weights;          /* mapped files: shared with the page cache, needed in memory for speed; or uploaded */
+    size_t held;             /* CPU, o->weights is "memory": of the weights, what is read into memory of the process */
     size_t kv_per_token;
     bool kv_fp8;             /* o->kv is "fp8" */
     size_t kv;               /* budget for pages */
@@ -24,6 +25,8 @@ struct memory_plan {
 int choose_backend(const struct qvl_options *o, const struct backend **out, struct err *err);
 /* How o->kv wants keys and values kept on that device; refused where it cannot be. */
 int kv_kind(const struct qvl_options *o, const struct backend *backend, bool *fp8, struct err *err);
+/* Does o->weights ask for weights in memory of the process? Refused where it cannot be. */
+int weights_held(const struct qvl_options *o, const struct backend *backend, bool *held, struct err *err);
 /* Memory this process may still take. */
 size_t memory_available(void);
 /* Decides context and page budget; refuses, with the numbers, what cannot fit. */

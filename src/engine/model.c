@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include <string.h>
 
+#include "backend/cpu/held_weights.h"
 #include "backend/cuda/cuda.h"
 #include "base/clock.h"
 #include "engine/memory_plan.h"
@@ -108,6 +109,20 @@ int choose_backend(const struct qvl_options *o, const struct backend **out, stru
     return 0;
 }
 
+static void notice(const struct qvl_options *o, const char *format, double bytes, double seconds) {
+    char text[160];
+    snprintf(text, sizeof text, format, bytes * 1e-9, seconds);
+    if (o->on_notice) o->on_notice(o->notice_user, text);
+}
+
+static int hold(struct qvl_model *m, const struct qvl_options *o, size_t bytes, struct err *err) {
+    notice(o, "reading %.2f GB of weights into memory", (double)bytes, 0);
+    double start = clock_seconds();
+    int r = hold_weights(m->device, err);
+    if (!r) notice(o, "%.2f GB of weights are in memory, after %.1f s", (double)bytes, clock_seconds() - start);
+    return r;
+}
+
 static int load(struct qvl_model *m, const struct qvl_options *o, struct err *err) {
     struct memory_plan plan;
     struct backend_options b = {.threads = o->threads, .f32 = o->f32, .cpu_limit = o->cpu_limit};
@@ -139,6 +154,7 @@ static int load(struct qvl_model *m, const struct qvl_options *o, struct err *er
     if ((r = chat_detect_format(m->folder, &m->format, err))) return r;
     if ((r = find_ends(m, err))) return r;
     if ((r = m->backend->load(m->checkpoint, &b, &m->device, err))) return r;
+    if (plan.held && (r = hold(m, o, plan.held, err))) return r;
     m->backend->describe(m->device, &m->backend_info);
     make_identity(m, o);
     m->features.limit = plan.kv / 4 > ((size_t)16 << 20) ? plan.kv / 4 : (size_t)16 << 20;
@@ -165,6 +181,7 @@ int qvl_plan_load(const char *folder, const struct qvl_options *options, struct 
     *out = (struct qvl_plan){.weight_bytes = p.weights,
                              .kv_bytes_per_token = p.kv_per_token,
                              .kv_bytes = p.kv,
+                             .held_bytes = p.held,
                              .work_bytes = p.work,
                              .total_bytes = p.total,
                              .available_bytes = p.available,

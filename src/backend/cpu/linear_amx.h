@@ -368,8 +368,9 @@ static void expand_panel_block(struct task *t, uint16_t *to, const struct panel 
     for (int64_t g = v0 / GROUP; g < v1 / GROUP; g++, to += GROUP * CHUNK) expand_panel_group(t, to, at, p, g);
 }
 
-/* Up to 256 rows, outputs [o0, o1) of up to four blocks of 128. */
-static void multiply_block(struct task *t, struct amx_scratch *s, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1) {
+/* Up to 256 rows, outputs [o0, o1) of up to four blocks of 128. `same`: the rows are those of the call before, and still packed where all of
+ * `in` is one block of columns. */
+static void multiply_block(struct task *t, struct amx_scratch *s, float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int rows, int64_t o0, int64_t o1, bool same) {
     const int64_t tile = SIDE * SIDE, packed = (int64_t)COLUMN_VECTORS * CHUNK;
     const int row_tiles = (rows + 2 * SIDE - 1) / (2 * SIDE) * 2;
     struct {
@@ -394,7 +395,7 @@ static void multiply_block(struct task *t, struct amx_scratch *s, float *y, int6
     panels[count] = panels[count - 1]; /* an odd last panel is multiplied twice */
     for (int64_t v0 = 0; v0 < t->vectors; v0 += COLUMN_VECTORS) {
         int64_t v1 = v0 + COLUMN_VECTORS < t->vectors ? v0 + COLUMN_VECTORS : t->vectors;
-        for (int r = 0; r < row_tiles; r++) {
+        for (int r = 0; r < row_tiles && !(same && t->vectors <= COLUMN_VECTORS); r++) {
             int left = rows - r * SIDE;
             pack_tiles(s->packed + r * packed, t, x + r * SIDE * ldx, ldx, left < 0 ? 0 : left < SIDE ? left : SIDE, v0, v1);
         }
@@ -436,7 +437,7 @@ static void linear_amx(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, in
         for (int r = 0; r < rows; r += ROW_TILES * SIDE)
             for (int64_t o = o0, end; o < o1; o = end) {
                 end = o / BLOCK * BLOCK + OUT_TILES * SIDE < o1 ? o / BLOCK * BLOCK + OUT_TILES * SIDE : o1;
-                multiply_block(&t, &s, y + r * ldy, ldy, x + r * ldx, ldx, rows - r < ROW_TILES * SIDE ? rows - r : ROW_TILES * SIDE, o, end);
+                multiply_block(&t, &s, y + r * ldy, ldy, x + r * ldx, ldx, rows - r < ROW_TILES * SIDE ? rows - r : ROW_TILES * SIDE, o, end, o > o0);
             }
     }
     _tile_release();

@@ -113,8 +113,8 @@ void linear_run(struct backend_model *m, struct linear_job *jobs, int count) {
         /* FP8: a block row of 128 outputs shares its look-up tables. */
         if (jobs[j].w->storage == STORAGE_FP8_BLOCK && out >= 128 * threads) least = 128;
         if (m->ops->decode_outputs && jobs[j].rows < 8 && out >= m->ops->decode_outputs * threads) {
-            /* Half a megabyte at most, so that the threads end together; of small matrices half as many outputs, for the same reason. */
-            for (block = m->ops->decode_outputs; block > 32 && linear_weight_bytes(jobs[j].w) / out * block > 1 << 19;) block /= 2;
+            /* A megabyte at most, so that the threads end together; of small matrices half as many outputs, for the same reason. */
+            for (block = m->ops->decode_outputs; block > 32 && linear_weight_bytes(jobs[j].w) / out * block > 1 << 20;) block /= 2;
             if (linear_weight_bytes(jobs[j].w) < 1 << 20) block = m->ops->decode_outputs / 2;
             least = block;
         }

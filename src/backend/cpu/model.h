@@ -38,6 +38,9 @@ struct backend_model {
     float *angles;                    /* cos then sin of the first angle_rows positions: (angle_rows, 2, head_dim / 2) */
     int angle_rows;
 
+    void *held;                       /* memory of hold_weights, NULL: the matrices lie in the mapped files */
+    size_t held_bytes;
+
     struct kv_pages kv;
     struct workspace work[16];
     struct workspace scratch;         /* threads * scratch_bytes */

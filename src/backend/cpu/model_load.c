@@ -1,8 +1,9 @@
-/* Loading for the CPU: the weights stay where the checkpoint maps them; here the threads start and the working memory begins. */
+/* Loading for the CPU: the weights stay where the checkpoint maps them (held_weights.h may change that); here the threads start and the working memory begins. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "backend/cpu/bandwidth.h"
 #include "backend/cpu/model.h"
@@ -25,6 +26,7 @@ static void cpu_unload(struct backend_model *m) {
     for (size_t i = 0; i < sizeof m->work / sizeof *m->work; i++) free(m->work[i].data);
     free(m->scratch.data);
     model_weights_close(&m->w);
+    if (m->held) munmap(m->held, m->held_bytes);
     free(m->angles);
     free(m);
 }
@@ -55,7 +57,7 @@ static int cpu_load(struct checkpoint *c, const struct backend_options *o, struc
 }
 
 static size_t cpu_memory_bytes(const struct backend_model *m) {
-    size_t sum = m->scratch.bytes + (size_t)m->kv.used_high * m->kv.page_bytes;
+    size_t sum = m->held_bytes + m->scratch.bytes + (size_t)m->kv.used_high * m->kv.page_bytes;
     sum += (size_t)m->kv.capacity * (sizeof *m->kv.pages + sizeof *m->kv.free_list);
     for (size_t i = 0; i < sizeof m->work / sizeof *m->work; i++) sum += m->work[i].bytes;
     sum += (size_t)m->angle_rows * (size_t)m->w.config.text.head_dim * sizeof *m->angles;
