@@ -18,6 +18,9 @@ struct tiled_plan {
     int wide, splits, tiles; /* tiles of 64 outputs of a block, blocks that share the width, blocks beside each other */
 };
 
+#ifdef EXPERIMENT
+#include <stdlib.h>
+#endif
 static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured on one H100 (bench/LOG.md) */
     int64_t all = 0;
     for (int i = 0; i < p->count; i++) all += p->w[i]->out;
@@ -29,6 +32,13 @@ static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured
     else if (tiles <= 40) t.splits = 4;
     else if (tiles <= 64 && p->out == OUT_ADD) t.wide = 3, t.splits = 4;
     else if (tiles <= 96) t.splits = 2;
+#ifdef EXPERIMENT
+    const char *e = getenv("TILED"); /* qkv o up down: WS,WS,WS,WS */
+    if (e) {
+        int at = p->out == OUT_F32 ? 0 : p->out == OUT_SILU ? 6 : p->w[0]->in <= 4096 ? 3 : 9;
+        if (e[at] != '-') t.wide = e[at] - '0', t.splits = e[at + 1] - '0';
+    }
+#endif
     while (t.splits > 1 && steps < t.splits) t.splits /= 2; /* a step at least */
     t.tiles = (tiles + t.wide - 1) / t.wide;
     return t;
@@ -39,19 +49,30 @@ static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured
 
 namespace {
 
-enum { STEP = 128, X_DEPTH = 8 }; /* columns; stages of 64 columns of activations */
+enum { STEP = 128 }; /* columns */
 
 /* Stages of weights: bytes of a row, how many stages; a step of the width takes one, of bf16 two. NF4: rows of 128 bytes (two steps) in half as many
  * stages were slower. */
-template <int KIND, int WIDE> struct ring {
-    enum { row = KIND == STORAGE_NF4 ? 64 : 128, bytes = WIDE * 64 * row, depth = WIDE == 2 && KIND == STORAGE_NF4 ? 8 : WIDE == 2 || KIND == STORAGE_NF4 ? 6 : 4 };
-    enum { step_stages = KIND == STORAGE_BF16 ? 2 : 1, factors = WIDE * 64 + 8 };
+template <int KIND, int NT, int WIDE> struct ring {
+    enum { row = KIND == STORAGE_NF4 ? 64 : 128, bytes = WIDE * 64 * row, step_stages = KIND == STORAGE_BF16 ? 2 : 1 };
+#ifndef W3_DEPTH
+#define W3_DEPTH 6
+#endif
+#ifndef W3_X
+#define W3_X 4
+#endif
+    enum { two = 0, depth = KIND != STORAGE_NF4 ? WIDE == 2 ? 6 : 4 : WIDE == 2 ? 8 : W3_DEPTH, x_depth = WIDE == 3 && KIND == STORAGE_NF4 ? W3_X : 4 }; /* x: steps */
 };
+#ifndef LUT_SHIFT
+#define LUT_SHIFT 7
+#endif
+enum { LUT_BYTES = 256 << LUT_SHIFT };
 
 struct tiled_args {
     CUtensorMap map[3]; /* of the matrices, gate and up: (out, bytes of a row) */
     struct few_args a;
-    int tiles; /* of 64 outputs */
+    int start[3], k[MOST_SPLIT + 1]; /* first tile of each matrix; first step of each split */
+    int tiles;                       /* of 64 outputs */
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -115,6 +136,12 @@ __device__ inline uint32_t times(uint32_t a, uint32_t b) { /* pairs of bf16 */
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
 }
+/* What the table at `lut` has for byte i of a word: entries are 1 << LUT_SHIFT bytes apart. */
+__device__ inline uint32_t looked_up(uint32_t lut, uint32_t word, int i) {
+    uint32_t r, at = __byte_perm(word, 0, 0x4440 + i) * (1 << LUT_SHIFT) + lut;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(at));
+    return r;
+}
 /* The four e4m3 values of a word as bf16: of bytes 0 and 2, of bytes 1 and 3. */
 __device__ inline void widen(uint32_t to[2], uint32_t v) {
     uint32_t even = (v << 8 & 0x80008000u) | (v << 4 & 0x07F007F0u), odd = (v & 0x80008000u) | (v >> 4 & 0x07F007F0u);
@@ -135,169 +162,114 @@ __device__ inline void put_four(bf16 *x, int row, int column, float4 v, int tile
 
 /* Where things lie in shared memory. When the rings are no longer needed: sums for each block of the cluster, squares. */
 struct tiled_room {
-    int weights, x, squares, parts, absmax, map, barriers, end;
+    int weights, x, squares, parts, barriers, absmax;
 };
-enum { MOST_BARRIERS = 2 * (8 + X_DEPTH) + 2 };
+enum { MOST_STAGES = 8, MOST_BARRIERS = 4 * MOST_STAGES + 2 };
 template <int NT, int WIDE> __host__ __device__ constexpr int part_bytes(int splits) { return NT * 8 * (WIDE * 64 / splits + 4) * 4; }
 template <int KIND, int NT, int WIDE> __host__ __device__ constexpr struct tiled_room room_of(int splits) {
-    typedef ring<KIND, WIDE> R;
+    typedef ring<KIND, NT, WIDE> R;
     struct tiled_room o = {};
-    o.weights = KIND == STORAGE_NF4 ? LUT_WORDS * 4 : 0, o.x = o.weights + R::depth * R::bytes;
-    int rings = o.x + X_DEPTH * NT * 8 * 128;
-    o.squares = o.weights + splits * part_bytes<NT, WIDE>(splits);
+    o.weights = KIND == STORAGE_NF4 ? LUT_BYTES : 0, o.x = o.weights + R::depth * R::bytes;
+    int rings = o.x + R::x_depth * NT * 8 * 256;
+    o.squares = splits * part_bytes<NT, WIDE>(splits);
     o.parts = o.squares + NT * 8 * (WIDE * 16 + 1) * 4;
-    if (o.parts < rings) o.parts = rings;
-    o.absmax = o.parts + (splits - 1) * part_bytes<NT, WIDE>(splits); /* what other blocks send: apart, since this one may still be multiplying */
-    o.map = o.absmax + (KIND == STORAGE_NF4 ? R::depth * 2 * R::factors * 4 : 0);
-    o.barriers = o.map + (KIND == STORAGE_NF4 ? 3 * 256 * 4 : 0);
-    o.end = o.barriers + MOST_BARRIERS * 8 + FEW_ROWS * 4;
+    o.barriers = o.parts + (splits - 1) * part_bytes<NT, WIDE>(splits); /* what other blocks send */
+    if (o.barriers < rings) o.barriers = rings;
+    o.absmax = o.barriers + MOST_BARRIERS * 8 + FEW_ROWS * 4; /* NF4: (outputs / 32, steps, 32) */
     return o;
 }
 
 /* WIDE warpgroups that multiply, and three warps more: one brings, one makes NF4's absmax, one the rows' factors. */
 template <int KIND, int NT, int WIDE>
-__global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid_constant__ struct tiled_args p) {
+__global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2 : 1) tiled_product(const __grid_constant__ struct tiled_args p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    typedef ring<KIND, WIDE> R;
-    enum { ROWS = NT * 8, TILE_BYTES = ROWS * 128, N = NT * 4, OUT = WIDE * 64, MULTIPLY = WIDE * 128 };
+    typedef ring<KIND, NT, WIDE> R;
+    enum { ROWS = NT * 8, TILE_BYTES = ROWS * 128, N = NT * 4, OUT = WIDE * 64, MULTIPLY = WIDE * 128, X_DEPTH = R::x_depth };
     extern __shared__ __align__(1024) char shared[];
     const struct few_args &a = p.a;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, group = warp / 4;
     bool gated = a.out == OUT_SILU;
-    int split = blockIdx.x, steps = a.w[0].in / STEP, k0 = split * steps / a.splits, n = (split + 1) * steps / a.splits - k0, stages = n * R::step_stages;
+    let_next_start();
+    int split = blockIdx.x, k0 = p.k[split], n = p.k[split + 1] - k0, stages = n * R::step_stages;
     const struct tiled_room o = room_of<KIND, NT, WIDE>(a.splits);
     char *weights = shared + o.weights, *xs = shared + o.x;
-    uint64_t *w_full = (uint64_t *)(shared + o.barriers), *w_empty = w_full + 8, *x_full = w_empty + 8, *x_empty = x_full + X_DEPTH, *received = x_empty + X_DEPTH;
-    float *factor = (float *)(received + 2);
-    uint32_t *factors = (uint32_t *)(shared + o.absmax); /* NF4: absmax twice as bf16, (depth, 2 blocks, outputs) */
+    uint64_t *w_full = (uint64_t *)(shared + o.barriers), *w_empty = w_full + MOST_STAGES, *x_full = w_empty + MOST_STAGES, *x_empty = x_full + MOST_STAGES;
+    uint64_t *received = x_empty + MOST_STAGES;
+    float *factor = (float *)(shared + o.barriers + MOST_BARRIERS * 8);
     int part = part_bytes<NT, WIDE>(a.splits);
-    let_next_start();
     /* Tile i of the block: its matrix and first row there (gated: of gate, and the same of up). What lies behind the last tile repeats it. */
     auto tile_of = [&](int i, int *which) {
         int tile = blockIdx.y * WIDE + i;
         if (tile >= p.tiles) tile = p.tiles - 1;
-        *which = 0;
-        if (gated) return tile * 32;
-        for (; *which + 1 < a.count && tile * 64 >= a.w[*which].out; ++*which) tile -= a.w[*which].out / 64;
-        return tile * 64;
+        *which = (tile >= p.start[1]) + (tile >= p.start[2]);
+        return (tile - p.start[*which]) * (gated ? 32 : 64);
     };
 
     if (warp == WIDE * 4) { /* brings weights and activations */
-        int row[WIDE], which[WIDE];
-        auto bring_weights = [&](int stage) {
-            char *to = weights + stage % R::depth * R::bytes;
-            uint64_t *full = &w_full[stage % R::depth];
-            int x = (k0 * R::step_stages + stage) * R::row;
-            barrier_expect(full, R::bytes);
-#pragma unroll
-            for (int i = 0; i < WIDE; i++) {
-                if (gated) {
-                    tile_load_2d(to + i * 64 * R::row, &p.map[0], full, x, row[i]);
-                    tile_load_2d(to + (i * 64 + 32) * R::row, &p.map[1], full, x, row[i]);
-                } else {
-                    tile_load_2d(to + i * 64 * R::row, &p.map[which[i]], full, x, row[i]);
-                }
-            }
-        };
         if (lane == 0) {
-            for (int i = 0; i < R::depth; i++) barrier_init(&w_full[i], KIND == STORAGE_NF4 ? 2 : 1), barrier_init(&w_empty[i], WIDE * 4);
+            for (int i = 0; i < R::depth; i++) barrier_init(&w_full[i], 1), barrier_init(&w_empty[i], WIDE * 4);
             for (int i = 0; i < X_DEPTH; i++) barrier_init(&x_full[i], 1), barrier_init(&x_empty[i], WIDE * 4);
             barrier_init(received, 1);
             barrier_init_done();
-            if (a.splits > 1) barrier_expect(received, (a.splits - 1) * part);
-#pragma unroll
-            for (int i = 0; i < WIDE; i++) row[i] = tile_of(i, &which[i]);
-            for (int i = 0; i < R::depth && i < stages; i++) bring_weights(i);
         }
         __syncwarp();
         __syncthreads();
         if (a.splits > 1) cluster_come();
         if (lane == 0) {
-            auto bring_x = [&](int stage) {
-                uint64_t *full = &x_full[stage % X_DEPTH];
-                barrier_expect(full, TILE_BYTES);
-                bulk_copy(xs + stage % X_DEPTH * TILE_BYTES, (const char *)a.x + (size_t)(k0 * 2 + stage) * FEW_ROWS * 128, TILE_BYTES, full);
-            };
-            wait_for_input();
-            for (int i = 0; i < X_DEPTH && i < n * 2; i++) bring_x(i);
-            int next_x = X_DEPTH, next_w = R::depth;
-            for (int i = 0; i < n; i++) { /* in the order in which stages are let go */
-                for (; next_x < i * 2 + X_DEPTH && next_x < n * 2; next_x++) {
-                    barrier_wait(&x_empty[next_x % X_DEPTH], next_x / X_DEPTH - 1 & 1);
-                    bring_x(next_x);
+            int row[WIDE], which[WIDE], next_x = 0, first = (stages < R::depth ? stages : (int)R::depth) - 1;
+#pragma unroll
+            for (int i = 0; i < WIDE; i++) row[i] = tile_of(i, &which[i]);
+            /* In the order in which stages are let go; x of a step when the weights that a step so many in front had are let go. */
+            for (int stage = 0; stage < stages || next_x < n; stage++) {
+                if (stage < stages) {
+                    int slot = stage % R::depth, x = (k0 * R::step_stages + stage) * R::row;
+                    char *to = weights + slot * R::bytes;
+                    uint64_t *full = &w_full[slot];
+                    if (stage >= R::depth) barrier_wait(&w_empty[slot], stage / R::depth - 1 & 1);
+                    barrier_expect(full, R::bytes + (KIND == STORAGE_NF4 && stage == 0 ? OUT * n * 4 : 0));
+#pragma unroll
+                    for (int i = 0; i < WIDE; i++) {
+                        if (gated) {
+                            tile_load_2d(to + i * 64 * R::row, &p.map[0], full, x, row[i]);
+                            tile_load_2d(to + (i * 64 + 32) * R::row, &p.map[1], full, x, row[i]);
+                        } else {
+                            tile_load_2d(to + i * 64 * R::row, &p.map[which[i]], full, x, row[i]);
+                        }
+                    }
+                    if (KIND == STORAGE_NF4 && stage == 0)
+#pragma unroll 1
+                        for (int i = 0; i < WIDE * 2; i++) {
+                            int matrix, at = tile_of(i / 2, &matrix) / 32 + (gated ? 0 : i % 2);
+                            const uint32_t *from = (gated && i % 2 ? a.up : a.w[matrix]).absmax_pairs;
+                            bulk_copy(shared + o.absmax + i * n * 128, from + ((int64_t)at * (a.w[0].in / STEP) + k0) * 32, n * 128, full);
+                        }
                 }
-                for (; next_w < (i + 1) * R::step_stages + R::depth && next_w < stages; next_w++) {
-                    barrier_wait(&w_empty[next_w % R::depth], next_w / R::depth - 1 & 1);
-                    bring_weights(next_w);
+                if (stage < first) continue;
+                if (stage == first) {
+                    if (a.splits > 1) barrier_expect(received, (a.splits - 1) * part);
+                    wait_for_input();
+                }
+                for (int want = X_DEPTH + (stage - first) / R::step_stages; next_x < want && next_x < n; next_x++) {
+                    int slot = next_x % X_DEPTH;
+                    uint64_t *full = &x_full[slot];
+                    char *to = xs + slot * 2 * TILE_BYTES;
+                    const char *from = (const char *)a.x + (size_t)(k0 + next_x) * FEW_ROWS * 256;
+                    if (next_x >= X_DEPTH) barrier_wait(&x_empty[slot], next_x / X_DEPTH - 1 & 1);
+                    barrier_expect(full, 2 * TILE_BYTES);
+                    if (ROWS == FEW_ROWS) bulk_copy(to, from, 2 * TILE_BYTES, full);
+                    else bulk_copy(to, from, TILE_BYTES, full), bulk_copy(to + TILE_BYTES, from + FEW_ROWS * 128, TILE_BYTES, full);
                 }
             }
         }
         __syncwarp();
-        if (a.splits > 1) cluster_go();
-    } else if (warp == WIDE * 4 + 1) { /* NF4's absmax: a lane has every 32nd output */
-        enum { OWN = WIDE * 2 };
-        float *map = (float *)(shared + o.map);
-        const struct dlinear *m[OWN];
-        const float *own_map[OWN];
-        int64_t first_block[OWN];
-        if (KIND == STORAGE_NF4) {
-            if (a.w[0].absmax_u8)
-                for (int k = 0; k < (gated ? 2 : a.count); k++)
-                    for (int i = lane; i < 256; i += 32) map[k * 256 + i] = (gated && k ? a.up : a.w[k]).nested_map[i];
-#pragma unroll
-            for (int i = 0; i < OWN; i++) {
-                int which, row = tile_of(i / 2, &which);
-                if (gated) which = i % 2;
-                m[i] = gated && i % 2 ? &a.up : &a.w[which], own_map[i] = map + which * 256;
-                first_block[i] = (int64_t)(row + (gated ? 0 : i % 2 * 32) + lane) * (a.w[0].in / NF4_BLOCK) + k0 * 2;
-            }
-        }
-        bool nested = a.w[0].absmax_u8 != NULL;
-        int shift = 31 - __clz(a.w[0].nested_block);
-        uint16_t code[2][OWN];
-        float outer[2][OWN]; /* not nested: the second of two */
-        float plain[2][OWN];
-        auto ask = [&](int b, int s) {
-            if (s >= n) return;
-#pragma unroll
-            for (int i = 0; i < OWN; i++) {
-                int64_t block = first_block[i] + s * 2;
-                if (nested) code[b][i] = *(const uint16_t *)(m[i]->absmax_u8 + block), outer[b][i] = m[i]->nested_absmax[block >> shift];
-                else plain[b][i] = m[i]->absmax_f32[block], outer[b][i] = m[i]->absmax_f32[block + 1];
-            }
-        };
-        if (KIND == STORAGE_NF4) ask(0, 0), ask(1, 1);
-        __syncthreads();
-        if (a.splits > 1) cluster_come();
-        if (KIND == STORAGE_NF4) {
-            auto make = [&](int b, int s) {
-                if (s >= n) return;
-                if (s >= R::depth) barrier_wait(&w_empty[s % R::depth], s / R::depth - 1 & 1);
-                uint32_t *to = factors + s % R::depth * 2 * R::factors + lane;
-                float two[2][OWN];
-#pragma unroll
-                for (int i = 0; i < OWN; i++)
-#pragma unroll
-                    for (int k = 0; k < 2; k++)
-                        two[k][i] = nested ? __fadd_rn(__fmul_rn(own_map[i][code[b][i] >> k * 8 & 0xFF], outer[b][i]), m[i]->nested_offset) : k ? outer[b][i] : plain[b][i];
-                ask(b, s + 2);
-#pragma unroll
-                for (int i = 0; i < OWN; i++)
-#pragma unroll
-                    for (int k = 0; k < 2; k++) to[k * R::factors + i * 32] = pack_bf16(two[k][i], two[k][i]);
-                __syncwarp();
-                if (lane == 0) barrier_arrive(&w_full[s % R::depth]);
-            };
-            for (int s = 0; s < n; s += 2) make(0, s), make(1, s + 1);
-        }
-        if (a.splits > 1) cluster_go();
-    } else if (warp == WIDE * 4 + 2) { /* 1 / rms of each row: two rows a lane */
+        if (a.splits > 1) cluster_go(), cluster_come(), cluster_go();
+    } else if (warp == WIDE * 4 + 1) { /* 1 / rms of each row: two rows a lane */
         __syncthreads();
         if (a.splits > 1) cluster_come();
         wait_for_input();
-        if (a.squares) {
-            float sum[2] = {};
-#pragma unroll 8
+        float sum[2] = {};
+        if (a.squares)
+#pragma unroll 4
             for (int i = 0; i < a.squares_count; i += 4)
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
@@ -306,35 +278,38 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
                     sum[r] += v.x + (i + 1 < a.squares_count ? v.y : 0) + (i + 2 < a.squares_count ? v.z : 0) + (i + 3 < a.squares_count ? v.w : 0);
                 }
 #pragma unroll
-            for (int r = 0; r < 2; r++) factor[lane + r * 32] = rsqrtf(sum[r] / a.norm_n + a.eps);
-        } else {
-            factor[lane] = factor[lane + 32] = 1;
-        }
-        if (a.splits > 1) cluster_go();
+        for (int r = 0; r < 2; r++) factor[lane + r * 32] = a.squares ? rsqrtf(sum[r] / a.norm_n + a.eps) : 1;
+        if (a.splits > 1) cluster_go(), cluster_come(), cluster_go();
     } else {
-        if (KIND == STORAGE_NF4) {
-            float level = a.w[0].quant_map[lane & 15];
-#pragma unroll
-            for (int i = threadIdx.x; i < LUT_WORDS / 4; i += MULTIPLY) { /* eight neighbours make the same entry */
-                float hi = __shfl_sync(~0u, level, i / 8 >> 4 & 15), lo = __shfl_sync(~0u, level, i / 8 & 15);
-                uint32_t v = pack_bf16(hi, lo);
-                ((uint4 *)shared)[i] = make_uint4(v, v, v, v);
-            }
-        }
+        float level = 0;
+        if (KIND == STORAGE_NF4) level = a.w[0].quant_map[lane & 15];
         const float *scales = NULL;
+        float next_scale = 1;
         if (KIND == STORAGE_FP8_BLOCK) {
             int which, row = tile_of(group, &which);
             const struct dlinear &m = gated && warp % 4 >= 2 ? a.up : a.w[which];
             scales = m.scale + (int64_t)(row / 128) * m.scale_columns + k0;
+            next_scale = scales[0];
         }
         __syncthreads();
         if (a.splits > 1) cluster_come();
+        if (KIND == STORAGE_NF4) {
+#pragma unroll
+            for (int i = threadIdx.x; i < LUT_BYTES / 16; i += MULTIPLY) { /* eight neighbours make the same entry */
+                int entry = i >> LUT_SHIFT - 4;
+                float hi = __shfl_sync(~0u, level, entry >> 4 & 15), lo = __shfl_sync(~0u, level, entry & 15);
+                uint32_t v = pack_bf16(hi, lo);
+                ((uint4 *)shared)[i] = make_uint4(v, v, v, v);
+            }
+            turn_wait(1, MULTIPLY);
+        }
 
         float acc[N], scale = 0;
-        uint32_t frag[2][16], raw[KIND == STORAGE_NF4 ? 8 : KIND == STORAGE_FP8_BLOCK ? 16 : 1], factor2[2], lane4 = lane * 4;
+        uint32_t frag[2][16], raw[KIND == STORAGE_NF4 ? 8 : KIND == STORAGE_FP8_BLOCK ? 16 : 1], factor2[2], lut = shared_address(shared) + lane % (1 << LUT_SHIFT - 2) * 4, pair = t / 2 ? 0x3232 : 0x1010;
+        asm volatile("" : "+r"(lut), "+r"(pair));
         uint64_t x0 = tile_descriptor(xs, 16, 1024);
         const char *mine = weights + (warp * 16 + g) * R::row;
-        const uint32_t *my_factors = factors + t / 2 * R::factors + warp * 16 + g;
+        const uint32_t *my_factors = (const uint32_t *)(shared + o.absmax) + warp / 2 * n * 32 + warp % 2 * 16 + g;
         int w_slot = 0, w_phase = 0, x_slot = 0, x_phase = 0, last_slot = 0;
         auto let_go = [&](uint64_t *of) {
             __syncwarp();
@@ -345,7 +320,7 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
             const char *now = mine + w_slot * R::bytes;
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                if (KIND == STORAGE_NF4) factor2[r] = my_factors[w_slot * 2 * R::factors + r * 8];
+                if (KIND == STORAGE_NF4) factor2[r] = __byte_perm(my_factors[r * 8], 0, pair);
 #pragma unroll
                 for (int u = 0; u < (KIND == STORAGE_NF4 ? 1 : 2); u++) {
                     uint4 v = *(const uint4 *)(now + r * 8 * R::row + (KIND == STORAGE_NF4 ? t : (t * 2 + u) ^ g) * 16);
@@ -353,6 +328,7 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
                     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
                 }
             }
+            my_factors += 32;
         };
         if (KIND != STORAGE_BF16) load_raw();
         if (KIND == STORAGE_FP8_BLOCK)
@@ -360,11 +336,11 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
             for (int e = 0; e < N; e++) acc[e] = 0;
         int i = 0;
         do { /* a step at least */
-            float next_scale = 1;
-            if (KIND == STORAGE_FP8_BLOCK) next_scale = fmaxf(scales[i], 1e-30f); /* a divisor; what is multiplied by it then is nothing beside other sums */
+            float this_scale = fmaxf(next_scale, 1e-30f); /* a divisor; what is multiplied by it then is nothing beside other sums */
+            if (KIND == STORAGE_FP8_BLOCK) next_scale = scales[i + 1 < n ? i + 1 : i];
             if (KIND == STORAGE_BF16) { /* nothing to unpack: what is loaded goes to the tensor cores */
                 warpgroup_wait<0>();
-                if (i) let_go(&x_empty[last_slot]), let_go(&x_empty[last_slot + 1]);
+                if (i) let_go(&x_empty[last_slot]);
                 barrier_wait(&w_full[w_slot], w_phase);
                 barrier_wait(&w_full[w_slot + 1], w_phase);
                 const char *now = mine + (w_slot + t / 2) * R::bytes;
@@ -400,31 +376,30 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
 #pragma unroll
                         for (int s = 0; s < 4; s++) {
                             uint32_t v = raw[r * 4 + q * 2 + s / 2];
-                            f[s * 4 + r] = times(*(const uint32_t *)(shared + ((s % 2 ? v >> 9 : v << 7) & 0x7F80 | lane4)), factor2[r]);
-                            f[s * 4 + 2 + r] = times(*(const uint32_t *)(shared + ((s % 2 ? v >> 17 : v >> 1) & 0x7F80 | lane4)), factor2[r]);
+                            f[s * 4 + r] = times(looked_up(lut, v, s % 2 * 2), factor2[r]);
+                            f[s * 4 + 2 + r] = times(looked_up(lut, v, s % 2 * 2 + 1), factor2[r]);
                         }
                 }
                 if (KIND != STORAGE_BF16 && q == 0) {
                     warpgroup_wait<0>();
-                    if (i) let_go(&x_empty[last_slot]), let_go(&x_empty[last_slot + 1]);
+                    if (i) let_go(&x_empty[last_slot]);
                     if (KIND == STORAGE_FP8_BLOCK) {
                         hold<N>(acc);
-                        float ratio = __fdividef(scale, next_scale);
+                        float ratio = __fdividef(scale, this_scale);
 #pragma unroll
                         for (int e = 0; e < N; e++) acc[e] *= ratio;
-                        scale = next_scale;
+                        scale = this_scale;
                     }
                 }
-                if (q == 0) barrier_wait(&x_full[x_slot], x_phase), barrier_wait(&x_full[x_slot + 1], x_phase); /* a branch between products would end their overlap */
+                if (q == 0) barrier_wait(&x_full[x_slot], x_phase); /* a branch between products would end their overlap */
 #pragma unroll
                 for (int e = 0; e < 16; e++) asm volatile("" : "+r"(f[e])::"memory"); /* made before the products begin, or ptxas lets none overlap */
                 warpgroup_begin();
-                product_64<NT>(acc, f, tile_behind(x0, (x_slot + q) * TILE_BYTES), i + q);
+                product_64<NT>(acc, f, tile_behind(x0, (x_slot * 2 + q) * TILE_BYTES), i + q);
                 warpgroup_commit();
             }
             last_slot = x_slot;
-            x_slot += 2;
-            if (x_slot == X_DEPTH) x_slot = 0, x_phase ^= 1;
+            if (++x_slot == X_DEPTH) x_slot = 0, x_phase ^= 1;
             let_go(&w_empty[w_slot]); /* only now: what was read has arrived in registers when the tensor cores have been given it */
             if (KIND == STORAGE_BF16) let_go(&w_empty[w_slot + 1]);
             w_slot += R::step_stages;
@@ -433,15 +408,15 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
         } while (++i < n);
         warpgroup_wait<0>();
         hold<N>(acc);
-        if (a.splits > 1) cluster_go(); /* the other blocks' barriers are there */
-        turn_wait(1, MULTIPLY);         /* nobody reads the rings any more */
+        if (a.splits > 1) cluster_go(), cluster_come(); /* the other blocks' barriers are there; nobody here reads the rings any more */
+        turn_wait(1, MULTIPLY);
         /* Sums (blocks, ROWS, PITCH) where the rings were: for each block of the cluster the share of the outputs that it adds up. */
         int share = OUT / a.splits, pitch = share + 4;
         float *to[2];
 #pragma unroll
         for (int c = 0; c < 2; c++) {
             int column = gated ? group * 32 + warp % 2 * 16 + c * 8 : warp * 16 + c * 8, each = gated ? share / 2 : share;
-            to[c] = (float *)(weights + column / each * part) + column % each + (gated && warp % 4 >= 2 ? each : 0) + g + t * 2 * pitch;
+            to[c] = (float *)(shared + column / each * part) + column % each + (gated && warp % 4 >= 2 ? each : 0) + g + t * 2 * pitch;
         }
 #pragma unroll
         for (int j = 0; j < NT; j++)
@@ -450,11 +425,12 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
         if (a.splits > 1) {
             fence_for_products();
             turn_wait(1, MULTIPLY);
+            cluster_go(); /* nor elsewhere */
         }
         if (a.splits > 1 && threadIdx.x == 0)
             for (int r = 1; r < a.splits; r++) { /* the next block first */
                 int to_rank = (split + r) % a.splits;
-                send(shared + o.parts + (split < to_rank ? split : split - 1) * part, to_rank, weights + to_rank * part, part, received);
+                send(shared + o.parts + (split < to_rank ? split : split - 1) * part, to_rank, shared + to_rank * part, part, received);
             }
         wait_for_input();
     }
@@ -463,12 +439,12 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
     float *squares = (float *)(shared + o.squares);
     unsigned inverse = (65536 + quads - 1) / quads; /* e / quads = e * inverse >> 16 for what there is */
     auto row_of = [&](int e) { return (int)(e * inverse >> 16); };
-    float4 h = {}, weight = {};
-    auto ask_residual = [&](int e) {
+    float4 h[2] = {}, weight[2] = {}; /* of this item and of the next one */
+    auto ask_residual = [&](int e, int i) {
         int row = row_of(e), column = first + (e - row * quads) * 4;
-        if (a.next_weight && e < items && column < all_outs) h = *(const float4 *)((const float *)a.y + row * a.ldy + column), weight = *(const float4 *)(a.next_weight + column);
+        if (a.next_weight && e < items && column < all_outs) h[i] = *(const float4 *)((const float *)a.y + row * a.ldy + column), weight[i] = *(const float4 *)(a.next_weight + column);
     };
-    ask_residual(threadIdx.x);
+    ask_residual(threadIdx.x, 0), ask_residual(threadIdx.x + MULTIPLY, 1);
     __syncthreads(); /* this block's sums, the rows' factors */
     if (a.splits > 1) {
         barrier_wait(received, 0);
@@ -482,7 +458,7 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
         float4 s = make_float4(0, 0, 0, 0), s2 = s;
 #pragma unroll 1
         for (int r = 0; r < a.splits; r++) { /* in the order of the width */
-            const float *of = (const float *)(r == split ? weights + split * part : shared + o.parts + (r < split ? r : r - 1) * part) + row * pitch + quad * 4;
+            const float *of = (const float *)(r == split ? shared + split * part : shared + o.parts + (r < split ? r : r - 1) * part) + row * pitch + quad * 4;
             s = plus(s, *(const float4 *)of);
             if (gated) s2 = plus(s2, *(const float4 *)(of + quads * 4));
         }
@@ -498,14 +474,15 @@ __global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid
         if (gated) {
             s = make_float4(gate(s.x, s2.x * f), gate(s.y, s2.y * f), gate(s.z, s2.z * f), gate(s.w, s2.w * f)), tiled = (bf16 *)a.y;
         } else {
-            s = plus(h, s);
+            s = plus(h[0], s);
             if (column < all_outs) *(float4 *)((float *)a.y + row * a.ldy + column) = s;
             square = column < all_outs ? s.x * s.x + s.y * s.y + s.z * s.z + s.w * s.w : 0;
-            s = make_float4(s.x * weight.x, s.y * weight.y, s.z * weight.z, s.w * weight.w);
+            s = make_float4(s.x * weight[0].x, s.y * weight[0].y, s.z * weight[0].z, s.w * weight[0].w);
         }
         if (a.next_weight) squares[row * (OUT / 4 + 1) + quad] = square;
         if (tiled && column < all_outs) put_four(tiled, row, column, s, a.tiled);
-        ask_residual(e + MULTIPLY);
+        h[0] = h[1], weight[0] = weight[1];
+        ask_residual(e + 2 * MULTIPLY, 1);
     }
     if (a.next_weight) {
         __syncthreads();
@@ -532,8 +509,9 @@ template <int KIND, int NT, int WIDE>
 void run(struct backend_model *m, const struct tiled_args *p, int tiles) {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute attribute[2];
-    c.gridDim = dim3((unsigned)p->a.splits, (unsigned)tiles), c.blockDim = dim3(WIDE * 128 + 96), c.stream = m->stream;
-    c.dynamicSmemBytes = (size_t)room_of<KIND, NT, WIDE>(p->a.splits).end;
+    int most = (p->a.w[0].in / STEP + p->a.splits - 1) / p->a.splits;
+    c.gridDim = dim3((unsigned)p->a.splits, (unsigned)tiles), c.blockDim = dim3(WIDE * 128 + 64), c.stream = m->stream;
+    c.dynamicSmemBytes = (size_t)(room_of<KIND, NT, WIDE>(p->a.splits).absmax + (KIND == STORAGE_NF4 ? most * WIDE * 64 * 4 : 0));
     attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute[0].val.programmaticStreamSerializationAllowed = 1;
     attribute[1].id = cudaLaunchAttributeClusterDimension;
@@ -599,13 +577,33 @@ __global__ void tiled_twin(const struct few_args a, int parts) {
     for (int i = 0; i < parts; i++) a.next_squares[row * MOST_SQUARES + i] = i ? 0 : square;
 }
 
+size_t tiled_absmax_bytes(const struct dlinear *w) {
+    return w->storage == STORAGE_NF4 && w->fast && w->in % 128 == 0 && w->out % 128 == 0 ? (size_t)w->out * w->in / NF4_BLOCK * 2 : 0;
+}
+
+/* A thread a word: output i % 32 of a step of 32 outputs. */
+__global__ void absmax_pairs(const struct dlinear w, uint32_t *to, int words) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x, steps = w.in / 128;
+    if (i >= words) return;
+    int64_t first = ((int64_t)(i / 32 / steps * 32 + i % 32) * steps + i / 32 % steps) * 2;
+    to[i] = pack_bf16(nf4_absmax(w, first), nf4_absmax(w, first + 1));
+}
+
+void tiled_absmax(struct backend_model *m, struct dlinear *w, void *to) {
+    int words = (int)(tiled_absmax_bytes(w) / 4);
+    if (words) launch(m, absmax_pairs, dim3((unsigned)(words + 255) / 256), dim3(256), 0, *w, (uint32_t *)to, words);
+    w->absmax_pairs = words ? (const uint32_t *)to : NULL;
+}
+
+static bool has_absmax(const struct dlinear *w) { return w->storage != STORAGE_NF4 || w->absmax_pairs; }
+
 bool tiled_fit(const struct product *p) {
     if (p->factors || (p->out != OUT_F32 && p->out != OUT_SILU && !(p->out == OUT_ADD && p->next_weight))) return false;
     for (int i = 0; i < p->count; i++)
-        if (!p->w[i]->fast || p->w[i]->storage != p->w[0]->storage || p->w[i]->in != p->w[0]->in || p->w[i]->in % 128 || p->w[i]->out % 128) return false;
+        if (!p->w[i]->fast || p->w[i]->storage != p->w[0]->storage || p->w[i]->in != p->w[0]->in || p->w[i]->in % 128 || p->w[i]->out % 128 || !has_absmax(p->w[i])) return false;
     if (p->w[0]->storage == (p->tiled == TILED_CROSSED ? STORAGE_NF4 : STORAGE_FP8_BLOCK)) return false;
     if (p->w[0]->in < 256) return false;
-    if (p->out == OUT_SILU && (!p->up->fast || p->up->storage != p->w[0]->storage || p->count > 1)) return false;
+    if (p->out == OUT_SILU && (!p->up->fast || p->up->storage != p->w[0]->storage || p->count > 1 || !has_absmax(p->up))) return false;
     struct tiled_plan t = tiled_plan_of(p);
     if (p->w[0]->storage == STORAGE_NF4 && (p->w[0]->in / 128 + t.splits - 1) / t.splits > 64) return false; /* absmax in shared memory */
     return tiled_squares(p) <= MOST_SQUARES || !p->next_weight;
@@ -626,6 +624,8 @@ void tiled_run(struct backend_model *m, const struct product *p, struct few_args
     a->splits = t.splits;
     args.a = *a;
     for (int i = 0; i < p->count; i++) args.tiles += p->w[i]->out / 64 * (p->up ? 2 : 1);
+    for (int i = 0; i <= t.splits; i++) args.k[i] = i * (p->w[0]->in / 128) / t.splits;
+    for (int i = 1; i < 3; i++) args.start[i] = i < p->count ? args.start[i - 1] + p->w[i - 1]->out / 64 : 1 << 30;
     bool mapped = tile_encoder(&m->encode_map) != NULL;
     for (int i = 0; i < p->count && mapped; i++) mapped = map_weights(m->encode_map, &args.map[i], p->w[i], p->up ? 32 : 64);
     if (p->up && mapped) mapped = map_weights(m->encode_map, &args.map[1], p->up, 32);
