@@ -49,7 +49,7 @@ static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured
 
 namespace {
 
-enum { STEP = 128 }; /* columns */
+enum { STEP = 128, LUT_SHIFT = 7, LUT_BYTES = 256 << LUT_SHIFT }; /* columns; bytes from one entry of the table to the next: one for each lane */
 
 /* Stages of weights: bytes of a row, how many stages; a step of the width takes one, of bf16 two. NF4: rows of 128 bytes (two steps) in half as many
  * stages were slower. */
@@ -61,18 +61,35 @@ template <int KIND, int NT, int WIDE> struct ring {
 #ifndef W3_X
 #define W3_X 4
 #endif
-    enum { two = 0, depth = KIND != STORAGE_NF4 ? WIDE == 2 ? 6 : 4 : WIDE == 2 ? 8 : W3_DEPTH, x_depth = WIDE == 3 && KIND == STORAGE_NF4 ? W3_X : 4 }; /* x: steps */
+    enum { depth = KIND != STORAGE_NF4 ? WIDE == 2 ? 6 : 4 : WIDE == 2 ? 8 : W3_DEPTH, x_depth = WIDE == 3 && KIND == STORAGE_NF4 ? W3_X : 4 }; /* x: steps */
+    enum { weights = KIND == STORAGE_NF4 ? LUT_BYTES : 0, x = weights + (int)depth * (int)bytes };
 };
-#ifndef LUT_SHIFT
-#define LUT_SHIFT 7
-#endif
-enum { LUT_BYTES = 256 << LUT_SHIFT };
+
+/* Where things lie in shared memory. When the rings are no longer needed: sums for each block of the cluster, squares. */
+struct tiled_room {
+    int squares, parts, barriers, absmax, part; /* part: bytes of what one block sends another */
+};
+enum { MOST_STAGES = 8, MOST_BARRIERS = 4 * MOST_STAGES + 2 };
+template <int NT, int WIDE> __host__ __device__ constexpr int part_bytes(int splits) { return NT * 8 * (WIDE * 64 / splits + 4) * 4; }
+template <int KIND, int NT, int WIDE> __host__ __device__ constexpr struct tiled_room room_of(int splits) {
+    typedef ring<KIND, NT, WIDE> R;
+    struct tiled_room o = {};
+    int rings = R::x + R::x_depth * NT * 8 * 256;
+    o.part = part_bytes<NT, WIDE>(splits);
+    o.squares = splits * part_bytes<NT, WIDE>(splits);
+    o.parts = o.squares + NT * 8 * (WIDE * 16 + 1) * 4;
+    o.barriers = o.parts + (splits - 1) * part_bytes<NT, WIDE>(splits); /* what other blocks send */
+    if (o.barriers < rings) o.barriers = rings;
+    o.absmax = o.barriers + MOST_BARRIERS * 8 + FEW_ROWS * 4; /* NF4: (outputs / 32, steps, 32) */
+    return o;
+}
 
 struct tiled_args {
     CUtensorMap map[3]; /* of the matrices, gate and up: (out, bytes of a row) */
     struct few_args a;
-    int start[3], k[MOST_SPLIT + 1]; /* first tile of each matrix; first step of each split */
-    int tiles;                       /* of 64 outputs */
+    int biased, start[3], k[MOST_SPLIT + 1]; /* has one of the matrices a bias; first tile of each; first step of each split */
+    int tiles, splits_shift, inverse, row_step; /* of 64 outputs; 65,536 / quads of outputs that a block adds up, rounded up; rows that it adds up at once: a multiple of 8 */
+    struct tiled_room room;
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -151,52 +168,26 @@ __device__ inline void widen(uint32_t to[2], uint32_t v) {
 __device__ inline float gate(float x, float up) { return __fdividef(x, 1 + __expf(-x)) * up; }
 __device__ inline float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 
-/* Columns [column, column + 4) of a row of tiled activations. */
-__device__ inline void put_four(bf16 *x, int row, int column, float4 v, int tiled) {
-    bool crossed = tiled == TILED_CROSSED;
-    *(uint32_t *)(x + tiled_place(row, column, tiled)) = pack_bf16(v.x, crossed ? v.z : v.y);
-    *(uint32_t *)(x + tiled_place(row, column + (crossed ? 1 : 2), tiled)) = pack_bf16(crossed ? v.y : v.z, v.w);
-}
-
 #endif
-
-/* Where things lie in shared memory. When the rings are no longer needed: sums for each block of the cluster, squares. */
-struct tiled_room {
-    int weights, x, squares, parts, barriers, absmax;
-};
-enum { MOST_STAGES = 8, MOST_BARRIERS = 4 * MOST_STAGES + 2 };
-template <int NT, int WIDE> __host__ __device__ constexpr int part_bytes(int splits) { return NT * 8 * (WIDE * 64 / splits + 4) * 4; }
-template <int KIND, int NT, int WIDE> __host__ __device__ constexpr struct tiled_room room_of(int splits) {
-    typedef ring<KIND, NT, WIDE> R;
-    struct tiled_room o = {};
-    o.weights = KIND == STORAGE_NF4 ? LUT_BYTES : 0, o.x = o.weights + R::depth * R::bytes;
-    int rings = o.x + R::x_depth * NT * 8 * 256;
-    o.squares = splits * part_bytes<NT, WIDE>(splits);
-    o.parts = o.squares + NT * 8 * (WIDE * 16 + 1) * 4;
-    o.barriers = o.parts + (splits - 1) * part_bytes<NT, WIDE>(splits); /* what other blocks send */
-    if (o.barriers < rings) o.barriers = rings;
-    o.absmax = o.barriers + MOST_BARRIERS * 8 + FEW_ROWS * 4; /* NF4: (outputs / 32, steps, 32) */
-    return o;
-}
 
 /* WIDE warpgroups that multiply, and three warps more: one brings, one makes NF4's absmax, one the rows' factors. */
 template <int KIND, int NT, int WIDE>
-__global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2 : 1) tiled_product(const __grid_constant__ struct tiled_args p) {
+__global__ void __launch_bounds__(WIDE * 128 + 96, 1) tiled_product(const __grid_constant__ struct tiled_args p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     typedef ring<KIND, NT, WIDE> R;
-    enum { ROWS = NT * 8, TILE_BYTES = ROWS * 128, N = NT * 4, OUT = WIDE * 64, MULTIPLY = WIDE * 128, X_DEPTH = R::x_depth };
+    enum { ROWS = NT * 8, TILE_BYTES = ROWS * 128, N = NT * 4, OUT = WIDE * 64, MULTIPLY = WIDE * 128, THREADS = MULTIPLY + 96, X_DEPTH = R::x_depth };
     extern __shared__ __align__(1024) char shared[];
     const struct few_args &a = p.a;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, group = warp / 4;
     bool gated = a.out == OUT_SILU;
     let_next_start();
     int split = blockIdx.x, k0 = p.k[split], n = p.k[split + 1] - k0, stages = n * R::step_stages;
-    const struct tiled_room o = room_of<KIND, NT, WIDE>(a.splits);
-    char *weights = shared + o.weights, *xs = shared + o.x;
+    const struct tiled_room &o = p.room;
+    char *weights = shared + R::weights, *xs = shared + R::x;
     uint64_t *w_full = (uint64_t *)(shared + o.barriers), *w_empty = w_full + MOST_STAGES, *x_full = w_empty + MOST_STAGES, *x_empty = x_full + MOST_STAGES;
     uint64_t *received = x_empty + MOST_STAGES;
     float *factor = (float *)(shared + o.barriers + MOST_BARRIERS * 8);
-    int part = part_bytes<NT, WIDE>(a.splits);
+    int part = o.part, share = OUT >> p.splits_shift, pitch = share + 4; /* outputs that this block adds up; floats from row to row of sums */
     /* Tile i of the block: its matrix and first row there (gated: of gate, and the same of up). What lies behind the last tile repeats it. */
     auto tile_of = [&](int i, int *which) {
         int tile = blockIdx.y * WIDE + i;
@@ -205,66 +196,69 @@ __global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2
         return (tile - p.start[*which]) * (gated ? 32 : 64);
     };
 
-    if (warp == WIDE * 4) { /* brings weights and activations */
+    if (warp == WIDE * 4) { /* brings weights */
         if (lane == 0) {
             for (int i = 0; i < R::depth; i++) barrier_init(&w_full[i], 1), barrier_init(&w_empty[i], WIDE * 4);
             for (int i = 0; i < X_DEPTH; i++) barrier_init(&x_full[i], 1), barrier_init(&x_empty[i], WIDE * 4);
             barrier_init(received, 1);
             barrier_init_done();
+            if (a.splits > 1) barrier_expect(received, (a.splits - 1) * part);
         }
         __syncwarp();
-        __syncthreads();
+        turn_pass(2, THREADS);
         if (a.splits > 1) cluster_come();
         if (lane == 0) {
-            int row[WIDE], which[WIDE], next_x = 0, first = (stages < R::depth ? stages : (int)R::depth) - 1;
+            int row[WIDE], which[WIDE];
 #pragma unroll
             for (int i = 0; i < WIDE; i++) row[i] = tile_of(i, &which[i]);
-            /* In the order in which stages are let go; x of a step when the weights that a step so many in front had are let go. */
-            for (int stage = 0; stage < stages || next_x < n; stage++) {
-                if (stage < stages) {
-                    int slot = stage % R::depth, x = (k0 * R::step_stages + stage) * R::row;
-                    char *to = weights + slot * R::bytes;
-                    uint64_t *full = &w_full[slot];
-                    if (stage >= R::depth) barrier_wait(&w_empty[slot], stage / R::depth - 1 & 1);
-                    barrier_expect(full, R::bytes + (KIND == STORAGE_NF4 && stage == 0 ? OUT * n * 4 : 0));
-#pragma unroll
-                    for (int i = 0; i < WIDE; i++) {
-                        if (gated) {
-                            tile_load_2d(to + i * 64 * R::row, &p.map[0], full, x, row[i]);
-                            tile_load_2d(to + (i * 64 + 32) * R::row, &p.map[1], full, x, row[i]);
-                        } else {
-                            tile_load_2d(to + i * 64 * R::row, &p.map[which[i]], full, x, row[i]);
-                        }
-                    }
-                    if (KIND == STORAGE_NF4 && stage == 0)
 #pragma unroll 1
-                        for (int i = 0; i < WIDE * 2; i++) {
-                            int matrix, at = tile_of(i / 2, &matrix) / 32 + (gated ? 0 : i % 2);
-                            const uint32_t *from = (gated && i % 2 ? a.up : a.w[matrix]).absmax_pairs;
-                            bulk_copy(shared + o.absmax + i * n * 128, from + ((int64_t)at * (a.w[0].in / STEP) + k0) * 32, n * 128, full);
-                        }
+            for (int stage = 0; stage < stages; stage++) {
+                int slot = stage % R::depth, x = (k0 * R::step_stages + stage) * R::row;
+                char *to = weights + slot * R::bytes;
+                uint64_t *full = &w_full[slot];
+                if (stage >= R::depth) barrier_wait(&w_empty[slot], stage / R::depth - 1 & 1);
+                barrier_expect(full, R::bytes + (KIND == STORAGE_NF4 && stage == 0 ? OUT * n * 4 : 0));
+#pragma unroll
+                for (int i = 0; i < WIDE; i++) {
+                    if (gated) {
+                        tile_load_2d(to + i * 64 * R::row, &p.map[0], full, x, row[i]);
+                        tile_load_2d(to + (i * 64 + 32) * R::row, &p.map[1], full, x, row[i]);
+                    } else {
+                        tile_load_2d(to + i * 64 * R::row, &p.map[which[i]], full, x, row[i]);
+                    }
                 }
-                if (stage < first) continue;
-                if (stage == first) {
-                    if (a.splits > 1) barrier_expect(received, (a.splits - 1) * part);
-                    wait_for_input();
-                }
-                for (int want = X_DEPTH + (stage - first) / R::step_stages; next_x < want && next_x < n; next_x++) {
-                    int slot = next_x % X_DEPTH;
-                    uint64_t *full = &x_full[slot];
-                    char *to = xs + slot * 2 * TILE_BYTES;
-                    const char *from = (const char *)a.x + (size_t)(k0 + next_x) * FEW_ROWS * 256;
-                    if (next_x >= X_DEPTH) barrier_wait(&x_empty[slot], next_x / X_DEPTH - 1 & 1);
-                    barrier_expect(full, 2 * TILE_BYTES);
-                    if (ROWS == FEW_ROWS) bulk_copy(to, from, 2 * TILE_BYTES, full);
-                    else bulk_copy(to, from, TILE_BYTES, full), bulk_copy(to + TILE_BYTES, from + FEW_ROWS * 128, TILE_BYTES, full);
-                }
+                if (KIND == STORAGE_NF4 && stage == 0)
+#pragma unroll 1
+                    for (int i = 0; i < WIDE * 2; i++) {
+                        int matrix, at = tile_of(i / 2, &matrix) / 32 + (gated ? 0 : i % 2);
+                        const uint32_t *from = (gated && i % 2 ? a.up : a.w[matrix]).absmax_pairs;
+                        bulk_copy(shared + o.absmax + i * n * 128, from + ((int64_t)at * (a.w[0].in / STEP) + k0) * 32, n * 128, full);
+                    }
             }
         }
         __syncwarp();
         if (a.splits > 1) cluster_go(), cluster_come(), cluster_go();
-    } else if (warp == WIDE * 4 + 1) { /* 1 / rms of each row: two rows a lane */
-        __syncthreads();
+    } else if (warp == WIDE * 4 + 1) { /* brings activations */
+        turn_wait(2, THREADS);
+        if (a.splits > 1) cluster_come();
+        wait_for_input();
+        if (lane == 0) {
+#pragma unroll 1
+            for (int stage = 0; stage < n; stage++) {
+                int slot = stage % X_DEPTH;
+                uint64_t *full = &x_full[slot];
+                char *to = xs + slot * 2 * TILE_BYTES;
+                const char *from = (const char *)a.x + (size_t)(k0 + stage) * FEW_ROWS * 256;
+                if (stage >= X_DEPTH) barrier_wait(&x_empty[slot], stage / X_DEPTH - 1 & 1);
+                barrier_expect(full, 2 * TILE_BYTES);
+                if (ROWS == FEW_ROWS) bulk_copy(to, from, 2 * TILE_BYTES, full);
+                else bulk_copy(to, from, TILE_BYTES, full), bulk_copy(to + TILE_BYTES, from + FEW_ROWS * 128, TILE_BYTES, full);
+            }
+        }
+        __syncwarp();
+        if (a.splits > 1) cluster_go(), cluster_come(), cluster_go();
+    } else if (warp == WIDE * 4 + 2) { /* 1 / rms of each row: two rows a lane */
+        turn_wait(2, THREADS);
         if (a.splits > 1) cluster_come();
         wait_for_input();
         float sum[2] = {};
@@ -291,10 +285,10 @@ __global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2
             scales = m.scale + (int64_t)(row / 128) * m.scale_columns + k0;
             next_scale = scales[0];
         }
-        __syncthreads();
+        turn_wait(2, THREADS); /* barriers are there */
         if (a.splits > 1) cluster_come();
         if (KIND == STORAGE_NF4) {
-#pragma unroll
+#pragma unroll 2
             for (int i = threadIdx.x; i < LUT_BYTES / 16; i += MULTIPLY) { /* eight neighbours make the same entry */
                 int entry = i >> LUT_SHIFT - 4;
                 float hi = __shfl_sync(~0u, level, entry >> 4 & 15), lo = __shfl_sync(~0u, level, entry & 15);
@@ -305,19 +299,18 @@ __global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2
         }
 
         float acc[N], scale = 0;
-        uint32_t frag[2][16], raw[KIND == STORAGE_NF4 ? 8 : KIND == STORAGE_FP8_BLOCK ? 16 : 1], factor2[2], lut = shared_address(shared) + lane % (1 << LUT_SHIFT - 2) * 4, pair = t / 2 ? 0x3232 : 0x1010;
-        asm volatile("" : "+r"(lut), "+r"(pair));
+        uint32_t frag[2][16], raw[KIND == STORAGE_NF4 ? 8 : KIND == STORAGE_FP8_BLOCK ? 16 : 1], factor2[2], lut = shared_address(shared) + lane % (1 << LUT_SHIFT - 2) * 4, pair = t / 2 ? 0x3232 : 0x1010, leader = lane == 0;
+        asm volatile("" : "+r"(lut), "+r"(pair), "+r"(leader)); /* kept, not made again in each step */
         uint64_t x0 = tile_descriptor(xs, 16, 1024);
         const char *mine = weights + (warp * 16 + g) * R::row;
         const uint32_t *my_factors = (const uint32_t *)(shared + o.absmax) + warp / 2 * n * 32 + warp % 2 * 16 + g;
         int w_slot = 0, w_phase = 0, x_slot = 0, x_phase = 0, last_slot = 0;
         auto let_go = [&](uint64_t *of) {
             __syncwarp();
-            if (lane == 0) barrier_arrive(of);
+            if (leader) barrier_arrive(of);
         };
-        auto load_raw = [&]() { /* what is to be unpacked in a step: rows g and g + 8, 32 columns each */
-            barrier_wait(&w_full[w_slot], w_phase);
-            const char *now = mine + w_slot * R::bytes;
+        auto load_raw = [&](int slot) { /* what is to be unpacked in a step: rows g and g + 8, 32 columns each */
+            const char *now = mine + slot * R::bytes;
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 if (KIND == STORAGE_NF4) factor2[r] = __byte_perm(my_factors[r * 8], 0, pair);
@@ -330,12 +323,13 @@ __global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2
             }
             my_factors += 32;
         };
-        if (KIND != STORAGE_BF16) load_raw();
+        if (KIND != STORAGE_BF16) barrier_wait(&w_full[0], 0), load_raw(0);
         if (KIND == STORAGE_FP8_BLOCK)
 #pragma unroll
             for (int e = 0; e < N; e++) acc[e] = 0;
         int i = 0;
         do { /* a step at least */
+            int next_slot = w_slot + R::step_stages == R::depth ? 0 : w_slot + R::step_stages, next_phase = next_slot ? w_phase : w_phase ^ 1;
             float this_scale = fmaxf(next_scale, 1e-30f); /* a divisor; what is multiplied by it then is nothing beside other sums */
             if (KIND == STORAGE_FP8_BLOCK) next_scale = scales[i + 1 < n ? i + 1 : i];
             if (KIND == STORAGE_BF16) { /* nothing to unpack: what is loaded goes to the tensor cores */
@@ -391,9 +385,13 @@ __global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2
                         scale = this_scale;
                     }
                 }
-                if (q == 0) barrier_wait(&x_full[x_slot], x_phase); /* a branch between products would end their overlap */
+                if (q == 0) { /* a branch between products would end their overlap */
+                    barrier_wait(&x_full[x_slot], x_phase);
+                    if (KIND != STORAGE_BF16 && i + 1 < n) barrier_wait(&w_full[next_slot], next_phase);
+                }
 #pragma unroll
                 for (int e = 0; e < 16; e++) asm volatile("" : "+r"(f[e])::"memory"); /* made before the products begin, or ptxas lets none overlap */
+                if (KIND != STORAGE_BF16 && q == 1) load_raw(next_slot); /* behind the last step: of nobody */
                 warpgroup_begin();
                 product_64<NT>(acc, f, tile_behind(x0, (x_slot * 2 + q) * TILE_BYTES), i + q);
                 warpgroup_commit();
@@ -402,21 +400,19 @@ __global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2
             if (++x_slot == X_DEPTH) x_slot = 0, x_phase ^= 1;
             let_go(&w_empty[w_slot]); /* only now: what was read has arrived in registers when the tensor cores have been given it */
             if (KIND == STORAGE_BF16) let_go(&w_empty[w_slot + 1]);
-            w_slot += R::step_stages;
-            if (w_slot == R::depth) w_slot = 0, w_phase ^= 1;
-            if (KIND != STORAGE_BF16 && i + 1 < n) load_raw();
+            w_slot = next_slot, w_phase = next_phase;
         } while (++i < n);
         warpgroup_wait<0>();
         hold<N>(acc);
         if (a.splits > 1) cluster_go(), cluster_come(); /* the other blocks' barriers are there; nobody here reads the rings any more */
         turn_wait(1, MULTIPLY);
         /* Sums (blocks, ROWS, PITCH) where the rings were: for each block of the cluster the share of the outputs that it adds up. */
-        int share = OUT / a.splits, pitch = share + 4;
         float *to[2];
 #pragma unroll
         for (int c = 0; c < 2; c++) {
-            int column = gated ? group * 32 + warp % 2 * 16 + c * 8 : warp * 16 + c * 8, each = gated ? share / 2 : share;
-            to[c] = (float *)(shared + column / each * part) + column % each + (gated && warp % 4 >= 2 ? each : 0) + g + t * 2 * pitch;
+            int column = gated ? group * 32 + warp % 2 * 16 + c * 8 : warp * 16 + c * 8, each = gated ? share / 2 : share, rank = 0;
+            for (; column >= each; rank++) column -= each;
+            to[c] = (float *)(shared + rank * part) + column + (gated && warp % 4 >= 2 ? each : 0) + g + t * 2 * pitch;
         }
 #pragma unroll
         for (int j = 0; j < NT; j++)
@@ -434,60 +430,63 @@ __global__ void __launch_bounds__(WIDE * 128 + 64, ring<KIND, NT, WIDE>::two ? 2
             }
         wait_for_input();
     }
-    int share = OUT / a.splits, pitch = share + 4, quads = (gated ? share / 2 : share) / 4, outs = gated ? OUT / 2 : OUT, items = threadIdx.x < MULTIPLY ? quads * a.rows : 0;
-    int first = blockIdx.y * outs + split * quads * 4, all_outs = gated ? p.tiles * 32 : p.tiles * 64;
-    float *squares = (float *)(shared + o.squares);
-    unsigned inverse = (65536 + quads - 1) / quads; /* e / quads = e * inverse >> 16 for what there is */
-    auto row_of = [&](int e) { return (int)(e * inverse >> 16); };
-    float4 h[2] = {}, weight[2] = {}; /* of this item and of the next one */
-    auto ask_residual = [&](int e, int i) {
-        int row = row_of(e), column = first + (e - row * quads) * 4;
-        if (a.next_weight && e < items && column < all_outs) h[i] = *(const float4 *)((const float *)a.y + row * a.ldy + column), weight[i] = *(const float4 *)(a.next_weight + column);
-    };
-    ask_residual(threadIdx.x, 0), ask_residual(threadIdx.x + MULTIPLY, 1);
+    /* A thread has four outputs of every row_step-th row: what depends on the outputs alone is made once. */
+    int quads = (gated ? share / 2 : share) / 4, row = threadIdx.x * p.inverse >> 16, quad = threadIdx.x - row * quads, rows = threadIdx.x < MULTIPLY ? a.rows : 0;
+    int column = blockIdx.y * (gated ? OUT / 2 : OUT) + (split * quads + quad) * 4, row_step = p.row_step;
+    bool inside = column < p.tiles * (gated ? 32 : 64), residual = a.next_weight && inside;
+    float *squares = (float *)(shared + o.squares), *y = (float *)a.y + row * a.ldy + column;
+    bf16 *tiled = gated ? (bf16 *)a.y : a.next_x;
+    bool crossed = a.tiled == TILED_CROSSED;
+    int64_t place = tiled_place(row, column, a.tiled);
+    int other = (int)(tiled_place(row, column + (crossed ? 1 : 2), a.tiled) - place);
+    float4 h[2] = {}, weight = {}, bias = {};
+    if (residual) {
+        weight = *(const float4 *)(a.next_weight + column);
+        if (row < rows) h[0] = *(const float4 *)y;
+        if (row + row_step < rows) h[1] = *(const float4 *)(y + row_step * a.ldy);
+    }
+    if (inside && p.biased) {
+        int which = 0, in_matrix = column;
+        for (; which + 1 < a.count && in_matrix >= a.w[which].out; which++) in_matrix -= a.w[which].out;
+        if (a.w[which].bias) bias = *(const float4 *)(a.w[which].bias + in_matrix);
+    }
     __syncthreads(); /* this block's sums, the rows' factors */
     if (a.splits > 1) {
         barrier_wait(received, 0);
         __syncwarp();
         cluster_come(); /* who has sent may go when all have received */
     }
-    bool bias = a.w[0].bias || a.w[1].bias || a.w[2].bias;
 #pragma unroll 1
-    for (int e = threadIdx.x; e < items; e += MULTIPLY) { /* small code: it is read from memory once a kernel, which takes longer than running it */
-        int row = row_of(e), quad = e - row * quads, column = first + quad * 4;
+    for (int at = row * pitch + quad * 4; row < rows; row += row_step, at += row_step * pitch, place += row_step * 64, y += row_step * a.ldy) { /* small code: it is read from memory once a kernel, which takes longer than running it */
         float4 s = make_float4(0, 0, 0, 0), s2 = s;
 #pragma unroll 1
         for (int r = 0; r < a.splits; r++) { /* in the order of the width */
-            const float *of = (const float *)(r == split ? shared + split * part : shared + o.parts + (r < split ? r : r - 1) * part) + row * pitch + quad * 4;
+            const float *of = (const float *)(r == split ? shared + split * part : shared + o.parts + (r < split ? r : r - 1) * part) + at;
             s = plus(s, *(const float4 *)of);
             if (gated) s2 = plus(s2, *(const float4 *)(of + quads * 4));
         }
         float f = factor[row];
-        s.x *= f, s.y *= f, s.z *= f, s.w *= f;
-        if (bias) {
-            int which = 0, in_matrix = column;
-            for (; which + 1 < a.count && in_matrix >= a.w[which].out; which++) in_matrix -= a.w[which].out;
-            if (a.w[which].bias && column < all_outs) s = plus(s, *(const float4 *)(a.w[which].bias + in_matrix));
-        }
-        bf16 *tiled = a.next_x;
-        float square = 0;
+        s = make_float4(s.x * f + bias.x, s.y * f + bias.y, s.z * f + bias.z, s.w * f + bias.w);
         if (gated) {
-            s = make_float4(gate(s.x, s2.x * f), gate(s.y, s2.y * f), gate(s.z, s2.z * f), gate(s.w, s2.w * f)), tiled = (bf16 *)a.y;
+            s = make_float4(gate(s.x, s2.x * f), gate(s.y, s2.y * f), gate(s.z, s2.z * f), gate(s.w, s2.w * f));
         } else {
             s = plus(h[0], s);
-            if (column < all_outs) *(float4 *)((float *)a.y + row * a.ldy + column) = s;
-            square = column < all_outs ? s.x * s.x + s.y * s.y + s.z * s.z + s.w * s.w : 0;
-            s = make_float4(s.x * weight[0].x, s.y * weight[0].y, s.z * weight[0].z, s.w * weight[0].w);
+            if (inside) *(float4 *)y = s;
+            if (a.next_weight) squares[row * (OUT / 4 + 1) + quad] = inside ? s.x * s.x + s.y * s.y + s.z * s.z + s.w * s.w : 0;
+            s = make_float4(s.x * weight.x, s.y * weight.y, s.z * weight.z, s.w * weight.w);
+            h[0] = h[1];
+            if (residual && row + 2 * row_step < rows) h[1] = *(const float4 *)(y + 2 * row_step * a.ldy);
         }
-        if (a.next_weight) squares[row * (OUT / 4 + 1) + quad] = square;
-        if (tiled && column < all_outs) put_four(tiled, row, column, s, a.tiled);
-        h[0] = h[1], weight[0] = weight[1];
-        ask_residual(e + 2 * MULTIPLY, 1);
+        if (tiled && inside) {
+            *(uint32_t *)(tiled + place) = pack_bf16(s.x, crossed ? s.z : s.y);
+            *(uint32_t *)(tiled + place + other) = pack_bf16(crossed ? s.y : s.z, s.w);
+        }
     }
     if (a.next_weight) {
         __syncthreads();
         if ((int)threadIdx.x < a.rows) {
             float all = 0;
+#pragma unroll 4
             for (int i = 0; i < quads; i++) all += squares[threadIdx.x * (OUT / 4 + 1) + i];
             a.next_squares[threadIdx.x * MOST_SQUARES + blockIdx.y * a.splits + split] = all;
         }
@@ -506,12 +505,13 @@ bool map_weights(void *encode, CUtensorMap *map, const struct dlinear *w, int ro
 }
 
 template <int KIND, int NT, int WIDE>
-void run(struct backend_model *m, const struct tiled_args *p, int tiles) {
+void run(struct backend_model *m, struct tiled_args *p, int tiles) {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute attribute[2];
-    int most = (p->a.w[0].in / STEP + p->a.splits - 1) / p->a.splits;
-    c.gridDim = dim3((unsigned)p->a.splits, (unsigned)tiles), c.blockDim = dim3(WIDE * 128 + 64), c.stream = m->stream;
-    c.dynamicSmemBytes = (size_t)(room_of<KIND, NT, WIDE>(p->a.splits).absmax + (KIND == STORAGE_NF4 ? most * WIDE * 64 * 4 : 0));
+    int most = (p->a.w[0].in / STEP + p->a.splits - 1) / p->a.splits, quads = WIDE * 64 / p->a.splits / (p->a.out == OUT_SILU ? 2 : 1) / 4;
+    p->room = room_of<KIND, NT, WIDE>(p->a.splits), p->inverse = (65536 + quads - 1) / quads, p->row_step = WIDE * 128 / quads;
+    c.gridDim = dim3((unsigned)p->a.splits, (unsigned)tiles), c.blockDim = dim3(WIDE * 128 + 96), c.stream = m->stream;
+    c.dynamicSmemBytes = (size_t)(p->room.absmax + (KIND == STORAGE_NF4 ? (most * WIDE * 64 + 32) * 4 : 0));
     attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute[0].val.programmaticStreamSerializationAllowed = 1;
     attribute[1].id = cudaLaunchAttributeClusterDimension;
@@ -522,13 +522,13 @@ void run(struct backend_model *m, const struct tiled_args *p, int tiles) {
 }
 
 template <int KIND, int NT>
-void run_rows(struct backend_model *m, const struct tiled_args *a, const struct tiled_plan *p) {
+void run_rows(struct backend_model *m, struct tiled_args *a, const struct tiled_plan *p) {
     if (p->wide == 3) run<KIND, NT, 3>(m, a, p->tiles);
     else run<KIND, NT, 2>(m, a, p->tiles);
 }
 
 template <int KIND>
-void run_kind(struct backend_model *m, const struct tiled_args *a, const struct tiled_plan *p) {
+void run_kind(struct backend_model *m, struct tiled_args *a, const struct tiled_plan *p) {
     if (a->a.rows <= 16) run_rows<KIND, 2>(m, a, p);
     else if (a->a.rows <= 32) run_rows<KIND, 4>(m, a, p);
     else run_rows<KIND, 8>(m, a, p);
@@ -623,9 +623,10 @@ void tiled_run(struct backend_model *m, const struct product *p, struct few_args
     struct tiled_args args = {};
     a->splits = t.splits;
     args.a = *a;
-    for (int i = 0; i < p->count; i++) args.tiles += p->w[i]->out / 64 * (p->up ? 2 : 1);
+    for (int i = 0; i < p->count; i++) args.tiles += p->w[i]->out / 64 * (p->up ? 2 : 1), args.biased |= p->w[i]->bias != NULL;
     for (int i = 0; i <= t.splits; i++) args.k[i] = i * (p->w[0]->in / 128) / t.splits;
     for (int i = 1; i < 3; i++) args.start[i] = i < p->count ? args.start[i - 1] + p->w[i - 1]->out / 64 : 1 << 30;
+    while (1 << args.splits_shift < t.splits) args.splits_shift++;
     bool mapped = tile_encoder(&m->encode_map) != NULL;
     for (int i = 0; i < p->count && mapped; i++) mapped = map_weights(m->encode_map, &args.map[i], p->w[i], p->up ? 32 : 64);
     if (p->up && mapped) mapped = map_weights(m->encode_map, &args.map[1], p->up, 32);
