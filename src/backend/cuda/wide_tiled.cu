@@ -1,14 +1,17 @@
 /* Products of 9 to 64 rows on Hopper (sm_90a): weights from registers, activations from shared memory through the warpgroup's tensor core
  * instruction, sums of split widths over distributed shared memory.
  *
- * A block makes `wide` tiles of 64 outputs (32 of each of two matrices for OUT_SILU) over a part of the width, a warpgroup each. One more warp brings
- * everything through rings in shared memory: weights as boxes of whole tiles (tensor memory accelerator), from before the kernel in front has ended;
- * activations, in memory already as shared memory wants them (tiled_place), by one bulk copy of 64 columns x 64 rows. A lane makes 32 columns
+ * A block makes `wide` tiles of 64 outputs (32 of each of two matrices for OUT_SILU) over a part of the width, a warpgroup each. A warp brings
+ * weights through a ring in shared memory, as boxes of whole tiles (tensor memory accelerator), from before the kernel in front has ended; another
+ * one activations, in memory already as shared memory wants them (tiled_place), by a bulk copy of 128 columns x 64 rows. A lane makes 32 columns
  * of a row bf16 in registers and hands them to wgmma as A; the activations are B. The blocks that share an output tile are one cluster:
  * each sends the others their shares of the outputs' sums and adds up its own, in the order of the width.
  *
+ * A kernel lasts 10 to 30 us, so what runs once counts: little code (it comes from memory), nothing divided, everything asked for at once.
+ *
  * FP8: the bits of e4m3 shifted into a bf16 are the value times 2^-120; sums are kept in units of the newest 128 x 128 factor. NF4: the 16 levels
- * and absmax are rounded to bf16 and so is their product, as the values of the dequantised matrix would be.
+ * and absmax are rounded to bf16 and so is their product, as the values of the dequantised matrix would be; absmax comes as tiled_absmax laid it out
+ * when the model was loaded, for all of a block's part at once.
  *
  * Not emulated: tiled_twin takes its place there, wide.cu below sm_90; tests/test_cuda_ops runs this on the GPU. */
 #include "backend/cuda/few.h"
@@ -18,9 +21,6 @@ struct tiled_plan {
     int wide, splits, tiles; /* tiles of 64 outputs of a block, blocks that share the width, blocks beside each other */
 };
 
-#ifdef EXPERIMENT
-#include <stdlib.h>
-#endif
 static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured on one H100 (bench/LOG.md) */
     int64_t all = 0;
     for (int i = 0; i < p->count; i++) all += p->w[i]->out;
@@ -32,13 +32,6 @@ static struct tiled_plan tiled_plan_of(const struct product *p) { /* as measured
     else if (tiles <= 40) t.splits = 4;
     else if (tiles <= 64 && p->out == OUT_ADD) t.wide = 3, t.splits = 4;
     else if (tiles <= 96) t.splits = 2;
-#ifdef EXPERIMENT
-    const char *e = getenv("TILED"); /* qkv o up down: WS,WS,WS,WS */
-    if (e) {
-        int at = p->out == OUT_F32 ? 0 : p->out == OUT_SILU ? 6 : p->w[0]->in <= 4096 ? 3 : 9;
-        if (e[at] != '-') t.wide = e[at] - '0', t.splits = e[at + 1] - '0';
-    }
-#endif
     while (t.splits > 1 && steps < t.splits) t.splits /= 2; /* a step at least */
     t.tiles = (tiles + t.wide - 1) / t.wide;
     return t;
@@ -51,24 +44,20 @@ namespace {
 
 enum { STEP = 128, LUT_SHIFT = 7, LUT_BYTES = 256 << LUT_SHIFT }; /* columns; bytes from one entry of the table to the next: one for each lane */
 
-/* Stages of weights: bytes of a row, how many stages; a step of the width takes one, of bf16 two. NF4: rows of 128 bytes (two steps) in half as many
- * stages were slower. */
+/* Stages of weights: bytes of a row, how many stages; a step of the width takes one, of bf16 two; steps of activations. NF4: rows of 128 bytes (two
+ * steps) in half as many stages were slower. */
 template <int KIND, int NT, int WIDE> struct ring {
-    enum { row = KIND == STORAGE_NF4 ? 64 : 128, bytes = WIDE * 64 * row, step_stages = KIND == STORAGE_BF16 ? 2 : 1 };
-#ifndef W3_DEPTH
-#define W3_DEPTH 6
-#endif
-#ifndef W3_X
-#define W3_X 4
-#endif
-    enum { depth = KIND != STORAGE_NF4 ? WIDE == 2 ? 6 : 4 : WIDE == 2 ? 8 : W3_DEPTH, x_depth = WIDE == 3 && KIND == STORAGE_NF4 ? W3_X : 4 }; /* x: steps */
-    enum { weights = KIND == STORAGE_NF4 ? LUT_BYTES : 0, x = weights + (int)depth * (int)bytes };
+    enum { row = KIND == STORAGE_NF4 ? 64 : 128, bytes = WIDE * 64 * row, step_stages = KIND == STORAGE_BF16 ? 2 : 1, x_depth = 4 };
+    enum { depth = KIND != STORAGE_NF4 ? WIDE == 2 ? 6 : 4 : WIDE == 2 ? 8 : 6 };
+    enum { weights = KIND == STORAGE_NF4 ? LUT_BYTES : 0, x = weights + (int)depth * (int)bytes }; /* where they begin */
 };
 
 /* Where things lie in shared memory. When the rings are no longer needed: sums for each block of the cluster, squares. */
 struct tiled_room {
     int squares, parts, barriers, absmax, part; /* part: bytes of what one block sends another */
 };
+/* No second block on a multiprocessor: those of the next kernel would come to where this one's are, while others stand idle. */
+enum { ALONE = 120 << 10 };
 enum { MOST_STAGES = 8, MOST_BARRIERS = 4 * MOST_STAGES + 2 };
 template <int NT, int WIDE> __host__ __device__ constexpr int part_bytes(int splits) { return NT * 8 * (WIDE * 64 / splits + 4) * 4; }
 template <int KIND, int NT, int WIDE> __host__ __device__ constexpr struct tiled_room room_of(int splits) {
@@ -511,7 +500,8 @@ void run(struct backend_model *m, struct tiled_args *p, int tiles) {
     int most = (p->a.w[0].in / STEP + p->a.splits - 1) / p->a.splits, quads = WIDE * 64 / p->a.splits / (p->a.out == OUT_SILU ? 2 : 1) / 4;
     p->room = room_of<KIND, NT, WIDE>(p->a.splits), p->inverse = (65536 + quads - 1) / quads, p->row_step = WIDE * 128 / quads;
     c.gridDim = dim3((unsigned)p->a.splits, (unsigned)tiles), c.blockDim = dim3(WIDE * 128 + 96), c.stream = m->stream;
-    c.dynamicSmemBytes = (size_t)(p->room.absmax + (KIND == STORAGE_NF4 ? (most * WIDE * 64 + 32) * 4 : 0));
+    int bytes = p->room.absmax + (KIND == STORAGE_NF4 ? (most * WIDE * 64 + 32) * 4 : 0);
+    c.dynamicSmemBytes = (size_t)(bytes > ALONE ? bytes : ALONE);
     attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute[0].val.programmaticStreamSerializationAllowed = 1;
     attribute[1].id = cudaLaunchAttributeClusterDimension;
