@@ -56,6 +56,7 @@ static struct dlinear matrix(int storage, int out, int in) {
     if (storage == STORAGE_NF4) {
         d.quant_map = floats(levels, 16, 0), d.nested_map = floats(map, 256, 0), d.nested_absmax = floats(NULL, n / 64 / 256 + 1, 0.01f);
         d.absmax_u8 = (const uint8_t *)random_bytes(n / 64, 0xFFFFFFFFu);
+        tiled_absmax(m, &d, random_bytes(tiled_absmax_bytes(&d), 0));
     }
     weight_bytes += bytes;
     return d;

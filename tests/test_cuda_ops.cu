@@ -77,6 +77,7 @@ static struct dlinear upload(const struct linear_weight *w) {
         d.nested_absmax = (const float *)device(w->nested_absmax, (blocks + 255) / 256 * 4);
     }
     if (w->bias) d.bias = (const float *)device(w->bias, (size_t)w->out * 4);
+    if (tiled_absmax_bytes(&d)) tiled_absmax(m, &d, device(NULL, tiled_absmax_bytes(&d)));
     return d;
 }
 

@@ -72,7 +72,8 @@ size_t cuda_work_bytes(const struct model_config *c, int rows) {
     size_t picture = patches * (n * 44 + (size_t)v->out_hidden * 3 + (size_t)v->intermediate * 6);
     size_t logits = (r < LOGITS_ROWS ? r : (size_t)LOGITS_ROWS) * (size_t)t->vocab * 4, step = (size_t)MOST_PARTS * 64 * 64 * 4 + (size_t)MOST_ITEMS * (size_t)t->heads * (size_t)(t->head_dim + 2) * 4;
     size_t unpacked = i * d * 4, library = (size_t)128 << 20;
-    return (text > picture ? text : picture) + logits + step + unpacked + library + persist_work_bytes(t);
+    size_t pairs = strcmp(c->quant_method, "bitsandbytes") ? 0 : (size_t)t->layers * d * (2 * q + 2 * k + 3 * i) / 32; /* tiled_absmax */
+    return (text > picture ? text : picture) + logits + step + unpacked + library + pairs + persist_work_bytes(t);
 }
 
 size_t cuda_unpacked_bytes(const struct model_config *c, int64_t tokens) {

@@ -33,6 +33,7 @@ struct dlinear {
     int scale_columns;
     const float *quant_map, *absmax_f32, *nested_absmax, *nested_map;
     const uint8_t *absmax_u8;
+    const uint32_t *absmax_pairs; /* made by tiled_absmax: (out / 32, in / 128, 32) absmax of two neighbours as bf16; or NULL */
     float nested_offset;
     int block, nested_block;
     int rounding;      /* enum dtype: dequantised values are rounded to it once */
@@ -242,6 +243,9 @@ bool few_rows_fit(const struct product *p);
 void few_rows_run(struct backend_model *m, const struct product *p); /* few.cu; p must fit */
 bool tiled_fit(const struct product *p);                             /* wide_tiled.cu, sm_90a, 9 to FEW_ROWS rows */
 int tiled_squares(const struct product *p);
+/* What tiled_fit wants of NF4 beside the file's own: bytes on the device (0 where there is nothing to make), and makes it in `to` on m->stream. */
+size_t tiled_absmax_bytes(const struct dlinear *w);
+void tiled_absmax(struct backend_model *m, struct dlinear *w, void *to);
 int product_run(struct backend_model *m, const struct product *p, struct err *err);
 /* Is product_run's way that of the library (rows above FEW_ROWS)? */
 bool library_fit(const struct backend_model *m, const struct product *p);

@@ -101,6 +101,13 @@ static void put_group(struct loader *l, const struct linear_weight *const *from,
 
 static void put_linear(struct loader *l, const struct linear_weight *w, struct dlinear *d) { put_group(l, &w, &d, 1); }
 
+/* Room for what tiled_absmax makes when the file's own is there. */
+static void put_pairs(struct loader *l, struct dlinear *d) {
+    size_t bytes = l->m->arch == 90 ? tiled_absmax_bytes(d) : 0;
+    d->absmax_pairs = bytes && l->base ? (const uint32_t *)(l->base + l->at) : NULL;
+    l->at += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
 static const float *put_floats(struct loader *l, const float *v, int64_t n) { return (const float *)put(l, v, (size_t)n * 4); }
 
 static void put_merger(struct loader *l, const struct vision_merger *g, struct dmerger *d) {
@@ -131,6 +138,12 @@ static void put_tower(struct loader *l) {
     m->vision_frequency = put_floats(l, w->vision_frequency, v->hidden / v->heads / 4);
 }
 
+enum { LAYER_MATRICES = 7 };
+static struct dlinear *layer_matrix(struct dlayer *l, int i) {
+    struct dlinear *const all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+    return all[i];
+}
+
 static void put_all(struct loader *l) {
     struct backend_model *m = l->m;
     const struct model_weights *w = &m->w;
@@ -151,6 +164,7 @@ static void put_all(struct loader *l) {
         put_linear(l, &from->o, &to->o);
         put_group(l, gate_up, to_gate_up, 2);
         put_linear(l, &from->down, &to->down);
+        for (int i = 0; i < LAYER_MATRICES; i++) put_pairs(l, layer_matrix(to, i));
     }
     m->inverse_frequency = put_floats(l, w->inverse_frequency, t->head_dim / 2);
     m->axis = (const int *)put(l, w->axis, (size_t)(t->head_dim / 2) * sizeof *w->axis);
@@ -222,6 +236,11 @@ int weights_upload(struct backend_model *m, struct err *err) {
         for (int i = 0; i < started; i++) pthread_join(thread[i], NULL);
         r = cuda_failed(l->error, "uploading the weights", err);
     }
+    for (int i = 0; i < m->w.config.text.layers * LAYER_MATRICES && !r; i++) {
+        struct dlinear *d = layer_matrix(&m->layers[i / LAYER_MATRICES], i % LAYER_MATRICES);
+        if (d->absmax_pairs) tiled_absmax(m, d, (void *)d->absmax_pairs);
+    }
+    if (!r) r = cuda_failed(cudaStreamSynchronize(m->stream), "preparing the weights", err);
     for (int i = 0; i < l->padded_count; i++) free(l->padded[i]);
     free(l->pieces);
     free(l);
