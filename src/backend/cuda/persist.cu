@@ -14,13 +14,18 @@
 
 enum { LD_SUMS = 20 }; /* a row of sums of one warp: 16 and what keeps banks apart */
 
+/* What outputs of a product need beside their sums: 1 / rms of each row, or the gains of the next norm. */
+struct prepared {
+    float factor[PERSIST_ROWS], gain[MOST_OWN * 16];
+};
+
 /* The block's own memory at own_at. */
 struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned */
-    volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
+    struct prepared prepared[2];
     float nested_map[256];
-    float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
+    float h[MOST_OWN][PERSIST_ROWS][16]; /* the residual stream: this block's tiles */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
     uint32_t storages[MOST_PHASES];
     int2 share[PHASE_KINDS];
@@ -77,15 +82,13 @@ __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf1
     }
 }
 
-/* Sums go from the multiplying warps to the finisher by the block's numbered barriers (a third of a gate's latency), a barrier for each buffer. */
-enum { SUMS_BARRIER = 2, SUMS_THREADS = (MULTIPLIERS + 1) * 32 };
-__device__ static inline void sums_given(int buffer) { __syncwarp(), some_arrive_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
-__device__ static inline void sums_await(int buffer) { __syncwarp(), some_sync_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
+/* What the preparing warp brings for a product is there: it and the multiplying warps meet here, once a product. */
+__device__ static inline void prepared_sync() { some_sync<2, (MULTIPLIERS + 1) * 32>(); }
 
 struct block_parts {
     struct own *own;
     const uint32_t *lut;
-    float *sums; /* (SUM_BUFFERS, MULTIPLIERS, rows, LD_SUMS) */
+    float *sums; /* (2, MULTIPLIERS, tiles of a group, rows, LD_SUMS) */
     char *base, *work;
     struct ring ring;
 };
@@ -99,10 +102,69 @@ __device__ static inline void mark(const struct persist_args &a, int phase, int 
     if (a.trace) a.trace[((int64_t)blockIdx.x * (a.layer_count * 4 + 1) + phase) * 4 + what] = clock_now();
 }
 
+/* The new residual of a tile, and what the norm and the product after it want of it: h * weight, and the sum of squares. By whole warps. */
+__device__ static inline void give_residual(const struct persist_args &a, float2 h, float2 weight, bool f16, char *x, char *squares, int tile, int row, int pair, bool valid) {
+    float sum = h.x * h.x + h.y * h.y;
+#pragma unroll
+    for (int d = 1; d < 8; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    if (!valid) return;
+    store_relaxed_4(x + ((int64_t)row * a.hidden + place_of(tile * 16 + pair * 2)) * 2, seal(pack_input(h.x * weight.x, h.y * weight.y, f16)));
+    if (pair == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
+}
+
+/* Sums of a group of tiles become results, by all multiplying warps: a thread two outputs of a row, eight threads a tile's. first: number of the
+ * group's first tile among the block's. */
+template <int QUANT>
+__device__ static inline void finish(const struct persist_args &a, struct block_parts *s, const struct prepared *ready, const float *sums, int phase, int kind, int first, int count, int thread) {
+    int layer = phase / 4, last = a.layer_count * 4, row_bits = a.row_bits;
+    char *exchange = exchange_of(a, layer);
+    bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]);
+#pragma unroll 1
+    for (int item = thread; (item & ~31) < count << (row_bits + 3); item += MULTIPLIERS * 32) {
+        int pair = item & 7, row = item >> 3 & ((1 << row_bits) - 1), number = item >> (row_bits + 3), tile = s->own->share[kind].x + first + number;
+        bool valid = row < a.rows && number < count;
+        float2 v = make_float2(0, 0);
+        if (valid) {
+            const float *from = sums + (number * a.rows + row) * LD_SUMS + pair * 2;
+            float2 part[MULTIPLIERS];
+#pragma unroll
+            for (int w = 0; w < MULTIPLIERS; w++) part[w] = *(const float2 *)(from + w * a.sum_tiles * a.rows * LD_SUMS);
+#pragma unroll
+            for (int n = MULTIPLIERS / 2; n; n /= 2)
+#pragma unroll
+                for (int w = 0; w < n; w++) part[w].x += part[w + n].x, part[w].y += part[w + n].y;
+            v = part[0];
+        }
+        if (kind == PHASE_O || kind == PHASE_DOWN) {
+            float2 gain = make_float2(0, 0);
+            if (valid) {
+                float2 *h = (float2 *)&s->own->h[first + number][row][pair * 2];
+                gain = *(const float2 *)&ready->gain[(first + number) * 16 + pair * 2];
+                v.x += h->x, v.y += h->y, *h = v;
+            }
+            char *to = kind == PHASE_O ? exchange : exchange_of(a, layer + 1);
+            give_residual(a, v, gain, f16, to + a.at.x[kind == PHASE_O], to + a.at.squares[kind == PHASE_O], tile, row, pair, valid);
+            continue;
+        }
+        float factor = ready->factor[row];
+        v.x *= factor, v.y *= factor;
+        if (kind == PHASE_UP) {
+            float2 up = make_float2(__shfl_down_sync(~0u, v.x, 4), __shfl_down_sync(~0u, v.y, 4));
+            if (valid && pair < 4) { /* a true division has a slow way of its own */
+                v.x = __fdividef(v.x, 1 + __expf(-v.x)) * up.x, v.y = __fdividef(v.y, 1 + __expf(-v.y)) * up.y;
+                store_relaxed_4(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + pair * 2)) * 2, seal(pack_input(v.x, v.y, f16)));
+            }
+        } else if (valid) {
+            if (kind == PHASE_HEAD) *(float2 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + pair * 2) = v;
+            else store_relaxed_8(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + pair * 2) * 4, make_uint2(seal(v.x), seal(v.y)));
+        }
+    }
+}
+
 template <int QUANT>
 __device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int thread_warp, int thread_lane) {
     int last = a.layer_count * 4;
-    unsigned given = 0; /* tiles so far */
+    unsigned products = 0, groups = 0; /* finished so far */
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
@@ -128,22 +190,30 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 __syncwarp();
             }
             uint32_t b[WARP_UNITS][8];
+            int first = 0; /* tile of the group */
 #pragma unroll 1
             for (int i = -1; i < share.y;) {
                 if (i >= 0) {
                     float acc[4] = {};
                     if (QUANT == STORAGE_BF16 || side.step == 0) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                     else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                    int f = given % SUM_BUFFERS;
-                    while (given - s->own->sums_read >= SUM_BUFFERS) wait_a_little();
-                    __syncwarp();
+                    /* Groups take two places in turn: the other's sums may still be read. */
                     bool parts = QUANT == STORAGE_NF4 && side.step; /* rows of NF4 lie in other lanes */
-                    float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
+                    float *sums = s->sums + (groups & 1) * a.sum_tiles * MULTIPLIERS * a.rows * LD_SUMS;
+                    float *to = sums + ((warp * a.sum_tiles + i - first) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
 #pragma unroll
                     for (int c = 0; c < 4; c++)
-                        if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4)] = acc[c];
-                    sums_given(f);
-                    given++;
+                        if (t * 2 + c % 2 < a.rows) {
+                            float *at = to + (t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4);
+                            *at = pass ? *at + acc[c] : acc[c]; /* a warp's sums of all passes */
+                        }
+                    if (pass + 1 == passes && (i + 1 == share.y || i + 1 - first == a.sum_tiles)) {
+                        __syncwarp();
+                        if (first == 0) prepared_sync();
+                        else multipliers_sync();
+                        finish<QUANT>(a, s, &s->own->prepared[products & 1], sums, phase, kind, first, i + 1 - first, warp * 32 + lane);
+                        first = i + 1, groups++;
+                    }
                 }
                 if (++i == share.y) break;
                 /* What the next tile needs beside its weights: of the first tile before its input, which takes longest. */
@@ -167,6 +237,8 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
         }
+        if (share.y) products++;
+        if (kind == PHASE_QKV && warp == 0 && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
         if (warp == 0 && lane == 0) mark(a, phase, 3);
     }
 }
@@ -221,131 +293,64 @@ __device__ static inline void produce(const struct persist_args &a, struct block
     }
 }
 
-/* 1 / rms of the row that the lane works for. */
-__device__ static inline float row_factor(const struct persist_args &a, const char *squares, int row, int quarter) {
-    if (row >= a.rows) return 0;
-    int count = a.hidden / 16 / 4;
+/* 1 / rms of each row, by whole warps: as many lanes as there are a row. */
+__device__ static inline void row_factors(const struct persist_args &a, const char *squares, float *to, int lane) {
+    int lanes = 32 >> a.row_bits, row = lane / lanes, sub = lane % lanes, count = a.hidden / 16 / 4;
     const uint4 *p = (const uint4 *)(squares + (size_t)row * MOST_SQUARES * 4);
     float sum = 0;
-    for (int i = quarter; i < count; i += 32) { /* eight at a time */
-        uint4 v[8];
-        bool all = false;
-        for (bool again = false; !all; again = true) {
-            if (again) wait_a_little();
+    if (row < a.rows)
+        for (int i = sub; i < count; i += lanes * 8) { /* eight at a time */
+            uint4 v[8];
+            bool all = false;
+            for (bool again = false; !all; again = true) {
+                if (again) wait_a_little();
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    if (i + k * lanes < count) v[k] = load_relaxed_16(p + i + k * lanes);
+                all = true;
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    if (i + k * lanes < count) all = all && there(v[k]);
+            }
 #pragma unroll
             for (int k = 0; k < 8; k++)
-                if (i + k * 4 < count) v[k] = load_relaxed_16(p + i + k * 4);
-            all = true;
-#pragma unroll
-            for (int k = 0; k < 8; k++)
-                if (i + k * 4 < count) all = all && there(v[k]);
+                if (i + k * lanes < count) sum += (__uint_as_float(v[k].x) + __uint_as_float(v[k].y)) + (__uint_as_float(v[k].z) + __uint_as_float(v[k].w));
         }
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            if (i + k * 4 < count) sum += (__uint_as_float(v[k].x) + __uint_as_float(v[k].y)) + (__uint_as_float(v[k].z) + __uint_as_float(v[k].w));
-    }
-    return sum;
+    __syncwarp();
+    for (int d = lanes / 2; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    if (sub == 0) to[row] = rsqrtf(__fdividef(sum, (float)a.hidden) + a.eps);
 }
 
-/* Four values of a product's input. */
-__device__ static inline void give_four(char *to, float v0, float v1, float v2, float v3, bool f16) {
-    store_relaxed_8(to, make_uint2(seal(pack_input(v0, v1, f16)), seal(pack_input(v2, v3, f16))));
-}
-
-/* The new residual of a tile, and what the norm and the product after it want of it: h * weight, and the sum of squares. */
-__device__ static inline void give_residual(const struct persist_args &a, const float h[4], float4 weight, bool f16, char *x, char *squares, int tile, int row, int quarter) {
-    float sum = (h[0] * h[0] + h[1] * h[1]) + (h[2] * h[2] + h[3] * h[3]);
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    if (row >= a.rows) return;
-    give_four(x + ((int64_t)row * a.hidden + place_of(tile * 16 + quarter * 4)) * 2, h[0] * weight.x, h[1] * weight.y, h[2] * weight.z, h[3] * weight.w, f16);
-    if (quarter == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
-}
-
-/* Sums of the multiplying warps become results. Lane 4 r + q works for row r, outputs 4 q to 4 q + 3 of a tile. */
+/* One warp brings what the outputs of each product need beside their sums, while the others multiply. It is a product ahead of them at most:
+ * what it wrote for the one before, nobody reads any more. */
 template <int QUANT>
-__device__ static inline void finish(const struct persist_args &a, struct block_parts *s, int lane) {
-    int row = lane / 4, quarter = lane % 4, last = a.layer_count * 4;
-    unsigned taken = 0;
+__device__ static inline void prepare(const struct persist_args &a, struct block_parts *s, int lane) {
+    int last = a.layer_count * 4;
+    unsigned products = 0;
     int2 mine = s->own->share[PHASE_O];
-    for (int i = 0; i < mine.y; i++) { /* the embedding */
-        int column = (mine.x + i) * 16 + quarter * 4;
-        float h[4] = {};
-        if (row < a.rows)
-#pragma unroll
-            for (int k = 0; k < 4; k++) s->own->h[i][lane * 4 + k] = h[k] = weight_at(a.embed, a.row[row].id, column + k);
-        give_residual(a, h, *(const float4 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, quarter);
-    }
+    for (int i = 0; i < mine.y; i++) /* the embedding: lanes of eight pairs, four rows at a time */
+        for (int first = 0; first < a.rows; first += 4) {
+            int row = first + lane / 8, pair = lane % 8, column = (mine.x + i) * 16 + pair * 2;
+            float2 h = make_float2(0, 0);
+            if (row < a.rows) {
+                h = make_float2(weight_at(a.embed, a.row[row].id, column), weight_at(a.embed, a.row[row].id, column + 1));
+                *(float2 *)&s->own->h[i][row][pair * 2] = h;
+            }
+            give_residual(a, h, *(const float2 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, pair, row < a.rows);
+        }
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
-        const struct pshape &shape = a.shape[kind];
-        char *exchange = exchange_of(a, layer);
         int2 share = s->own->share[kind];
-        float factor = 1;
-        bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]);
+        struct prepared *to = &s->own->prepared[products & 1];
         if (!share.y) continue;
-        if (kind != PHASE_O && kind != PHASE_DOWN) {
-            factor = row_factor(a, exchange + a.at.squares[kind == PHASE_UP], row, quarter);
-            factor += __shfl_xor_sync(~0u, factor, 1);
-            factor += __shfl_xor_sync(~0u, factor, 2);
-            factor = rsqrtf(__fdividef(factor, (float)a.hidden) + a.eps);
-        }
-        const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : kind == PHASE_DOWN ? (layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm) : NULL;
-        int passes = shape.cut[s->own->storages[phase] & 3].passes;
-#pragma unroll 1
-        for (int pass = 0; pass < passes; pass++)
-#pragma unroll 1
-            for (int i = 0; i < share.y; i++) {
-                int tile = share.x + i, number = taken % SUM_BUFFERS;
-                float4 gain = weight ? *(const float4 *)(weight + tile * 16 + quarter * 4) : make_float4(1, 1, 1, 1);
-                float v[4] = {};
-                sums_await(number);
-                if (row < a.rows) {
-                    const float *from = s->sums + (number * MULTIPLIERS * a.rows + row) * LD_SUMS + quarter * 4;
-#pragma unroll
-                    for (int w = 0; w < MULTIPLIERS; w++) {
-                        float4 p = *(const float4 *)(from + w * a.rows * LD_SUMS);
-                        v[0] += p.x, v[1] += p.y, v[2] += p.z, v[3] += p.w;
-                    }
-                }
-                __syncwarp();
-                taken++;
-                if (lane == 0) s->own->sums_read = taken;
-                float *kept = &s->own->kept[i][lane * 4];
-                if (pass)
-#pragma unroll
-                    for (int k = 0; k < 4; k++) v[k] += kept[k];
-                if (pass + 1 < passes) {
-#pragma unroll
-                    for (int k = 0; k < 4; k++) kept[k] = v[k];
-                    continue;
-                }
-                if (weight) {
-                    float *h = &s->own->h[i][lane * 4];
-#pragma unroll
-                    for (int k = 0; k < 4; k++) {
-                        if (row < a.rows) h[k] += v[k], v[k] = h[k];
-                        else v[k] = 0;
-                    }
-                    char *to = kind == PHASE_O ? exchange : exchange_of(a, layer + 1);
-                    give_residual(a, v, gain, f16, to + a.at.x[kind == PHASE_O], to + a.at.squares[kind == PHASE_O], tile, row, quarter);
-                    continue;
-                }
-#pragma unroll
-                for (int k = 0; k < 4; k++) v[k] *= factor;
-                if (kind == PHASE_UP) {
-                    float up[4];
-#pragma unroll
-                    for (int k = 0; k < 4; k++) up[k] = __shfl_down_sync(~0u, v[k], 2), v[k] = __fdividef(v[k], 1 + __expf(-v[k])) * up[k]; /* a true division takes its slow way for rows that are not there */
-                    if (row < a.rows && quarter < 2)
-                        give_four(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + quarter * 4)) * 2, v[0], v[1], v[2], v[3], f16);
-                } else if (row < a.rows) {
-                    if (kind == PHASE_HEAD) *(float4 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]);
-                    else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
-                }
-            }
-        if (kind == PHASE_QKV && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
+        products++;
+        if (kind == PHASE_O || kind == PHASE_DOWN) {
+            const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm;
+            for (int i = lane; i < share.y * 16; i += 32) to->gain[i] = weight[share.x * 16 + i];
+        } else row_factors(a, exchange_of(a, layer) + a.at.squares[kind == PHASE_UP], to->factor, lane);
+        __syncwarp();
+        prepared_sync();
     }
 }
 
@@ -394,7 +399,6 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         gate_init(&s.own->gains.full, 1);
-        s.own->sums_read = 0;
         gate_init_done();
     }
     __syncthreads();
@@ -402,7 +406,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
         multiply<QUANT>(a, &s, warp, lane);
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
-        else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
+        else if (warp == MULTIPLIERS + 1) prepare<QUANT>(a, &s, lane);
         else if (warp == MULTIPLIERS + 2) wipe(a, lane);
     }
 #endif
@@ -496,7 +500,7 @@ static void share_tiles(const struct persist_args *a, const size_t tile_bytes[PH
 
 static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "flight=N" chunks are under way and "slots=N" (at most 16)
+/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" chunks are under way and "slots=N" (at most 16)
  * shortens the ring, which tests ask for. */
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
@@ -551,7 +555,11 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
 static bool lay_out(const struct persist *p, struct persist_args *a) {
     size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
     a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
-    a->red_at = (int)at, at = round_to(at + (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS * 4, 128);
+    int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
+    a->sum_tiles = tuning("group=", a->rows == 1 ? 8 : a->rows == 2 ? 4 : 2);
+    if (a->sum_tiles < most_own) a->sum_tiles = most_own;
+    for (a->row_bits = 0; 1 << a->row_bits < a->rows;) a->row_bits++;
+    a->red_at = (int)at, at = round_to(at + (size_t)2 * MULTIPLIERS * (size_t)(a->sum_tiles * a->rows) * LD_SUMS * 4, 128);
     a->work_at = (int)at, at = round_to(at + work, 128);
     for (int kind = 0; kind < PHASE_HEAD && p->quant != STORAGE_BF16; kind++) {
         const struct pshape *s = &a->shape[kind];
