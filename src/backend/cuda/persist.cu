@@ -10,7 +10,7 @@
 #pragma nv_diag_suppress 177 /* before sm_90 the kernel is empty and nothing calls its parts */
 #endif
 #include "backend/cuda/persist_attend.h"
-#include "backend/cuda/persist_ring.h"
+#include "backend/cuda/persist_row.h"
 
 enum { LD_SUMS = 20 }; /* a row of sums of one warp: 16 and what keeps banks apart */
 
@@ -37,23 +37,6 @@ struct own {
  * are not there: anything that does not wait. */
 __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, int lane) {
     int g = lane / 4, t = lane % 4;
-    if (rows == 1) { /* few words: a group of lanes asks for each unit, all at once */
-        const uint4 *p = (const uint4 *)(x + (from + g) * UNIT + t * 8);
-        uint4 v = make_uint4(0, 0, 0, 0), w = v;
-        bool missing = g < own;
-        while (__ballot_sync(~0u, missing)) {
-            if (missing) v = load_relaxed_16(p), w = load_relaxed_16(p + 4);
-            missing = larger(largest(v), largest(w)) == NOT_YET;
-            if (missing) wait_a_little();
-        }
-#pragma unroll
-        for (int u = 0; u < WARP_UNITS; u++) {
-            int source = u * 4 + t;
-            b[u][0] = __shfl_sync(~0u, v.x, source), b[u][1] = __shfl_sync(~0u, v.y, source), b[u][2] = __shfl_sync(~0u, v.z, source), b[u][3] = __shfl_sync(~0u, v.w, source);
-            b[u][4] = __shfl_sync(~0u, w.x, source), b[u][5] = __shfl_sync(~0u, w.y, source), b[u][6] = __shfl_sync(~0u, w.z, source), b[u][7] = __shfl_sync(~0u, w.w, source);
-        }
-        return;
-    }
     bool mine = g < rows, missing = mine;
     const uint4 *p = (const uint4 *)(x + (mine ? g : 0) * ldx + from * UNIT + t * 8);
     if (mine && rows > 2) /* many words: one of them tells when it is worth asking for all */
@@ -161,7 +144,8 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
     }
 }
 
-template <int QUANT>
+/* ONE: of a single row. */
+template <int QUANT, bool ONE>
 __device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int thread_warp, int thread_lane) {
     int last = a.layer_count * 4;
     unsigned products = 0, groups = 0; /* finished so far */
@@ -189,37 +173,49 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 if (lane == 0) gate_wait(&s->ring.full[s->ring.slot], s->ring.parity);
                 __syncwarp();
             }
-            uint32_t b[WARP_UNITS][8];
+            uint32_t b[ONE ? (int)ROW_SETS : (int)WARP_UNITS][8];
             int first = 0; /* tile of the group */
 #pragma unroll 1
-            for (int i = -1; i < share.y;) {
+            for (int i = -1, taken = 1; i < share.y;) {
                 if (i >= 0) {
+                    bool plain = QUANT == STORAGE_BF16 || side.step == 0, parts = QUANT == STORAGE_NF4 && !plain; /* rows of NF4 lie in other lanes */
                     float acc[4] = {};
-                    if (QUANT == STORAGE_BF16 || side.step == 0) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                    if constexpr (ONE) {
+                        if (walk.pieces == 1 && walk.chunks * 4 <= s->ring.count + 1 && i + 1 < share.y && i + 1 - first < a.sum_tiles && share.x + i + 1 != side.until) {
+                            float two[2];
+                            if (plain) multiply_row<STORAGE_BF16, 2>(two, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            else multiply_row<QUANT, 2>(two, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            acc[0] = two[0], acc[1] = two[1], taken = 2;
+                        } else {
+                            float one[1];
+                            if (plain) multiply_row<STORAGE_BF16, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            else multiply_row<QUANT, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            acc[0] = one[0], taken = 1;
+                        }
+                    } else if (plain) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                     else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                     /* Groups take two places in turn: the other's sums may still be read. */
-                    bool parts = QUANT == STORAGE_NF4 && side.step; /* rows of NF4 lie in other lanes */
                     float *sums = s->sums + (groups & 1) * a.sum_tiles * MULTIPLIERS * a.rows * LD_SUMS;
                     float *to = sums + ((warp * a.sum_tiles + i - first) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
 #pragma unroll
-                    for (int c = 0; c < 4; c++)
-                        if (t * 2 + c % 2 < a.rows) {
-                            float *at = to + (t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4);
+                    for (int c = 0; c < (ONE ? 2 : 4); c++) /* ONE: of tile c, the lane's first row or its second; else columns and rows of one tile */
+                        if (ONE ? c < taken && t < 2 : t * 2 + c % 2 < a.rows) {
+                            float *at = ONE ? to + c * LD_SUMS + t * (parts ? 2 : 4) : to + (t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4);
                             *at = pass ? *at + acc[c] : acc[c]; /* a warp's sums of all passes */
                         }
-                    if (pass + 1 == passes && (i + 1 == share.y || i + 1 - first == a.sum_tiles)) {
+                    if (pass + 1 == passes && (i + taken == share.y || i + taken - first == a.sum_tiles)) {
                         __syncwarp();
                         if (first == 0) prepared_sync();
                         else multipliers_sync();
-                        finish<QUANT>(a, s, &s->own->prepared[products & 1], sums, phase, kind, first, i + 1 - first, warp * 32 + lane);
-                        first = i + 1, groups++;
+                        finish<QUANT>(a, s, &s->own->prepared[products & 1], sums, phase, kind, first, i + taken - first, warp * 32 + lane);
+                        first = i + taken, groups++;
                     }
                 }
-                if (++i == share.y) break;
+                if ((i += taken) == share.y) break;
                 /* What the next tile needs beside its weights: of the first tile before its input, which takes longest. */
                 int tile = share.x + i;
                 if (i > 0 && tile != side.until) {
-                    next_side<QUANT>(&side);
+                    for (int n = 0; n < taken; n++) next_side<QUANT>(&side);
                     continue;
                 }
                 int m = kind == PHASE_QKV ? (tile >= shape.first[1] ? 2 : tile >= shape.first[0]) : 0, storage = storages >> m * 2 & 3;
@@ -232,7 +228,8 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 }
                 if (i > 0) continue;
                 const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
+                if constexpr (ONE) take_row(b, (const bf16 *)x, p.before + p.from, p.own, lane);
+                else if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
                 __syncwarp();
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
@@ -373,7 +370,7 @@ __device__ static inline void wipe(const struct persist_args &a, int lane) {
     }
 }
 
-template <int QUANT>
+template <int QUANT, bool ONE>
 __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __grid_constant__ struct persist_args a) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
     DYNAMIC_SHARED(shared);
@@ -403,7 +400,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     }
     __syncthreads();
     if (warp < MULTIPLIERS) {
-        multiply<QUANT>(a, &s, warp, lane);
+        multiply<QUANT, ONE>(a, &s, warp, lane);
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) prepare<QUANT>(a, &s, lane);
@@ -418,6 +415,7 @@ struct persist {
     char *exchange[2]; /* that of even and of odd steps, NOT_YET where no values of the last use are left */
     char *tables;
     struct persist_args args; /* what does not change from step to step */
+    struct pshape row_shape[PHASE_KINDS]; /* in place of args.shape where there is one row */
     int rows[2], entries[2];  /* values left in each */
     int step, quant, blocks, shared_limit, most_tiles[PHASE_KINDS]; /* most_tiles: that a block has of a product */
     int2 *share;              /* (PHASE_KINDS, blocks) */
@@ -510,8 +508,8 @@ static int tuning(const char *name, int otherwise) {
 enum { TILE_BYTES = 96 << 10 }; /* of a piece of a tile, at most: the ring holds it and more */
 
 /* like: the storage whose pieces these are to equal. */
-static void make_cut(struct pcut *c, int units, int number, int like, bool whole, int chunk_bytes) {
-    int unit = 128 >> number, most = tuning("pass=", PASS_UNITS), piece = tuning("piece=", TILE_BYTES / 16 / (128 >> like));
+static void make_cut(struct pcut *c, int units, int number, int like, bool whole, int pass_units, int chunk_bytes) {
+    int unit = 128 >> number, most = tuning("pass=", pass_units), piece = tuning("piece=", TILE_BYTES / 16 / (128 >> like));
     c->passes = whole ? 1 : (units + most - 1) / most, c->pass_units = (units + c->passes - 1) / c->passes;
     int pieces = 1;
     while (pieces < MULTIPLIERS && pieces * piece < c->pass_units) pieces *= 2; /* a warp has units of one of them */
@@ -519,7 +517,8 @@ static void make_cut(struct pcut *c, int units, int number, int like, bool whole
     for (c->row_bits = 4; c->row_bits > 0 && (c->piece_units * unit) << c->row_bits > chunk_bytes;) c->row_bits--;
 }
 
-static void make_shapes(const struct backend_model *m, struct persist_args *a, size_t tile_bytes[PHASE_KINDS]) {
+/* shape: of products of up to pass_units in one pass. */
+static void make_shapes(const struct backend_model *m, struct persist_args *a, struct pshape shape[PHASE_KINDS], int pass_units, size_t tile_bytes[PHASE_KINDS]) {
     const struct text_config *t = &m->w.config.text;
     const int in[] = {t->hidden, a->q, t->hidden, a->wide, t->hidden};
     const int outs[] = {a->q + 2 * a->k, t->hidden, 2 * a->wide, t->hidden, t->vocab};
@@ -531,18 +530,18 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
         mixed = mixed || w[0]->storage != w[1]->storage || w[0]->storage != w[2]->storage;
     }
     for (int kind = 0; kind < PHASE_KINDS; kind++) {
-        struct pshape *s = &a->shape[kind];
+        struct pshape *s = &shape[kind];
         s->in = in[kind], s->units = in[kind] / UNIT, s->tiles = outs[kind] / 16;
         if (kind == PHASE_QKV) s->first[0] = a->q / 16, s->first[1] = (a->q + a->k) / 16;
-        for (int n = 0; n < 3; n++) make_cut(&s->cut[n], s->units, n, kind == PHASE_QKV && mixed ? 0 : n, kind != PHASE_O && kind != PHASE_DOWN, chunk);
+        for (int n = 0; n < 3; n++) make_cut(&s->cut[n], s->units, n, kind == PHASE_QKV && mixed ? 0 : n, kind != PHASE_O && kind != PHASE_DOWN, pass_units, chunk);
     }
-    size_t slot = PAGE_SLOT;
+    size_t slot = (size_t)a->slot_bytes > PAGE_SLOT ? (size_t)a->slot_bytes : (size_t)PAGE_SLOT;
     for (int p = 0; p <= t->layers * 4; p++) {
         const struct dlinear *w[3];
         int kind = p == t->layers * 4 ? PHASE_HEAD : p % 4, count = phase_matrices(m, p, w);
         for (int i = 0; i < count; i++) {
             int n = storage_kind(w[i]);
-            const struct pcut *c = &a->shape[kind].cut[n];
+            const struct pcut *c = &shape[kind].cut[n];
             size_t need = ((size_t)(c->piece_units * (128 >> n)) << c->row_bits) + 96; /* and the shifts of parts */
             if (need > slot) slot = need;
             if (p >= 4 || !tile_bytes[kind]) tile_bytes[kind] = (size_t)(w[i]->in / UNIT) * (size_t)(128 >> n) * 16;
@@ -659,7 +658,8 @@ int persist_open(struct backend_model *m, struct err *err) {
     a->layer_count = t->layers, a->heads = t->heads, a->kv_heads = t->kv_heads, a->group = t->heads / t->kv_heads, a->hidden = t->hidden, a->wide = t->intermediate;
     a->q = t->heads * 128, a->k = t->kv_heads * 128, a->vocab = t->vocab;
     size_t tile_bytes[PHASE_KINDS] = {};
-    make_shapes(m, a, tile_bytes);
+    make_shapes(m, a, p->row_shape, PASS_UNITS * ROW_SETS, tile_bytes);
+    make_shapes(m, a, a->shape, PASS_UNITS, tile_bytes);
     lay_exchange(a);
     a->embed = m->embed, a->norm = m->norm, a->frequency = m->inverse_frequency, a->axis = m->axis;
     if (nf4) a->quant_map = nf4->quant_map, a->nested_map = nf4->nested_map;
@@ -724,7 +724,7 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
     }
 }
 
-template <int QUANT>
+template <int QUANT, bool ONE>
 static int start(struct backend_model *m, const struct persist_args *a, int shared, struct err *err) {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute attribute[1];
@@ -732,8 +732,13 @@ static int start(struct backend_model *m, const struct persist_args *a, int shar
     attribute[0].id = cudaLaunchAttributeCooperative; /* all blocks at once or none: they wait for one another */
     attribute[0].val.cooperative = 1;
     c.attrs = attribute, c.numAttrs = 1;
-    cudaFuncSetAttribute(step_kernel<QUANT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-    return cuda_failed(cudaLaunchKernelEx(&c, step_kernel<QUANT>, *a), "a decode step", err);
+    cudaFuncSetAttribute(step_kernel<QUANT, ONE>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    return cuda_failed(cudaLaunchKernelEx(&c, step_kernel<QUANT, ONE>, *a), "a decode step", err);
+}
+
+template <int QUANT>
+static int start(struct backend_model *m, const struct persist_args *a, int shared, struct err *err) {
+    return a->rows == 1 ? start<QUANT, true>(m, a, shared, err) : start<QUANT, false>(m, a, shared, err);
 }
 
 int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err) {
@@ -741,6 +746,7 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    if (a.rows == 1) memcpy(a.shape, p->row_shape, sizeof a.shape);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);
@@ -755,7 +761,8 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     }
     a.now = p->exchange[set], a.next = p->exchange[set ^ 1], a.next_rows = p->rows[set ^ 1], a.next_entries = p->entries[set ^ 1];
     int shared = p->shared_limit;
-    if (!r) r = p->quant == STORAGE_FP8_BLOCK ? start<STORAGE_FP8_BLOCK>(m, &a, shared, err) : p->quant == STORAGE_NF4 ? start<STORAGE_NF4>(m, &a, shared, err) : start<STORAGE_BF16>(m, &a, shared, err);
+    if (!r)
+        r = p->quant == STORAGE_FP8_BLOCK ? start<STORAGE_FP8_BLOCK>(m, &a, shared, err) : p->quant == STORAGE_NF4 ? start<STORAGE_NF4>(m, &a, shared, err) : start<STORAGE_BF16>(m, &a, shared, err);
     if (r) return r;
     p->rows[set] = b->rows, p->entries[set] = a.entries, p->rows[set ^ 1] = p->entries[set ^ 1] = 0;
     p->step++;

@@ -14,6 +14,7 @@
 
 enum { PERSIST_ROWS = 8, MULTIPLIERS = 8, PERSIST_WARPS = MULTIPLIERS + 3 }; /* + producer, one that prepares what outputs need, one that wipes; 168 registers a thread */
 enum { UNIT = 64, WARP_UNITS = 8, PASS_UNITS = MULTIPLIERS * WARP_UNITS }; /* UNIT: width that is handled at once; a warp keeps WARP_UNITS of them */
+enum { ROW_SETS = 3 };      /* a single row: times WARP_UNITS */
 enum { MOST_OWN = 4 };      /* tiles of the residual stream that a block owns at most */
 enum { MOST_ENTRIES = 16, MOST_SHARES = 16 }; /* shares of all rows' attention together, of one row */
 enum { MOST_PHASES = 256 };
