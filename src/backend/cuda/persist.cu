@@ -12,7 +12,7 @@
 #include "backend/cuda/persist_attend.h"
 #include "backend/cuda/persist_row.h"
 
-enum { LD_SUMS = 20 }; /* a row of sums of one warp: 16 and what keeps banks apart */
+enum { LD_SUMS = MULTIPLIERS * 16 + 4 }; /* a row of a tile: each warp's sums of its 16 outputs, and what keeps banks apart */
 
 /* What outputs of a product need beside their sums: 1 / rms of each row, or the gains of the next norm. */
 struct prepared {
@@ -71,7 +71,7 @@ __device__ static inline void prepared_sync() { some_sync<2, (MULTIPLIERS + 1) *
 struct block_parts {
     struct own *own;
     const uint32_t *lut;
-    float *sums; /* (2, MULTIPLIERS, tiles of a group, rows, LD_SUMS) */
+    float *sums; /* (2, tiles of a group, rows, LD_SUMS) */
     char *base, *work;
     struct ring ring;
 };
@@ -95,52 +95,64 @@ __device__ static inline void give_residual(const struct persist_args &a, float2
     if (pair == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
 }
 
-/* Sums of a group of tiles become results, by all multiplying warps: a thread two outputs of a row, eight threads a tile's. first: number of the
- * group's first tile among the block's. */
-template <int QUANT>
-__device__ static inline void finish(const struct persist_args &a, struct block_parts *s, const struct prepared *ready, const float *sums, int phase, int kind, int first, int count, int thread) {
-    int layer = phase / 4, last = a.layer_count * 4, row_bits = a.row_bits;
-    char *exchange = exchange_of(a, layer);
-    bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]);
-#pragma unroll 1
-    for (int item = thread; (item & ~31) < count << (row_bits + 3); item += MULTIPLIERS * 32) {
-        int pair = item & 7, row = item >> 3 & ((1 << row_bits) - 1), number = item >> (row_bits + 3), tile = s->own->share[kind].x + first + number;
-        bool valid = row < a.rows && number < count;
-        float2 v = make_float2(0, 0);
-        if (valid) {
-            const float *from = sums + (number * a.rows + row) * LD_SUMS + pair * 2;
-            float2 part[MULTIPLIERS];
+/* Where a thread's two outputs of a group of tiles come from and go to: eight threads have a row of a tile. Nothing of this waits for the sums, so
+ * that little is left to do once they are there. */
+struct outlet {
+    const float *sums;
+    char *to;
+    int number, row; /* tile of the group; row: -1 for threads that have nothing to do */
+};
+/* first: number of the group's first tile among the block's. */
+__device__ static inline struct outlet find_outlet(const struct persist_args &a, int kind, int2 share, int first, char *exchange, const float *sums, int thread) {
+    struct outlet o;
+    int pair = thread & 7, row = thread >> 3 & ((1 << a.row_bits) - 1), tile;
+    o.number = thread >> (a.row_bits + 3), tile = share.x + first + o.number;
+    o.row = row < a.rows && o.number < a.sum_tiles && first + o.number < share.y ? row : -1;
+    o.sums = sums + (o.number * a.rows + row) * LD_SUMS + pair * 2;
+    int column = (kind == PHASE_UP ? tile * 8 : tile * 16) + pair * 2;
+    if (kind == PHASE_HEAD) o.to = (char *)(a.logits + (int64_t)row * a.vocab + column);
+    else if (kind == PHASE_QKV) o.to = exchange + (unsigned)a.at.qkv + (unsigned)(row * (a.q + 2 * a.k) + column) * 4;
+    else o.to = exchange + (unsigned)(kind == PHASE_UP ? a.at.wide : kind == PHASE_O ? a.at.x[1] : a.at.layer + a.at.x[0]) + (unsigned)(row * (kind == PHASE_UP ? a.wide : a.hidden) + place_of(column)) * 2;
+    return o;
+}
+/* Sums of a group of tiles become results, by all multiplying warps: a thread two outputs of a row. */
+__device__ static inline void finish(const struct persist_args &a, struct own *own, const struct prepared *ready, const struct outlet &o, int kind, bool f16, char *exchange, int thread) {
+    int pair = thread & 7;
+    float2 v = make_float2(0, 0);
+    if (o.row >= 0) {
+        float2 part[MULTIPLIERS];
 #pragma unroll
-            for (int w = 0; w < MULTIPLIERS; w++) part[w] = *(const float2 *)(from + w * a.sum_tiles * a.rows * LD_SUMS);
+        for (int w = 0; w < MULTIPLIERS; w++) part[w] = *(const float2 *)(o.sums + w * 16);
 #pragma unroll
-            for (int n = MULTIPLIERS / 2; n; n /= 2)
+        for (int n = MULTIPLIERS / 2; n; n /= 2)
 #pragma unroll
-                for (int w = 0; w < n; w++) part[w].x += part[w + n].x, part[w].y += part[w + n].y;
-            v = part[0];
+            for (int w = 0; w < n; w++) part[w].x += part[w + n].x, part[w].y += part[w + n].y;
+        v = part[0];
+    }
+    if (kind == PHASE_O || kind == PHASE_DOWN) { /* the residual stream, and what the norm and the product after it want of it: h * gain, the sum of squares */
+        float2 gain = make_float2(0, 0);
+        if (o.row >= 0) {
+            float2 *h = (float2 *)&own->h[o.number][o.row][pair * 2];
+            gain = *(const float2 *)&ready->gain[o.number * 16 + pair * 2];
+            v.x += h->x, v.y += h->y, *h = v;
+            store_relaxed_4(o.to, seal(pack_input(v.x * gain.x, v.y * gain.y, f16)));
         }
-        if (kind == PHASE_O || kind == PHASE_DOWN) {
-            float2 gain = make_float2(0, 0);
-            if (valid) {
-                float2 *h = (float2 *)&s->own->h[first + number][row][pair * 2];
-                gain = *(const float2 *)&ready->gain[(first + number) * 16 + pair * 2];
-                v.x += h->x, v.y += h->y, *h = v;
-            }
-            char *to = kind == PHASE_O ? exchange : exchange_of(a, layer + 1);
-            give_residual(a, v, gain, f16, to + a.at.x[kind == PHASE_O], to + a.at.squares[kind == PHASE_O], tile, row, pair, valid);
-            continue;
-        }
-        float factor = ready->factor[row];
-        v.x *= factor, v.y *= factor;
-        if (kind == PHASE_UP) {
-            float2 up = make_float2(__shfl_down_sync(~0u, v.x, 4), __shfl_down_sync(~0u, v.y, 4));
-            if (valid && pair < 4) { /* a true division has a slow way of its own */
-                v.x = __fdividef(v.x, 1 + __expf(-v.x)) * up.x, v.y = __fdividef(v.y, 1 + __expf(-v.y)) * up.y;
-                store_relaxed_4(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + pair * 2)) * 2, seal(pack_input(v.x, v.y, f16)));
-            }
-        } else if (valid) {
-            if (kind == PHASE_HEAD) *(float2 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + pair * 2) = v;
-            else store_relaxed_8(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + pair * 2) * 4, make_uint2(seal(v.x), seal(v.y)));
-        }
+        float sum = v.x * v.x + v.y * v.y;
+#pragma unroll
+        for (int d = 1; d < 8; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
+        if (o.row >= 0 && pair == 0) store_relaxed_4(exchange + (unsigned)(kind == PHASE_O ? a.at.squares[1] : a.at.layer + a.at.squares[0]) + (unsigned)(o.row * MOST_SQUARES + own->share[kind].x + o.number) * 4, seal(sum));
+        return;
+    }
+    float factor = ready->factor[o.row & (PERSIST_ROWS - 1)];
+    v.x *= factor, v.y *= factor;
+    if (kind == PHASE_UP) {
+        float2 up = make_float2(__shfl_down_sync(~0u, v.x, 4), __shfl_down_sync(~0u, v.y, 4));
+        if (o.row < 0 || pair >= 4) return;
+        v.x = __fdividef(v.x, 1 + __expf(-v.x)) * up.x, v.y = __fdividef(v.y, 1 + __expf(-v.y)) * up.y; /* a true division has a slow way of its own */
+        store_relaxed_4(o.to, seal(pack_input(v.x, v.y, f16)));
+    } else if (o.row >= 0) {
+        if (kind == PHASE_HEAD) *(float2 *)o.to = v;
+        else store_relaxed_8(o.to, make_uint2(seal(v.x), seal(v.y)));
     }
 }
 
@@ -164,6 +176,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         lane = renewed(lane), warp = renewed(warp);
         int t = lane % 4;
         int passes = shape.cut[storages & 3].passes;
+        bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]); /* the next product */
 #pragma unroll 1
         for (int pass = 0; pass < passes && share.y; pass++) {
             const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp);
@@ -175,6 +188,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
             }
             uint32_t b[ONE ? (int)ROW_SETS : (int)WARP_UNITS][8];
             int first = 0; /* tile of the group */
+            struct outlet outlet = {};
 #pragma unroll 1
             for (int i = -1, taken = 1; i < share.y;) {
                 if (i >= 0) {
@@ -195,8 +209,8 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                     } else if (plain) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                     else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                     /* Groups take two places in turn: the other's sums may still be read. */
-                    float *sums = s->sums + (groups & 1) * a.sum_tiles * MULTIPLIERS * a.rows * LD_SUMS;
-                    float *to = sums + ((warp * a.sum_tiles + i - first) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
+                    float *sums = s->sums + (groups & 1) * a.sum_tiles * a.rows * LD_SUMS, *to = sums + (i - first) * a.rows * LD_SUMS + warp * 16;
+                    to += parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane);
 #pragma unroll
                     for (int c = 0; c < (ONE ? 2 : 4); c++) /* ONE: of tile c, the lane's first row or its second; else columns and rows of one tile */
                         if (ONE ? c < taken && t < 2 : t * 2 + c % 2 < a.rows) {
@@ -204,14 +218,16 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                             *at = pass ? *at + acc[c] : acc[c]; /* a warp's sums of all passes */
                         }
                     if (pass + 1 == passes && (i + taken == share.y || i + taken - first == a.sum_tiles)) {
+                        if (!ONE) outlet = find_outlet(a, kind, share, first, exchange, sums, warp * 32 + lane);
                         __syncwarp();
                         if (first == 0) prepared_sync();
                         else multipliers_sync();
-                        finish<QUANT>(a, s, &s->own->prepared[products & 1], sums, phase, kind, first, i + taken - first, warp * 32 + lane);
+                        finish(a, s->own, &s->own->prepared[products & 1], outlet, kind, f16, exchange, warp * 32 + lane);
                         first = i + taken, groups++;
                     }
                 }
                 if ((i += taken) == share.y) break;
+                if (ONE && i == first) outlet = find_outlet(a, kind, share, first, exchange, s->sums + (groups & 1) * a.sum_tiles * a.rows * LD_SUMS, warp * 32 + lane);
                 /* What the next tile needs beside its weights: of the first tile before its input, which takes longest. */
                 int tile = share.x + i;
                 if (i > 0 && tile != side.until) {
@@ -500,6 +516,7 @@ static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" chunks are under way and "slots=N" (at most 16)
  * shortens the ring, which tests ask for. */
+static_assert(MOST_OWN * PERSIST_ROWS <= MULTIPLIERS * 4, "all tiles of o or down are one group");
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
     return at ? atoi(at + strlen(name)) : otherwise;
@@ -556,9 +573,10 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
     int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
     a->sum_tiles = tuning("group=", a->rows == 1 ? 8 : a->rows == 2 ? 4 : 2);
-    if (a->sum_tiles < most_own) a->sum_tiles = most_own;
     for (a->row_bits = 0; 1 << a->row_bits < a->rows;) a->row_bits++;
-    a->red_at = (int)at, at = round_to(at + (size_t)2 * MULTIPLIERS * (size_t)(a->sum_tiles * a->rows) * LD_SUMS * 4, 128);
+    if (a->sum_tiles > MULTIPLIERS * 4 >> a->row_bits) a->sum_tiles = MULTIPLIERS * 4 >> a->row_bits; /* two outputs a thread */
+    if (a->sum_tiles < most_own) a->sum_tiles = most_own;
+    a->red_at = (int)at, at = round_to(at + (size_t)2 * (size_t)(a->sum_tiles * a->rows) * LD_SUMS * 4, 128);
     a->work_at = (int)at, at = round_to(at + work, 128);
     for (int kind = 0; kind < PHASE_HEAD && p->quant != STORAGE_BF16; kind++) {
         const struct pshape *s = &a->shape[kind];
