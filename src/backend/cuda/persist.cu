@@ -12,20 +12,22 @@
 #include "backend/cuda/persist_attend.h"
 #include "backend/cuda/persist_row.h"
 
-enum { LD_SUMS = MULTIPLIERS * 16 + 4 }; /* a row of a tile: each warp's sums of its 16 outputs, and what keeps banks apart */
+enum { LD_SUMS = 20, LD_ROW = MULTIPLIERS * 16 + 4 }; /* a row of sums: 16 of one warp; of a single row, 16 of each warp; and what keeps banks apart */
 
-/* What outputs of a product need beside their sums: 1 / rms of each row, or the gains of the next norm. */
+/* What outputs of a product need beside their sums: of the residual stream's squares each warp's sum, or the gains of the next norm. */
 struct prepared {
-    float factor[PERSIST_ROWS], gain[MOST_OWN * 16];
+    float squares[PERSIST_ROWS][MULTIPLIERS], gain[MOST_OWN * 16]; /* 16 bytes aligned */
 };
 
 /* The block's own memory at own_at. */
 struct own {
     uint64_t full[16], empty[16];
-    struct head_gains gains; /* 16 bytes aligned */
-    struct prepared prepared[2];
+    struct head_gains gains; /* 16 bytes aligned, and a multiple */
+    uint64_t room;
+    struct prepared prepared[4];
+    volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
     float nested_map[256];
-    float h[MOST_OWN][PERSIST_ROWS][16]; /* the residual stream: this block's tiles */
+    float h[MOST_OWN][PERSIST_ROWS][16], kept[MOST_OWN][128]; /* the residual stream of this block's tiles; sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
     uint32_t storages[MOST_PHASES];
     int2 share[PHASE_KINDS];
@@ -35,11 +37,11 @@ struct own {
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
  * are not there: anything that does not wait. */
-__device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, int lane) {
+__device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, bool ask_first, int lane) {
     int g = lane / 4, t = lane % 4;
     bool mine = g < rows, missing = mine;
     const uint4 *p = (const uint4 *)(x + (mine ? g : 0) * ldx + from * UNIT + t * 8);
-    if (mine && rows > 2) /* many words: one of them tells when it is worth asking for all */
+    if (mine && ask_first && rows > 2) /* many words: one of them tells when it is worth asking for all */
         while (!there(load_relaxed_16(p))) wait_a_little();
 #pragma unroll
     for (int u = 0; u < WARP_UNITS; u++)
@@ -65,13 +67,37 @@ __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf1
     }
 }
 
-/* What the preparing warp brings for a product is there: it and the multiplying warps meet here, once a product. */
+/* Sum of the residual stream's squares of units [from, from + own), for the row lane / 4: they come last, so that the input is there as well. */
+__device__ static inline float take_squares(const char *squares, int from, int own, int rows, int lane) {
+    int g = lane / 4, t = lane % 4;
+    const char *p = squares + (size_t)(g < rows ? g : 0) * MOST_SQUARES * 4 + (from + t) * 16;
+    uint4 v[2] = {};
+    bool missing = g < rows && t < own;
+    while (__ballot_sync(~0u, missing)) {
+        if (missing) v[0] = load_relaxed_16(p);
+        if (missing && t + 4 < own) v[1] = load_relaxed_16(p + 64);
+        missing = larger(largest(v[0]), largest(v[1])) == NOT_YET;
+        if (missing) wait_a_little();
+    }
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 2; i++) sum += (__uint_as_float(v[i].x) + __uint_as_float(v[i].y)) + (__uint_as_float(v[i].z) + __uint_as_float(v[i].w));
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2);
+}
+
+/* Sums go from the multiplying warps to the finisher by the block's numbered barriers (a third of a gate's latency), a barrier for each buffer. */
+enum { SUMS_BARRIER = 2, SUMS_THREADS = (MULTIPLIERS + 1) * 32 };
+__device__ static inline void sums_given(int buffer) { __syncwarp(), some_arrive_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
+__device__ static inline void sums_await(int buffer) { __syncwarp(), some_sync_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
+
+/* Of a single row: what the preparing warp brings for a product is there: it and the multiplying warps meet here, once a product. */
 __device__ static inline void prepared_sync() { some_sync<2, (MULTIPLIERS + 1) * 32>(); }
 
 struct block_parts {
     struct own *own;
     const uint32_t *lut;
-    float *sums; /* (2, tiles of a group, rows, LD_SUMS) */
+    float *sums; /* (SUM_BUFFERS, MULTIPLIERS, rows, LD_SUMS); of a single row (2, tiles of a group, LD_ROW) */
     char *base, *work;
     struct ring ring;
 };
@@ -85,41 +111,45 @@ __device__ static inline void mark(const struct persist_args &a, int phase, int 
     if (a.trace) a.trace[((int64_t)blockIdx.x * (a.layer_count * 4 + 1) + phase) * 4 + what] = clock_now();
 }
 
-/* The new residual of a tile, and what the norm and the product after it want of it: h * weight, and the sum of squares. By whole warps. */
-__device__ static inline void give_residual(const struct persist_args &a, float2 h, float2 weight, bool f16, char *x, char *squares, int tile, int row, int pair, bool valid) {
-    float sum = h.x * h.x + h.y * h.y;
-#pragma unroll
-    for (int d = 1; d < 8; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
-    if (!valid) return;
-    store_relaxed_4(x + ((int64_t)row * a.hidden + place_of(tile * 16 + pair * 2)) * 2, seal(pack_input(h.x * weight.x, h.y * weight.y, f16)));
-    if (pair == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
+/* Four values of a product's input. */
+__device__ static inline void give_four(char *to, float v0, float v1, float v2, float v3, bool f16) {
+    store_relaxed_8(to, make_uint2(seal(pack_input(v0, v1, f16)), seal(pack_input(v2, v3, f16))));
 }
 
-/* Where a thread's two outputs of a group of tiles come from and go to: eight threads have a row of a tile. Nothing of this waits for the sums, so
- * that little is left to do once they are there. */
+/* The new residual of a tile, and what the norm and the product after it want of it: h * weight, and the sum of squares. */
+__device__ static inline void give_residual(const struct persist_args &a, const float h[4], float4 weight, bool f16, char *x, char *squares, int tile, int row, int quarter) {
+    float sum = (h[0] * h[0] + h[1] * h[1]) + (h[2] * h[2] + h[3] * h[3]);
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    if (row >= a.rows) return;
+    give_four(x + ((int64_t)row * a.hidden + place_of(tile * 16 + quarter * 4)) * 2, h[0] * weight.x, h[1] * weight.y, h[2] * weight.z, h[3] * weight.w, f16);
+    if (quarter == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
+}
+
+/* Of a single row: where a thread's two outputs of a group of tiles come from and go to; eight threads have a tile. Nothing of this waits for the
+ * sums, so that little is left to do once they are there. */
 struct outlet {
     const float *sums;
     char *to;
-    int number, row; /* tile of the group; row: -1 for threads that have nothing to do */
+    int number; /* tile of the group; -1 for threads that have nothing to do */
 };
 /* first: number of the group's first tile among the block's. */
 __device__ static inline struct outlet find_outlet(const struct persist_args &a, int kind, int2 share, int first, char *exchange, const float *sums, int thread) {
     struct outlet o;
-    int pair = thread & 7, row = thread >> 3 & ((1 << a.row_bits) - 1), tile;
-    o.number = thread >> (a.row_bits + 3), tile = share.x + first + o.number;
-    o.row = row < a.rows && o.number < a.sum_tiles && first + o.number < share.y ? row : -1;
-    o.sums = sums + (o.number * a.rows + row) * LD_SUMS + pair * 2;
+    int pair = thread & 7, number = thread >> 3, tile = share.x + first + number;
+    o.number = number < a.sum_tiles && first + number < share.y ? number : -1;
+    o.sums = sums + number * LD_ROW + pair * 2;
     int column = (kind == PHASE_UP ? tile * 8 : tile * 16) + pair * 2;
-    if (kind == PHASE_HEAD) o.to = (char *)(a.logits + (int64_t)row * a.vocab + column);
-    else if (kind == PHASE_QKV) o.to = exchange + (unsigned)a.at.qkv + (unsigned)(row * (a.q + 2 * a.k) + column) * 4;
-    else o.to = exchange + (unsigned)(kind == PHASE_UP ? a.at.wide : kind == PHASE_O ? a.at.x[1] : a.at.layer + a.at.x[0]) + (unsigned)(row * (kind == PHASE_UP ? a.wide : a.hidden) + place_of(column)) * 2;
+    if (kind == PHASE_HEAD) o.to = (char *)(a.logits + column);
+    else if (kind == PHASE_QKV) o.to = exchange + (unsigned)a.at.qkv + (unsigned)column * 4;
+    else o.to = exchange + (unsigned)(kind == PHASE_UP ? a.at.wide : kind == PHASE_O ? a.at.x[1] : a.at.layer + a.at.x[0]) + (unsigned)place_of(column) * 2;
     return o;
 }
-/* Sums of a group of tiles become results, by all multiplying warps: a thread two outputs of a row. */
-__device__ static inline void finish(const struct persist_args &a, struct own *own, const struct prepared *ready, const struct outlet &o, int kind, bool f16, char *exchange, int thread) {
+/* Sums of a group of tiles become results, by all multiplying warps. */
+__device__ static inline void finish_row(const struct persist_args &a, struct own *own, const struct prepared *ready, const struct outlet &o, int kind, bool f16, char *exchange, int thread) {
     int pair = thread & 7;
     float2 v = make_float2(0, 0);
-    if (o.row >= 0) {
+    if (o.number >= 0) {
         float2 part[MULTIPLIERS];
 #pragma unroll
         for (int w = 0; w < MULTIPLIERS; w++) part[w] = *(const float2 *)(o.sums + w * 16);
@@ -130,27 +160,26 @@ __device__ static inline void finish(const struct persist_args &a, struct own *o
         v = part[0];
     }
     if (kind == PHASE_O || kind == PHASE_DOWN) { /* the residual stream, and what the norm and the product after it want of it: h * gain, the sum of squares */
-        float2 gain = make_float2(0, 0);
-        if (o.row >= 0) {
-            float2 *h = (float2 *)&own->h[o.number][o.row][pair * 2];
-            gain = *(const float2 *)&ready->gain[o.number * 16 + pair * 2];
+        if (o.number >= 0) {
+            float2 *h = (float2 *)&own->h[o.number][0][pair * 2], gain = *(const float2 *)&ready->gain[o.number * 16 + pair * 2];
             v.x += h->x, v.y += h->y, *h = v;
             store_relaxed_4(o.to, seal(pack_input(v.x * gain.x, v.y * gain.y, f16)));
         }
         float sum = v.x * v.x + v.y * v.y;
 #pragma unroll
         for (int d = 1; d < 8; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
-        if (o.row >= 0 && pair == 0) store_relaxed_4(exchange + (unsigned)(kind == PHASE_O ? a.at.squares[1] : a.at.layer + a.at.squares[0]) + (unsigned)(o.row * MOST_SQUARES + own->share[kind].x + o.number) * 4, seal(sum));
+        if (o.number >= 0 && pair == 0) store_relaxed_4(exchange + (unsigned)(kind == PHASE_O ? a.at.squares[1] : a.at.layer + a.at.squares[0]) + (unsigned)(own->share[kind].x + o.number) * 4, seal(sum));
         return;
     }
-    float factor = ready->factor[o.row & (PERSIST_ROWS - 1)];
+    const float4 low = *(const float4 *)ready->squares[0], high = *(const float4 *)(ready->squares[0] + 4);
+    float factor = rsqrtf((((low.x + low.y) + (low.z + low.w)) + ((high.x + high.y) + (high.z + high.w))) * a.hidden_part + a.eps);
     v.x *= factor, v.y *= factor;
     if (kind == PHASE_UP) {
         float2 up = make_float2(__shfl_down_sync(~0u, v.x, 4), __shfl_down_sync(~0u, v.y, 4));
-        if (o.row < 0 || pair >= 4) return;
+        if (o.number < 0 || pair >= 4) return;
         v.x = __fdividef(v.x, 1 + __expf(-v.x)) * up.x, v.y = __fdividef(v.y, 1 + __expf(-v.y)) * up.y; /* a true division has a slow way of its own */
         store_relaxed_4(o.to, seal(pack_input(v.x, v.y, f16)));
-    } else if (o.row >= 0) {
+    } else if (o.number >= 0) {
         if (kind == PHASE_HEAD) *(float2 *)o.to = v;
         else store_relaxed_8(o.to, make_uint2(seal(v.x), seal(v.y)));
     }
@@ -160,7 +189,7 @@ __device__ static inline void finish(const struct persist_args &a, struct own *o
 template <int QUANT, bool ONE>
 __device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int thread_warp, int thread_lane) {
     int last = a.layer_count * 4;
-    unsigned products = 0, groups = 0; /* finished so far */
+    unsigned given = 0, normed = 0, added = 0, groups = 0; /* tiles, products of normed input, the others, groups of tiles so far */
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
@@ -193,41 +222,47 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
             for (int i = -1, taken = 1; i < share.y;) {
                 if (i >= 0) {
                     bool plain = QUANT == STORAGE_BF16 || side.step == 0, parts = QUANT == STORAGE_NF4 && !plain; /* rows of NF4 lie in other lanes */
-                    float acc[4] = {};
                     if constexpr (ONE) {
-                        if (walk.pieces == 1 && walk.chunks * 4 <= s->ring.count + 1 && i + 1 < share.y && i + 1 - first < a.sum_tiles && share.x + i + 1 != side.until) {
-                            float two[2];
-                            if (plain) multiply_row<STORAGE_BF16, 2>(two, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                            else multiply_row<QUANT, 2>(two, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                            acc[0] = two[0], acc[1] = two[1], taken = 2;
+                        float acc[2]; /* of two tiles, each the lane's first row or its second */
+                        if (!plain && walk.pieces == 1 && walk.chunks * 4 <= s->ring.count + 1 && i + 1 < share.y && i + 1 - first < a.sum_tiles && share.x + i + 1 != side.until) {
+                            multiply_row<QUANT, 2>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            taken = 2;
                         } else {
                             float one[1];
                             if (plain) multiply_row<STORAGE_BF16, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                             else multiply_row<QUANT, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                             acc[0] = one[0], taken = 1;
                         }
-                    } else if (plain) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                    else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                    /* Groups take two places in turn: the other's sums may still be read. */
-                    float *sums = s->sums + (groups & 1) * a.sum_tiles * a.rows * LD_SUMS, *to = sums + (i - first) * a.rows * LD_SUMS + warp * 16;
-                    to += parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane);
+                        /* Groups take two places in turn: the other's sums may still be read. */
+                        float *to = s->sums + ((groups & 1) * a.sum_tiles + i - first) * LD_ROW + warp * 16 + (parts ? low_row<STORAGE_NF4>(lane) + t * 2 : low_row<STORAGE_BF16>(lane) + t * 4);
 #pragma unroll
-                    for (int c = 0; c < (ONE ? 2 : 4); c++) /* ONE: of tile c, the lane's first row or its second; else columns and rows of one tile */
-                        if (ONE ? c < taken && t < 2 : t * 2 + c % 2 < a.rows) {
-                            float *at = ONE ? to + c * LD_SUMS + t * (parts ? 2 : 4) : to + (t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4);
-                            *at = pass ? *at + acc[c] : acc[c]; /* a warp's sums of all passes */
+                        for (int c = 0; c < 2; c++)
+                            if (c < taken && t < 2) to[c * LD_ROW] = pass ? to[c * LD_ROW] + acc[c] : acc[c]; /* a warp's sums of all passes */
+                        if (pass + 1 == passes && (i + taken == share.y || i + taken - first == a.sum_tiles)) {
+                            bool adds = kind == PHASE_O || kind == PHASE_DOWN;
+                            __syncwarp();
+                            if (adds) prepared_sync();
+                            else multipliers_sync();
+                            finish_row(a, s->own, &s->own->prepared[adds ? added & 1 : normed & 3], outlet, kind, f16, exchange, warp * 32 + lane);
+                            first = i + taken, groups++;
                         }
-                    if (pass + 1 == passes && (i + taken == share.y || i + taken - first == a.sum_tiles)) {
-                        if (!ONE) outlet = find_outlet(a, kind, share, first, exchange, sums, warp * 32 + lane);
+                    } else {
+                        float acc[4] = {};
+                        if (plain) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                        else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                        int f = given % SUM_BUFFERS;
+                        while (given - s->own->sums_read >= SUM_BUFFERS) wait_a_little();
                         __syncwarp();
-                        if (first == 0) prepared_sync();
-                        else multipliers_sync();
-                        finish(a, s->own, &s->own->prepared[products & 1], outlet, kind, f16, exchange, warp * 32 + lane);
-                        first = i + taken, groups++;
+                        float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
+#pragma unroll
+                        for (int c = 0; c < 4; c++)
+                            if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4)] = acc[c];
+                        sums_given(f);
+                        given++;
                     }
                 }
                 if ((i += taken) == share.y) break;
-                if (ONE && i == first) outlet = find_outlet(a, kind, share, first, exchange, s->sums + (groups & 1) * a.sum_tiles * a.rows * LD_SUMS, warp * 32 + lane);
+                if (ONE && i == first) outlet = find_outlet(a, kind, share, first, exchange, s->sums + (groups & 1) * a.sum_tiles * LD_ROW, warp * 32 + lane);
                 /* What the next tile needs beside its weights: of the first tile before its input, which takes longest. */
                 int tile = share.x + i;
                 if (i > 0 && tile != side.until) {
@@ -244,14 +279,21 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 }
                 if (i > 0) continue;
                 const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                if constexpr (ONE) take_row(b, (const bf16 *)x, p.before + p.from, p.own, lane);
-                else if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
+                const char *squares = kind == PHASE_O || kind == PHASE_DOWN ? NULL : exchange + a.at.squares[kind == PHASE_UP];
+                float square = 0;
+                if constexpr (ONE) square = take_row(b, (const bf16 *)x, squares, p.before + p.from, p.own, lane);
+                else {
+                    if (squares) square = take_squares(squares, p.before + p.from, p.own, a.rows, lane);
+                    if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, !squares, lane);
+                }
+                if (squares && (ONE ? lane == 0 : t == 0)) s->own->prepared[normed & 3].squares[ONE ? 0 : lane / 4][warp] = square;
                 __syncwarp();
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
         }
-        if (share.y) products++;
-        if (kind == PHASE_QKV && warp == 0 && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
+        if (share.y && (kind == PHASE_O || kind == PHASE_DOWN)) added++;
+        else if (share.y) normed++;
+        if (ONE && kind == PHASE_QKV && warp == 0 && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
         if (warp == 0 && lane == 0) mark(a, phase, 3);
     }
 }
@@ -268,6 +310,7 @@ __device__ static inline void produce(const struct persist_args &a, struct block
         int kind = phase == last ? PHASE_HEAD : phase % 4;
         const struct pshape &shape = a.shape[kind];
         int2 share = s->own->share[kind];
+        s->ring.flight = a.flight[kind];
         struct pphase *now = &s->own->phase[phase & 1];
         if (lane < WORDS) ((uint2 *)now)[lane] = word;
         __syncwarp();
@@ -306,62 +349,116 @@ __device__ static inline void produce(const struct persist_args &a, struct block
     }
 }
 
-/* 1 / rms of each row, by whole warps: as many lanes as there are a row. */
-__device__ static inline void row_factors(const struct persist_args &a, const char *squares, float *to, int lane) {
-    int lanes = 32 >> a.row_bits, row = lane / lanes, sub = lane % lanes, count = a.hidden / 16 / 4;
-    const uint4 *p = (const uint4 *)(squares + (size_t)row * MOST_SQUARES * 4);
-    float sum = 0;
-    if (row < a.rows)
-        for (int i = sub; i < count; i += lanes * 8) { /* eight at a time */
-            uint4 v[8];
-            bool all = false;
-            for (bool again = false; !all; again = true) {
-                if (again) wait_a_little();
+/* The residual stream begins with the embedding: lane 4 r + q has of row r the columns 4 q to 4 q + 3 of a tile. */
+template <int QUANT>
+__device__ static inline void embed_rows(const struct persist_args &a, struct block_parts *s, int lane) {
+    int row = lane / 4, quarter = lane % 4;
+    int2 mine = s->own->share[PHASE_O];
+    for (int i = 0; i < mine.y; i++) {
+        int column = (mine.x + i) * 16 + quarter * 4;
+        float h[4] = {};
+        if (row < a.rows)
 #pragma unroll
-                for (int k = 0; k < 8; k++)
-                    if (i + k * lanes < count) v[k] = load_relaxed_16(p + i + k * lanes);
-                all = true;
-#pragma unroll
-                for (int k = 0; k < 8; k++)
-                    if (i + k * lanes < count) all = all && there(v[k]);
-            }
-#pragma unroll
-            for (int k = 0; k < 8; k++)
-                if (i + k * lanes < count) sum += (__uint_as_float(v[k].x) + __uint_as_float(v[k].y)) + (__uint_as_float(v[k].z) + __uint_as_float(v[k].w));
-        }
-    __syncwarp();
-    for (int d = lanes / 2; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-    if (sub == 0) to[row] = rsqrtf(__fdividef(sum, (float)a.hidden) + a.eps);
+            for (int k = 0; k < 4; k++) s->own->h[i][row][quarter * 4 + k] = h[k] = weight_at(a.embed, a.row[row].id, column + k);
+        give_residual(a, h, *(const float4 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, quarter);
+    }
 }
 
-/* One warp brings what the outputs of each product need beside their sums, while the others multiply. It is a product ahead of them at most:
- * what it wrote for the one before, nobody reads any more. */
+/* Sums of the multiplying warps become results. Lane 4 r + q works for row r, outputs 4 q to 4 q + 3 of a tile. */
 template <int QUANT>
-__device__ static inline void prepare(const struct persist_args &a, struct block_parts *s, int lane) {
-    int last = a.layer_count * 4;
-    unsigned products = 0;
-    int2 mine = s->own->share[PHASE_O];
-    for (int i = 0; i < mine.y; i++) /* the embedding: lanes of eight pairs, four rows at a time */
-        for (int first = 0; first < a.rows; first += 4) {
-            int row = first + lane / 8, pair = lane % 8, column = (mine.x + i) * 16 + pair * 2;
-            float2 h = make_float2(0, 0);
-            if (row < a.rows) {
-                h = make_float2(weight_at(a.embed, a.row[row].id, column), weight_at(a.embed, a.row[row].id, column + 1));
-                *(float2 *)&s->own->h[i][row][pair * 2] = h;
-            }
-            give_residual(a, h, *(const float2 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, pair, row < a.rows);
-        }
+__device__ static inline void finish(const struct persist_args &a, struct block_parts *s, int lane) {
+    int row = lane / 4, quarter = lane % 4, last = a.layer_count * 4;
+    unsigned taken = 0, normed = 0; /* tiles, products of normed input so far */
+    embed_rows<QUANT>(a, s, lane);
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
+        const struct pshape &shape = a.shape[kind];
+        char *exchange = exchange_of(a, layer);
         int2 share = s->own->share[kind];
-        struct prepared *to = &s->own->prepared[products & 1];
+        float factor = 1;
+        bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]);
         if (!share.y) continue;
+        const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : kind == PHASE_DOWN ? (layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm) : NULL;
+        int passes = shape.cut[s->own->storages[phase] & 3].passes;
+#pragma unroll 1
+        for (int pass = 0; pass < passes; pass++)
+#pragma unroll 1
+            for (int i = 0; i < share.y; i++) {
+                int tile = share.x + i, number = taken % SUM_BUFFERS;
+                float4 gain = weight ? *(const float4 *)(weight + tile * 16 + quarter * 4) : make_float4(1, 1, 1, 1);
+                float v[4] = {};
+                sums_await(number);
+                if (i == 0 && !weight) { /* the row's squares, of each multiplying warp; the place is used again three such products later */
+                    float2 part = *(const float2 *)&s->own->prepared[normed++ & 3].squares[row][quarter * 2];
+                    factor = part.x + part.y;
+                    factor += __shfl_xor_sync(~0u, factor, 1);
+                    factor += __shfl_xor_sync(~0u, factor, 2);
+                    factor = rsqrtf(factor * a.hidden_part + a.eps);
+                }
+                if (row < a.rows) {
+                    const float *from = s->sums + (number * MULTIPLIERS * a.rows + row) * LD_SUMS + quarter * 4;
+#pragma unroll
+                    for (int w = 0; w < MULTIPLIERS; w++) {
+                        float4 p = *(const float4 *)(from + w * a.rows * LD_SUMS);
+                        v[0] += p.x, v[1] += p.y, v[2] += p.z, v[3] += p.w;
+                    }
+                }
+                __syncwarp();
+                taken++;
+                if (lane == 0) s->own->sums_read = taken;
+                float *kept = &s->own->kept[i][lane * 4];
+                if (pass)
+#pragma unroll
+                    for (int k = 0; k < 4; k++) v[k] += kept[k];
+                if (pass + 1 < passes) {
+#pragma unroll
+                    for (int k = 0; k < 4; k++) kept[k] = v[k];
+                    continue;
+                }
+                if (weight) {
+                    float *h = &s->own->h[i][row][quarter * 4];
+#pragma unroll
+                    for (int k = 0; k < 4; k++) {
+                        if (row < a.rows) h[k] += v[k], v[k] = h[k];
+                        else v[k] = 0;
+                    }
+                    char *to = kind == PHASE_O ? exchange : exchange_of(a, layer + 1);
+                    give_residual(a, v, gain, f16, to + a.at.x[kind == PHASE_O], to + a.at.squares[kind == PHASE_O], tile, row, quarter);
+                    continue;
+                }
+#pragma unroll
+                for (int k = 0; k < 4; k++) v[k] *= factor;
+                if (kind == PHASE_UP) {
+                    float up[4];
+#pragma unroll
+                    for (int k = 0; k < 4; k++) up[k] = __shfl_down_sync(~0u, v[k], 2), v[k] = __fdividef(v[k], 1 + __expf(-v[k])) * up[k]; /* a true division takes its slow way for rows that are not there */
+                    if (row < a.rows && quarter < 2)
+                        give_four(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + quarter * 4)) * 2, v[0], v[1], v[2], v[3], f16);
+                } else if (row < a.rows) {
+                    if (kind == PHASE_HEAD) *(float4 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]);
+                    else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
+                }
+            }
+        if (kind == PHASE_QKV && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
+    }
+}
+
+/* Of a single row: one warp brings the gains for the outputs of o and down, while the others multiply. It is a product ahead of them at most: what it wrote for
+ * the one before last, nobody reads any more. */
+template <int QUANT>
+__device__ static inline void prepare(const struct persist_args &a, struct block_parts *s, int lane) {
+    int last = a.layer_count * 4;
+    unsigned products = 0; /* of o and down */
+    embed_rows<QUANT>(a, s, lane);
+#pragma unroll 1
+    for (int phase = PHASE_O; phase < last; phase += 2) {
+        int kind = phase % 4, layer = phase / 4;
+        int2 share = s->own->share[kind];
+        if (!share.y) continue;
+        const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm;
+        for (int i = lane; i < share.y * 16; i += 32) s->own->prepared[products & 1].gain[i] = weight[share.x * 16 + i];
         products++;
-        if (kind == PHASE_O || kind == PHASE_DOWN) {
-            const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm;
-            for (int i = lane; i < share.y * 16; i += 32) to->gain[i] = weight[share.x * 16 + i];
-        } else row_factors(a, exchange_of(a, layer) + a.at.squares[kind == PHASE_UP], to->factor, lane);
         __syncwarp();
         prepared_sync();
     }
@@ -396,7 +493,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.own = (struct own *)(shared + a.own_at);
     s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
-    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
+    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight[0], s.ring.bytes = a.slot_bytes;
     s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
     if (QUANT == STORAGE_NF4) {
         fill_lut((uint32_t *)shared, a.quant_map);
@@ -412,6 +509,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         gate_init(&s.own->gains.full, 1);
+        s.own->sums_read = 0;
         gate_init_done();
     }
     __syncthreads();
@@ -419,7 +517,8 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
         multiply<QUANT, ONE>(a, &s, warp, lane);
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
-        else if (warp == MULTIPLIERS + 1) prepare<QUANT>(a, &s, lane);
+        else if (warp == MULTIPLIERS + 1 && ONE) prepare<QUANT>(a, &s, lane);
+        else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
         else if (warp == MULTIPLIERS + 2) wipe(a, lane);
     }
 #endif
@@ -516,7 +615,6 @@ static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" chunks are under way and "slots=N" (at most 16)
  * shortens the ring, which tests ask for. */
-static_assert(MOST_OWN * PERSIST_ROWS <= MULTIPLIERS * 4, "all tiles of o or down are one group");
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
     return at ? atoi(at + strlen(name)) : otherwise;
@@ -572,11 +670,10 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
     a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
     int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
-    a->sum_tiles = tuning("group=", a->rows == 1 ? 8 : a->rows == 2 ? 4 : 2);
-    for (a->row_bits = 0; 1 << a->row_bits < a->rows;) a->row_bits++;
-    if (a->sum_tiles > MULTIPLIERS * 4 >> a->row_bits) a->sum_tiles = MULTIPLIERS * 4 >> a->row_bits; /* two outputs a thread */
+    a->sum_tiles = tuning("group=", 8); /* of a single row */
+    if (a->sum_tiles > MULTIPLIERS * 4) a->sum_tiles = MULTIPLIERS * 4; /* two outputs a thread */
     if (a->sum_tiles < most_own) a->sum_tiles = most_own;
-    a->red_at = (int)at, at = round_to(at + (size_t)2 * (size_t)(a->sum_tiles * a->rows) * LD_SUMS * 4, 128);
+    a->red_at = (int)at, at = round_to(at + (a->rows == 1 ? (size_t)2 * (size_t)a->sum_tiles * LD_ROW : (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS) * 4, 128);
     a->work_at = (int)at, at = round_to(at + work, 128);
     for (int kind = 0; kind < PHASE_HEAD && p->quant != STORAGE_BF16; kind++) {
         const struct pshape *s = &a->shape[kind];
@@ -587,7 +684,10 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     a->ring_at = (int)at;
     a->slots = at < (size_t)p->shared_limit ? (int)(((size_t)p->shared_limit - at) / (size_t)a->slot_bytes) : 0;
     if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
-    a->flight = tuning("flight=", 2) < a->slots ? tuning("flight=", 2) : a->slots - 1;
+    for (int kind = 0; kind < PHASE_KINDS; kind++) { /* of qkv and down more: they come while the ring is empty */
+        a->flight[kind] = kind == PHASE_DOWN || kind == PHASE_QKV ? tuning("rush=", tuning("flight=", 2)) : tuning("flight=", 2);
+        if (a->flight[kind] >= a->slots) a->flight[kind] = a->slots - 1;
+    }
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
@@ -682,7 +782,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     a->embed = m->embed, a->norm = m->norm, a->frequency = m->inverse_frequency, a->axis = m->axis;
     if (nf4) a->quant_map = nf4->quant_map, a->nested_map = nf4->nested_map;
     a->kv = m->kv, a->page_bytes = m->page_bytes, a->layer_stride = m->layer_stride, a->half = m->layer_stride / 2;
-    a->eps = t->rms_eps, a->scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim));
+    a->hidden_part = 1.0f / (float)t->hidden, a->eps = t->rms_eps, a->scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim));
     a->rows = PERSIST_ROWS;
     p->share = (int2 *)calloc((size_t)(PHASE_KINDS * blocks), sizeof *p->share);
     if (!p->share) return persist_close(m), err_set(err, ERR_MEMORY, "out of memory");

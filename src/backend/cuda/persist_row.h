@@ -8,23 +8,27 @@
 
 #include "backend/cuda/persist_attend.h"
 
-/* Units [from, from + own) of the row in the exchange: lane 4 g + t's 16 values of unit g of each set, zeros past the last. */
-__device__ static inline void take_row(uint32_t (&x)[ROW_SETS][8], const bf16 *row, int from, int own, int lane) {
+/* Units [from, from + own) of the row in the exchange: lane 4 g + t's 16 values of unit g of each set, zeros past the last. squares: of the residual
+ * stream, four a unit, or NULL; returns the sum of the warp's. */
+__device__ static inline float take_row(uint32_t (&x)[ROW_SETS][8], const bf16 *row, const char *squares, int from, int own, int lane) {
     const uint4 *p = (const uint4 *)(row + (from + lane / 4) * UNIT + lane % 4 * 8);
-    bool missing = lane / 4 < own;
+    bool missing = lane / 4 < own, ask = squares && lane / 4 < own && lane % 4 == 0; /* squares: with one set at most */
+    uint4 square = make_uint4(0, 0, 0, 0);
 #pragma unroll
     for (int k = 0; k < ROW_SETS; k++)
 #pragma unroll
         for (int i = 0; i < 8; i++) x[k][i] = 0;
     while (__ballot_sync(~0u, missing)) {
-        uint32_t top = 0;
-        if (missing)
+        if (missing) {
 #pragma unroll
             for (int k = 0; k < ROW_SETS; k++)
                 if (k * 8 + lane / 4 < own) {
                     uint4 v = load_relaxed_16(p + k * 64), w = load_relaxed_16(p + k * 64 + 4);
                     x[k][0] = v.x, x[k][1] = v.y, x[k][2] = v.z, x[k][3] = v.w, x[k][4] = w.x, x[k][5] = w.y, x[k][6] = w.z, x[k][7] = w.w;
                 }
+            if (ask) square = load_relaxed_16(squares + (from + lane / 4) * 16);
+        }
+        uint32_t top = largest(square);
 #pragma unroll
         for (int k = 0; k < ROW_SETS; k++)
 #pragma unroll
@@ -32,6 +36,11 @@ __device__ static inline void take_row(uint32_t (&x)[ROW_SETS][8], const bf16 *r
         missing = top == NOT_YET;
         if (missing) wait_a_little();
     }
+    float sum = (__uint_as_float(square.x) + __uint_as_float(square.y)) + (__uint_as_float(square.z) + __uint_as_float(square.w));
+    if (squares)
+#pragma unroll
+        for (int d = 4; d < 32; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    return sum;
 }
 
 /* The next set takes the first place; three times, and all are where they were. */
@@ -63,7 +72,7 @@ template <int S> __device__ static inline void read_unit(uint32_t (&w)[2][group<
 template <int S, int TILES>
 __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, uint32_t (&x)[ROW_SETS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side, const uint32_t *lut,
                                            const float *nested_map, int lane) {
-    enum { GROUP = (S == STORAGE_BF16 ? 2 : 4) / TILES, PARTS = packed<S>::parts };
+    enum { GROUP = S == STORAGE_BF16 || TILES == 2 ? 2 : 4, PARTS = packed<S>::parts };
     int t = lane % 4, odd = (p.before + p.from) & 1;
     float sum[TILES][2] = {};
 #pragma unroll 1
@@ -99,11 +108,8 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                             int u = t * 2 + i % 2, block = n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + (u < end ? u : end);
                             factor[n][i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
                         }
-#pragma unroll
-                for (int first = 0; first < 8; first += GROUP) {
-                    if (first > end) break;
-                    uint32_t w[TILES][GROUP][2][group<S>::words];
-                    float part[TILES][GROUP][4] = {};
+uint32_t w[TILES][GROUP][2][group<S>::words];
+                auto read = [&](int first) {
 #pragma unroll
                     for (int u = 0; u < GROUP; u++)
 #pragma unroll
@@ -111,17 +117,23 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                             int by = (set + (first + u < end ? first + u : end)) * packed<S>::unit;
                             read_unit<S>(w[n][u], at[n][0] + by, at[n][1] + by);
                         }
+                };
+                read(0);
+#pragma unroll 1
+                for (int first = 0; first < 8 && first <= end; first += GROUP) { /* a loop, for the sake of short code: most of it runs once a product */
+                    float part[TILES][GROUP][4] = {};
 #pragma unroll
                     for (int i = 0; i < 4; i++)
 #pragma unroll
                         for (int u = 0; u < GROUP; u++)
 #pragma unroll
                             for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u], w[n][u], i, x[0], lut);
+                    if (first + GROUP < 8 && first + GROUP <= end) read(first + GROUP); /* while the products end */
 #pragma unroll
                     for (int u = 0; u < GROUP; u++)
 #pragma unroll
                         for (int n = 0; n < TILES; n++)
-                            if (t == (first + u) / 2) keep[n][(first + u) % 2] = part[n][u][(first + u) % 2], keep[n][2 + (first + u) % 2] = part[n][u][2 + (first + u) % 2];
+                            if (t == (first + u) / 2) keep[n][u % 2] = part[n][u][u % 2], keep[n][2 + u % 2] = part[n][u][2 + u % 2];
                 }
 #pragma unroll
                 for (int n = 0; n < TILES; n++)
