@@ -3,6 +3,7 @@
  * The time to beat: bytes of weights and KV over memory bandwidth. 2B FP8, one row: 2.15 GB, 0.68 ms at 3.14 TB/s. A chain of kernels loses
  * about 3 us at each of its 170 ends. Here a layer has six exchanges, each about 1 us (a store, a load from the second-level cache, the sums of
  * the multiplying warps), and the copy engine goes on meanwhile: up to 200 KB a multiprocessor, 8 us of memory time, are under way or waiting. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,9 +24,8 @@ struct prepared {
 struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned, and a multiple */
-    uint64_t room;
+    volatile unsigned sums_read, room[1]; /* tiles whose sums the finisher has taken */
     struct prepared prepared[4];
-    volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
     float nested_map[256];
     float h[MOST_OWN][PERSIST_ROWS][16], kept[MOST_OWN][128]; /* the residual stream of this block's tiles; sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
@@ -93,6 +93,8 @@ __device__ static inline void sums_await(int buffer) { __syncwarp(), some_sync_a
 
 /* Of a single row: what the preparing warp brings for a product is there: it and the multiplying warps meet here, once a product. */
 __device__ static inline void prepared_sync() { some_sync<2, (MULTIPLIERS + 1) * 32>(); }
+
+static_assert(offsetof(struct own, prepared) % 16 == 0 && offsetof(struct own, h) % 16 == 0, "read by 16 bytes");
 
 struct block_parts {
     struct own *own;
