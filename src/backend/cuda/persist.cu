@@ -15,9 +15,10 @@
 
 enum { LD_SUMS = 20, LD_ROW = MULTIPLIERS * 16 + 4 }; /* a row of sums: 16 of one warp; of a single row, 16 of each warp; and what keeps banks apart */
 
-/* What outputs of a product need beside their sums: of the residual stream's squares each warp's sum, or the gains of the next norm. */
+/* What outputs of a single row's products need beside their sums: of the residual stream's squares each warp's sum; the gains of the next norm. Two
+ * of them in turn: what was there before the last product of the kind, nobody reads any more. */
 struct prepared {
-    float squares[PERSIST_ROWS][MULTIPLIERS], gain[MOST_OWN * 16]; /* 16 bytes aligned */
+    float squares[MULTIPLIERS], gain[MOST_OWN * 16]; /* 16 bytes aligned */
 };
 
 /* The block's own memory at own_at. */
@@ -25,7 +26,7 @@ struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned, and a multiple */
     volatile unsigned sums_read, room[1]; /* tiles whose sums the finisher has taken */
-    struct prepared prepared[4];
+    struct prepared prepared[2];
     float nested_map[256];
     float h[MOST_OWN][PERSIST_ROWS][16], kept[MOST_OWN][128]; /* the residual stream of this block's tiles; sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
@@ -37,11 +38,11 @@ struct own {
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
  * are not there: anything that does not wait. */
-__device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, bool ask_first, int lane) {
+__device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, int lane) {
     int g = lane / 4, t = lane % 4;
     bool mine = g < rows, missing = mine;
     const uint4 *p = (const uint4 *)(x + (mine ? g : 0) * ldx + from * UNIT + t * 8);
-    if (mine && ask_first && rows > 2) /* many words: one of them tells when it is worth asking for all */
+    if (mine && rows > 2) /* many words: one of them tells when it is worth asking for all */
         while (!there(load_relaxed_16(p))) wait_a_little();
 #pragma unroll
     for (int u = 0; u < WARP_UNITS; u++)
@@ -65,25 +66,6 @@ __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf1
         missing = top == NOT_YET;
         if (missing) wait_a_little();
     }
-}
-
-/* Sum of the residual stream's squares of units [from, from + own), for the row lane / 4: they come last, so that the input is there as well. */
-__device__ static inline float take_squares(const char *squares, int from, int own, int rows, int lane) {
-    int g = lane / 4, t = lane % 4;
-    const char *p = squares + (size_t)(g < rows ? g : 0) * MOST_SQUARES * 4 + (from + t) * 16;
-    uint4 v[2] = {};
-    bool missing = g < rows && t < own;
-    while (__ballot_sync(~0u, missing)) {
-        if (missing) v[0] = load_relaxed_16(p);
-        if (missing && t + 4 < own) v[1] = load_relaxed_16(p + 64);
-        missing = larger(largest(v[0]), largest(v[1])) == NOT_YET;
-        if (missing) wait_a_little();
-    }
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < 2; i++) sum += (__uint_as_float(v[i].x) + __uint_as_float(v[i].y)) + (__uint_as_float(v[i].z) + __uint_as_float(v[i].w));
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    return sum + __shfl_xor_sync(~0u, sum, 2);
 }
 
 /* Sums go from the multiplying warps to the finisher by the block's numbered barriers (a third of a gate's latency), a barrier for each buffer. */
@@ -173,7 +155,7 @@ __device__ static inline void finish_row(const struct persist_args &a, struct ow
         if (o.number >= 0 && pair == 0) store_relaxed_4(exchange + (unsigned)(kind == PHASE_O ? a.at.squares[1] : a.at.layer + a.at.squares[0]) + (unsigned)(own->share[kind].x + o.number) * 4, seal(sum));
         return;
     }
-    const float4 low = *(const float4 *)ready->squares[0], high = *(const float4 *)(ready->squares[0] + 4);
+    const float4 low = *(const float4 *)ready->squares, high = *(const float4 *)(ready->squares + 4);
     float factor = rsqrtf((((low.x + low.y) + (low.z + low.w)) + ((high.x + high.y) + (high.z + high.w))) * a.hidden_part + a.eps);
     v.x *= factor, v.y *= factor;
     if (kind == PHASE_UP) {
@@ -227,7 +209,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                     if constexpr (ONE) {
                         float acc[2]; /* of two tiles, each the lane's first row or its second */
                         if (!plain && walk.pieces == 1 && walk.chunks * 4 <= s->ring.count + 1 && i + 1 < share.y && i + 1 - first < a.sum_tiles && share.x + i + 1 != side.until) {
-                            multiply_row<QUANT, 2>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            if constexpr (QUANT != STORAGE_BF16) multiply_row<QUANT, 2>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
                             taken = 2;
                         } else {
                             float one[1];
@@ -245,7 +227,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                             __syncwarp();
                             if (adds) prepared_sync();
                             else multipliers_sync();
-                            finish_row(a, s->own, &s->own->prepared[adds ? added & 1 : normed & 3], outlet, kind, f16, exchange, warp * 32 + lane);
+                            finish_row(a, s->own, &s->own->prepared[(adds ? added : normed) & 1], outlet, kind, f16, exchange, warp * 32 + lane);
                             first = i + taken, groups++;
                         }
                     } else {
@@ -281,14 +263,11 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 }
                 if (i > 0) continue;
                 const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                const char *squares = kind == PHASE_O || kind == PHASE_DOWN ? NULL : exchange + a.at.squares[kind == PHASE_UP];
-                float square = 0;
-                if constexpr (ONE) square = take_row(b, (const bf16 *)x, squares, p.before + p.from, p.own, lane);
-                else {
-                    if (squares) square = take_squares(squares, p.before + p.from, p.own, a.rows, lane);
-                    if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, !squares, lane);
-                }
-                if (squares && (ONE ? lane == 0 : t == 0)) s->own->prepared[normed & 3].squares[ONE ? 0 : lane / 4][warp] = square;
+                if constexpr (ONE) {
+                    const char *squares = kind == PHASE_O || kind == PHASE_DOWN ? NULL : exchange + a.at.squares[kind == PHASE_UP];
+                    float square = take_row(b, (const bf16 *)x, squares, p.before + p.from, p.own, lane);
+                    if (squares && lane == 0) s->own->prepared[normed & 1].squares[warp] = square;
+                } else if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
                 __syncwarp();
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
@@ -366,11 +345,37 @@ __device__ static inline void embed_rows(const struct persist_args &a, struct bl
     }
 }
 
+/* 1 / rms of the row that the lane works for. */
+__device__ static inline float row_factor(const struct persist_args &a, const char *squares, int row, int quarter) {
+    if (row >= a.rows) return 0;
+    int count = a.hidden / 16 / 4;
+    const uint4 *p = (const uint4 *)(squares + (size_t)row * MOST_SQUARES * 4);
+    float sum = 0;
+    for (int i = quarter; i < count; i += 32) { /* eight at a time */
+        uint4 v[8];
+        bool all = false;
+        for (bool again = false; !all; again = true) {
+            if (again) wait_a_little();
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                if (i + k * 4 < count) v[k] = load_relaxed_16(p + i + k * 4);
+            all = true;
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                if (i + k * 4 < count) all = all && there(v[k]);
+        }
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            if (i + k * 4 < count) sum += (__uint_as_float(v[k].x) + __uint_as_float(v[k].y)) + (__uint_as_float(v[k].z) + __uint_as_float(v[k].w));
+    }
+    return sum;
+}
+
 /* Sums of the multiplying warps become results. Lane 4 r + q works for row r, outputs 4 q to 4 q + 3 of a tile. */
 template <int QUANT>
 __device__ static inline void finish(const struct persist_args &a, struct block_parts *s, int lane) {
     int row = lane / 4, quarter = lane % 4, last = a.layer_count * 4;
-    unsigned taken = 0, normed = 0; /* tiles, products of normed input so far */
+    unsigned taken = 0;
     embed_rows<QUANT>(a, s, lane);
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
@@ -381,6 +386,12 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
         float factor = 1;
         bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]);
         if (!share.y) continue;
+        if (kind != PHASE_O && kind != PHASE_DOWN) {
+            factor = row_factor(a, exchange + a.at.squares[kind == PHASE_UP], row, quarter);
+            factor += __shfl_xor_sync(~0u, factor, 1);
+            factor += __shfl_xor_sync(~0u, factor, 2);
+            factor = rsqrtf(__fdividef(factor, (float)a.hidden) + a.eps);
+        }
         const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : kind == PHASE_DOWN ? (layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm) : NULL;
         int passes = shape.cut[s->own->storages[phase] & 3].passes;
 #pragma unroll 1
@@ -391,13 +402,6 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                 float4 gain = weight ? *(const float4 *)(weight + tile * 16 + quarter * 4) : make_float4(1, 1, 1, 1);
                 float v[4] = {};
                 sums_await(number);
-                if (i == 0 && !weight) { /* the row's squares, of each multiplying warp; the place is used again three such products later */
-                    float2 part = *(const float2 *)&s->own->prepared[normed++ & 3].squares[row][quarter * 2];
-                    factor = part.x + part.y;
-                    factor += __shfl_xor_sync(~0u, factor, 1);
-                    factor += __shfl_xor_sync(~0u, factor, 2);
-                    factor = rsqrtf(factor * a.hidden_part + a.eps);
-                }
                 if (row < a.rows) {
                     const float *from = s->sums + (number * MULTIPLIERS * a.rows + row) * LD_SUMS + quarter * 4;
 #pragma unroll
@@ -615,7 +619,7 @@ static void share_tiles(const struct persist_args *a, const size_t tile_bytes[PH
 
 static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" chunks are under way and "slots=N" (at most 16)
+/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" ("rush=N" of q, k, v and down of a single row) chunks are under way and "slots=N" (at most 16)
  * shortens the ring, which tests ask for. */
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
@@ -686,8 +690,9 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     a->ring_at = (int)at;
     a->slots = at < (size_t)p->shared_limit ? (int)(((size_t)p->shared_limit - at) / (size_t)a->slot_bytes) : 0;
     if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
-    for (int kind = 0; kind < PHASE_KINDS; kind++) { /* of qkv and down more: they come while the ring is empty */
-        a->flight[kind] = kind == PHASE_DOWN || kind == PHASE_QKV ? tuning("rush=", tuning("flight=", 2)) : tuning("flight=", 2);
+    for (int kind = 0; kind < PHASE_KINDS; kind++) { /* a single row is through gate and up before the ring is full again */
+        bool rush = a->rows == 1 && (kind == PHASE_DOWN || kind == PHASE_QKV);
+        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : 2);
         if (a->flight[kind] >= a->slots) a->flight[kind] = a->slots - 1;
     }
     for (int kind = 0; kind < PHASE_KINDS; kind++)
