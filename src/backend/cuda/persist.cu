@@ -28,12 +28,13 @@ struct own {
     volatile unsigned sums_read, room[1]; /* tiles whose sums the finisher has taken */
     struct prepared prepared[2];
     float nested_map[256];
-    float h[MOST_OWN][PERSIST_ROWS][16], kept[MOST_OWN][128]; /* the residual stream of this block's tiles; sums between passes: a lane of a finisher its own four */
-    float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
+    float h[MOST_OWN][PERSIST_ROWS][16]; /* the residual stream of this block's tiles */
     uint32_t storages[MOST_PHASES];
     int2 share[PHASE_KINDS];
     struct side_head side[PHASE_KINDS];
     struct pphase phase[2]; /* the producer's: of the product at hand and the next */
+    float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation; a single row's memory ends behind its own */
+    float kept[MOST_OWN][128];      /* sums between passes: a lane of a finisher its own four */
 };
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
@@ -674,7 +675,7 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
 /* Shared memory for so many rows: the ring takes what is left. */
 static bool lay_out(const struct persist *p, struct persist_args *a) {
     size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
-    a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
+    a->own_at = (int)at, at = round_to(at + (a->rows == 1 ? offsetof(struct own, turn) + 64 * sizeof(float2) : sizeof(struct own)), 128);
     int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
     a->sum_tiles = tuning("group=", 8); /* of a single row */
     if (a->sum_tiles > MULTIPLIERS * 4) a->sum_tiles = MULTIPLIERS * 4; /* two outputs a thread */
@@ -797,6 +798,9 @@ int persist_open(struct backend_model *m, struct err *err) {
     for (int i = 0; i < PHASE_KINDS * blocks; i++)
         if (p->share[i].y > p->most_tiles[i / blocks]) p->most_tiles[i / blocks] = p->share[i].y;
     bool fits = lay_out(p, a);
+    struct persist_args row = *a; /* a single row: wider passes, where the ring holds their pieces and something of what follows */
+    memcpy(row.shape, p->row_shape, sizeof row.shape), row.rows = 1;
+    if (!lay_out(p, &row) || row.slots < tuning("wide=", 9)) memcpy(p->row_shape, a->shape, sizeof a->shape);
     size_t bytes = a->at.layer * (size_t)(t->layers + 1);
     for (int i = 0; i < 2 && fits && !r; i++) {
         r = cuda_failed(cudaMalloc((void **)&p->exchange[i], bytes), "working memory", err);

@@ -72,7 +72,7 @@ template <int S> __device__ static inline void read_unit(uint32_t (&w)[2][group<
 template <int S, int TILES>
 __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, uint32_t (&x)[ROW_SETS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side, const uint32_t *lut,
                                            const float *nested_map, int lane) {
-    enum { GROUP = (S == STORAGE_BF16 ? 1 : S == STORAGE_NF4 ? 4 : 2) / TILES, SPLIT = S == STORAGE_BF16 ? 4 : S == STORAGE_NF4 ? 1 : 2, PARTS = packed<S>::parts }; /* SPLIT: sums of a unit, so that products need not wait */
+    enum { GROUP = S == STORAGE_BF16 || TILES == 2 ? 2 : 4, PARTS = packed<S>::parts };
     int t = lane % 4, odd = (p.before + p.from) & 1;
     float sum[TILES][2] = {};
 #pragma unroll 1
@@ -93,38 +93,6 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
             for (int set = 0; set < p.own; set += 8) {
                 int end = p.own - set - 1; /* the last unit: read again past it, for inputs of nothing */
                 float keep[TILES][4] = {}, factor[TILES][4]; /* first row, units 2 t and 2 t + 1, second row */
-                /* Two groups of units in turn: one is read while the other is multiplied. A loop, for the sake of short code: most of it runs once a product. */
-                uint32_t w[2][TILES][GROUP][2][group<S>::words];
-                auto read = [&](uint32_t (&to)[TILES][GROUP][2][group<S>::words], int first) {
-#pragma unroll
-                    for (int u = 0; u < GROUP; u++)
-#pragma unroll
-                        for (int n = 0; n < TILES; n++) {
-                            int by = (set + (first + u < end ? first + u : end)) * packed<S>::unit;
-                            read_unit<S>(to[n][u], at[n][0] + by, at[n][1] + by);
-                        }
-                };
-                auto multiply = [&](const uint32_t (&from)[TILES][GROUP][2][group<S>::words], int first) {
-                    float part[TILES][GROUP][SPLIT][4] = {};
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-#pragma unroll
-                        for (int u = 0; u < GROUP; u++)
-#pragma unroll
-                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u][i % SPLIT], from[n][u], i, x[0], lut);
-#pragma unroll
-                    for (int u = 0; u < GROUP; u++)
-#pragma unroll
-                        for (int n = 0; n < TILES; n++)
-#pragma unroll
-                            for (int i = 0; i < 4; i++) {
-                                float v = part[n][u][0][i];
-#pragma unroll
-                                for (int k = 1; k < SPLIT; k++) v += part[n][u][k][i];
-                                if (t * 2 + i % 2 == first + u) keep[n][i] = v;
-                            }
-                };
-                read(w[0], 0);
                 if (S == STORAGE_FP8_BLOCK) { /* a factor serves two units */
                     int u0 = set + (t * 2 < end ? t * 2 : end), u1 = set + (t * 2 + 1 < end ? t * 2 + 1 : end);
 #pragma unroll
@@ -140,13 +108,32 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                             int u = t * 2 + i % 2, block = n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + (u < end ? u : end);
                             factor[n][i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
                         }
-#pragma unroll 1
-                for (int first = 0; first < 8 && first <= end; first += 2 * GROUP) {
-                    if (first + GROUP <= end) read(w[1], first + GROUP);
-                    multiply(w[0], first);
-                    if (first + GROUP > end) break;
-                    if (first + 2 * GROUP < 8 && first + 2 * GROUP <= end) read(w[0], first + 2 * GROUP);
-                    multiply(w[1], first + GROUP);
+uint32_t w[TILES][GROUP][2][group<S>::words];
+                auto read = [&](int first) {
+#pragma unroll
+                    for (int u = 0; u < GROUP; u++)
+#pragma unroll
+                        for (int n = 0; n < TILES; n++) {
+                            int by = (set + (first + u < end ? first + u : end)) * packed<S>::unit;
+                            read_unit<S>(w[n][u], at[n][0] + by, at[n][1] + by);
+                        }
+                };
+                read(0);
+#pragma unroll(S == STORAGE_FP8_BLOCK ? 4 : 1)
+                for (int first = 0; first < 8 && first <= end; first += GROUP) { /* of NF4 a loop: the code is long, and most of it runs once a product */
+                    float part[TILES][GROUP][4] = {};
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+#pragma unroll
+                        for (int u = 0; u < GROUP; u++)
+#pragma unroll
+                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u], w[n][u], i, x[0], lut);
+                    if (first + GROUP < 8 && first + GROUP <= end) read(first + GROUP); /* while the products end */
+#pragma unroll
+                    for (int u = 0; u < GROUP; u++)
+#pragma unroll
+                        for (int n = 0; n < TILES; n++)
+                            if (t == (first + u) / 2) keep[n][u % 2] = part[n][u][u % 2], keep[n][2 + u % 2] = part[n][u][2 + u % 2];
                 }
 #pragma unroll
                 for (int n = 0; n < TILES; n++)
