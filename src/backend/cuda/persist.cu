@@ -24,17 +24,22 @@ struct prepared {
 /* The block's own memory at own_at. */
 struct own {
     uint64_t full[16], empty[16];
-    struct head_gains gains; /* 16 bytes aligned, and a multiple */
-    volatile unsigned sums_read, room[1]; /* tiles whose sums the finisher has taken */
-    struct prepared prepared[2];
+    struct head_gains gains; /* 16 bytes aligned */
+    volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
     float nested_map[256];
-    float h[MOST_OWN][PERSIST_ROWS][16]; /* the residual stream of this block's tiles */
+    alignas(16) float h[MOST_OWN][PERSIST_ROWS][16]; /* the residual stream of this block's tiles */
     uint32_t storages[MOST_PHASES];
     int2 share[PHASE_KINDS];
     struct side_head side[PHASE_KINDS];
-    struct pphase phase[2]; /* the producer's: of the product at hand and the next */
-    float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation; a single row's memory ends behind its own */
-    float kept[MOST_OWN][128];      /* sums between passes: a lane of a finisher its own four */
+    alignas(16) struct pphase phase[2]; /* the producer's: of the product at hand and the next */
+    union {
+        float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
+        struct {
+            float2 turn[64];
+            struct prepared prepared[2]; /* 16 bytes aligned */
+        } row; /* a single row: its memory ends here */
+    };
+    float kept[MOST_OWN][128]; /* sums between passes: a lane of a finisher its own four */
 };
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
@@ -77,7 +82,7 @@ __device__ static inline void sums_await(int buffer) { __syncwarp(), some_sync_a
 /* Of a single row: what the preparing warp brings for a product is there: it and the multiplying warps meet here, once a product. */
 __device__ static inline void prepared_sync() { some_sync<2, (MULTIPLIERS + 1) * 32>(); }
 
-static_assert(offsetof(struct own, prepared) % 16 == 0 && offsetof(struct own, h) % 16 == 0, "read by 16 bytes");
+static_assert(offsetof(struct own, turn) % 16 == 0 && offsetof(struct own, h) % 8 == 0, "read by 16 and 8 bytes");
 
 struct block_parts {
     struct own *own;
@@ -228,7 +233,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                             __syncwarp();
                             if (adds) prepared_sync();
                             else multipliers_sync();
-                            finish_row(a, s->own, &s->own->prepared[(adds ? added : normed) & 1], outlet, kind, f16, exchange, warp * 32 + lane);
+                            finish_row(a, s->own, &s->own->row.prepared[(adds ? added : normed) & 1], outlet, kind, f16, exchange, warp * 32 + lane);
                             first = i + taken, groups++;
                         }
                     } else {
@@ -267,7 +272,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 if constexpr (ONE) {
                     const char *squares = kind == PHASE_O || kind == PHASE_DOWN ? NULL : exchange + a.at.squares[kind == PHASE_UP];
                     float square = take_row(b, (const bf16 *)x, squares, p.before + p.from, p.own, lane);
-                    if (squares && lane == 0) s->own->prepared[normed & 1].squares[warp] = square;
+                    if (squares && lane == 0) s->own->row.prepared[normed & 1].squares[warp] = square;
                 } else if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
                 __syncwarp();
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
@@ -464,7 +469,7 @@ __device__ static inline void prepare(const struct persist_args &a, struct block
         int2 share = s->own->share[kind];
         if (!share.y) continue;
         const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm;
-        for (int i = lane; i < share.y * 16; i += 32) s->own->prepared[products & 1].gain[i] = weight[share.x * 16 + i];
+        for (int i = lane; i < share.y * 16; i += 32) s->own->row.prepared[products & 1].gain[i] = weight[share.x * 16 + i];
         products++;
         __syncwarp();
         prepared_sync();
@@ -672,10 +677,24 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
     a->slot_bytes = (int)round_to(slot, 128);
 }
 
+/* Slots of the ring that a piece of a tile fills, at most. */
+static int most_chunks(const struct backend_model *m, const struct pshape shape[PHASE_KINDS]) {
+    int most = 0, phases = m->w.config.text.layers * 4;
+    for (int phase = 0; phase <= phases; phase++) {
+        const struct dlinear *w[3];
+        int count = phase_matrices(m, phase, w);
+        for (int i = 0; i < count; i++) {
+            int chunks = 16 >> shape[phase == phases ? PHASE_HEAD : phase % 4].cut[storage_kind(w[i])].row_bits;
+            if (chunks > most) most = chunks;
+        }
+    }
+    return most;
+}
+
 /* Shared memory for so many rows: the ring takes what is left. */
 static bool lay_out(const struct persist *p, struct persist_args *a) {
     size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
-    a->own_at = (int)at, at = round_to(at + (a->rows == 1 ? offsetof(struct own, turn) + 64 * sizeof(float2) : sizeof(struct own)), 128);
+    a->own_at = (int)at, at = round_to(at + (a->rows == 1 ? offsetof(struct own, turn) + sizeof(((struct own *)0)->row) : sizeof(struct own)), 128);
     int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
     a->sum_tiles = tuning("group=", 8); /* of a single row */
     if (a->sum_tiles > MULTIPLIERS * 4) a->sum_tiles = MULTIPLIERS * 4; /* two outputs a thread */
@@ -800,7 +819,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     bool fits = lay_out(p, a);
     struct persist_args row = *a; /* a single row: wider passes, where the ring holds their pieces and something of what follows */
     memcpy(row.shape, p->row_shape, sizeof row.shape), row.rows = 1;
-    if (!lay_out(p, &row) || row.slots < tuning("wide=", 9)) memcpy(p->row_shape, a->shape, sizeof a->shape);
+    if (!lay_out(p, &row) || row.slots < most_chunks(m, row.shape) + 2) memcpy(p->row_shape, a->shape, sizeof a->shape);
     size_t bytes = a->at.layer * (size_t)(t->layers + 1);
     for (int i = 0; i < 2 && fits && !r; i++) {
         r = cuda_failed(cudaMalloc((void **)&p->exchange[i], bytes), "working memory", err);
