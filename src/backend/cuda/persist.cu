@@ -3,6 +3,7 @@
  * The time to beat: bytes of weights and KV over memory bandwidth. 2B FP8, one row: 2.15 GB, 0.68 ms at 3.14 TB/s. A chain of kernels loses
  * about 3 us at each of its 170 ends. Here a layer has six exchanges, each about 1 us (a store, a load from the second-level cache, the sums of
  * the multiplying warps), and the copy engine goes on meanwhile: up to 200 KB a multiprocessor, 8 us of memory time, are under way or waiting. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,9 +11,15 @@
 #pragma nv_diag_suppress 177 /* before sm_90 the kernel is empty and nothing calls its parts */
 #endif
 #include "backend/cuda/persist_attend.h"
-#include "backend/cuda/persist_ring.h"
+#include "backend/cuda/persist_row.h"
 
-enum { LD_SUMS = 20 }; /* a row of sums of one warp: 16 and what keeps banks apart */
+enum { LD_SUMS = 20, LD_ROW = MULTIPLIERS * 16 + 4 }; /* a row of sums: 16 of one warp; of a single row, 16 of each warp; and what keeps banks apart */
+
+/* What outputs of a single row's products need beside their sums: of the residual stream's squares each warp's sum; the gains of the next norm. Two
+ * of them in turn: what was there before the last product of the kind, nobody reads any more. */
+struct prepared {
+    float squares[MULTIPLIERS], gain[MOST_OWN * 16]; /* 16 bytes aligned */
+};
 
 /* The block's own memory at own_at. */
 struct own {
@@ -20,35 +27,25 @@ struct own {
     struct head_gains gains; /* 16 bytes aligned */
     volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
     float nested_map[256];
-    float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
-    float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
+    alignas(16) float h[MOST_OWN][PERSIST_ROWS][16]; /* the residual stream of this block's tiles */
     uint32_t storages[MOST_PHASES];
     int2 share[PHASE_KINDS];
     struct side_head side[PHASE_KINDS];
-    struct pphase phase[2]; /* the producer's: of the product at hand and the next */
+    alignas(16) struct pphase phase[2]; /* the producer's: of the product at hand and the next */
+    union {
+        float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
+        struct {
+            float2 turn[64];
+            struct prepared prepared[2]; /* 16 bytes aligned */
+        } row; /* a single row: its memory ends here */
+    };
+    float kept[MOST_OWN][128]; /* sums between passes: a lane of a finisher its own four */
 };
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
  * are not there: anything that does not wait. */
 __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, int lane) {
     int g = lane / 4, t = lane % 4;
-    if (rows == 1) { /* few words: a group of lanes asks for each unit, all at once */
-        const uint4 *p = (const uint4 *)(x + (from + g) * UNIT + t * 8);
-        uint4 v = make_uint4(0, 0, 0, 0), w = v;
-        bool missing = g < own;
-        while (__ballot_sync(~0u, missing)) {
-            if (missing) v = load_relaxed_16(p), w = load_relaxed_16(p + 4);
-            missing = larger(largest(v), largest(w)) == NOT_YET;
-            if (missing) wait_a_little();
-        }
-#pragma unroll
-        for (int u = 0; u < WARP_UNITS; u++) {
-            int source = u * 4 + t;
-            b[u][0] = __shfl_sync(~0u, v.x, source), b[u][1] = __shfl_sync(~0u, v.y, source), b[u][2] = __shfl_sync(~0u, v.z, source), b[u][3] = __shfl_sync(~0u, v.w, source);
-            b[u][4] = __shfl_sync(~0u, w.x, source), b[u][5] = __shfl_sync(~0u, w.y, source), b[u][6] = __shfl_sync(~0u, w.z, source), b[u][7] = __shfl_sync(~0u, w.w, source);
-        }
-        return;
-    }
     bool mine = g < rows, missing = mine;
     const uint4 *p = (const uint4 *)(x + (mine ? g : 0) * ldx + from * UNIT + t * 8);
     if (mine && rows > 2) /* many words: one of them tells when it is worth asking for all */
@@ -82,10 +79,15 @@ enum { SUMS_BARRIER = 2, SUMS_THREADS = (MULTIPLIERS + 1) * 32 };
 __device__ static inline void sums_given(int buffer) { __syncwarp(), some_arrive_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
 __device__ static inline void sums_await(int buffer) { __syncwarp(), some_sync_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
 
+/* Of a single row: what the preparing warp brings for a product is there: it and the multiplying warps meet here, once a product. */
+__device__ static inline void prepared_sync() { some_sync<2, (MULTIPLIERS + 1) * 32>(); }
+
+static_assert(offsetof(struct own, turn) % 16 == 0 && offsetof(struct own, h) % 8 == 0, "read by 16 and 8 bytes");
+
 struct block_parts {
     struct own *own;
     const uint32_t *lut;
-    float *sums; /* (SUM_BUFFERS, MULTIPLIERS, rows, LD_SUMS) */
+    float *sums; /* (SUM_BUFFERS, MULTIPLIERS, rows, LD_SUMS); of a single row (2, tiles of a group, LD_ROW) */
     char *base, *work;
     struct ring ring;
 };
@@ -99,10 +101,85 @@ __device__ static inline void mark(const struct persist_args &a, int phase, int 
     if (a.trace) a.trace[((int64_t)blockIdx.x * (a.layer_count * 4 + 1) + phase) * 4 + what] = clock_now();
 }
 
-template <int QUANT>
+/* Four values of a product's input. */
+__device__ static inline void give_four(char *to, float v0, float v1, float v2, float v3, bool f16) {
+    store_relaxed_8(to, make_uint2(seal(pack_input(v0, v1, f16)), seal(pack_input(v2, v3, f16))));
+}
+
+/* The new residual of a tile, and what the norm and the product after it want of it: h * weight, and the sum of squares. */
+__device__ static inline void give_residual(const struct persist_args &a, const float h[4], float4 weight, bool f16, char *x, char *squares, int tile, int row, int quarter) {
+    float sum = (h[0] * h[0] + h[1] * h[1]) + (h[2] * h[2] + h[3] * h[3]);
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    if (row >= a.rows) return;
+    give_four(x + ((int64_t)row * a.hidden + place_of(tile * 16 + quarter * 4)) * 2, h[0] * weight.x, h[1] * weight.y, h[2] * weight.z, h[3] * weight.w, f16);
+    if (quarter == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
+}
+
+/* Of a single row: where a thread's two outputs of a group of tiles come from and go to; eight threads have a tile. Nothing of this waits for the
+ * sums, so that little is left to do once they are there. */
+struct outlet {
+    const float *sums;
+    char *to;
+    int number; /* tile of the group; -1 for threads that have nothing to do */
+};
+/* first: number of the group's first tile among the block's. */
+__device__ static inline struct outlet find_outlet(const struct persist_args &a, int kind, int2 share, int first, char *exchange, const float *sums, int thread) {
+    struct outlet o;
+    int pair = thread & 7, number = thread >> 3, tile = share.x + first + number;
+    o.number = number < a.sum_tiles && first + number < share.y ? number : -1;
+    o.sums = sums + number * LD_ROW + pair * 2;
+    int column = (kind == PHASE_UP ? tile * 8 : tile * 16) + pair * 2;
+    if (kind == PHASE_HEAD) o.to = (char *)(a.logits + column);
+    else if (kind == PHASE_QKV) o.to = exchange + (unsigned)a.at.qkv + (unsigned)column * 4;
+    else o.to = exchange + (unsigned)(kind == PHASE_UP ? a.at.wide : kind == PHASE_O ? a.at.x[1] : a.at.layer + a.at.x[0]) + (unsigned)place_of(column) * 2;
+    return o;
+}
+/* Sums of a group of tiles become results, by all multiplying warps. */
+__device__ static inline void finish_row(const struct persist_args &a, struct own *own, const struct prepared *ready, const struct outlet &o, int kind, bool f16, char *exchange, int thread) {
+    int pair = thread & 7;
+    float2 v = make_float2(0, 0);
+    if (o.number >= 0) {
+        float2 part[MULTIPLIERS];
+#pragma unroll
+        for (int w = 0; w < MULTIPLIERS; w++) part[w] = *(const float2 *)(o.sums + w * 16);
+#pragma unroll
+        for (int n = MULTIPLIERS / 2; n; n /= 2)
+#pragma unroll
+            for (int w = 0; w < n; w++) part[w].x += part[w + n].x, part[w].y += part[w + n].y;
+        v = part[0];
+    }
+    if (kind == PHASE_O || kind == PHASE_DOWN) { /* the residual stream, and what the norm and the product after it want of it: h * gain, the sum of squares */
+        if (o.number >= 0) {
+            float2 *h = (float2 *)&own->h[o.number][0][pair * 2], gain = *(const float2 *)&ready->gain[o.number * 16 + pair * 2];
+            v.x += h->x, v.y += h->y, *h = v;
+            store_relaxed_4(o.to, seal(pack_input(v.x * gain.x, v.y * gain.y, f16)));
+        }
+        float sum = v.x * v.x + v.y * v.y;
+#pragma unroll
+        for (int d = 1; d < 8; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
+        if (o.number >= 0 && pair == 0) store_relaxed_4(exchange + (unsigned)(kind == PHASE_O ? a.at.squares[1] : a.at.layer + a.at.squares[0]) + (unsigned)(own->share[kind].x + o.number) * 4, seal(sum));
+        return;
+    }
+    const float4 low = *(const float4 *)ready->squares, high = *(const float4 *)(ready->squares + 4);
+    float factor = rsqrtf((((low.x + low.y) + (low.z + low.w)) + ((high.x + high.y) + (high.z + high.w))) * a.hidden_part + a.eps);
+    v.x *= factor, v.y *= factor;
+    if (kind == PHASE_UP) {
+        float2 up = make_float2(__shfl_down_sync(~0u, v.x, 4), __shfl_down_sync(~0u, v.y, 4));
+        if (o.number < 0 || pair >= 4) return;
+        v.x = __fdividef(v.x, 1 + __expf(-v.x)) * up.x, v.y = __fdividef(v.y, 1 + __expf(-v.y)) * up.y; /* a true division has a slow way of its own */
+        store_relaxed_4(o.to, seal(pack_input(v.x, v.y, f16)));
+    } else if (o.number >= 0) {
+        if (kind == PHASE_HEAD) *(float2 *)o.to = v;
+        else store_relaxed_8(o.to, make_uint2(seal(v.x), seal(v.y)));
+    }
+}
+
+/* ONE: of a single row. */
+template <int QUANT, bool ONE>
 __device__ static inline void multiply(const struct persist_args &a, struct block_parts *s, int thread_warp, int thread_lane) {
     int last = a.layer_count * 4;
-    unsigned given = 0; /* tiles so far */
+    unsigned given = 0, normed = 0, added = 0, groups = 0; /* tiles, products of normed input, the others, groups of tiles so far */
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
@@ -118,6 +195,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         lane = renewed(lane), warp = renewed(warp);
         int t = lane % 4;
         int passes = shape.cut[storages & 3].passes;
+        bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]); /* the next product */
 #pragma unroll 1
         for (int pass = 0; pass < passes && share.y; pass++) {
             const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp);
@@ -127,29 +205,58 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 if (lane == 0) gate_wait(&s->ring.full[s->ring.slot], s->ring.parity);
                 __syncwarp();
             }
-            uint32_t b[WARP_UNITS][8];
+            uint32_t b[ONE ? (int)ROW_SETS : (int)WARP_UNITS][8];
+            int first = 0; /* tile of the group */
+            struct outlet outlet = {};
 #pragma unroll 1
-            for (int i = -1; i < share.y;) {
+            for (int i = -1, taken = 1; i < share.y;) {
                 if (i >= 0) {
-                    float acc[4] = {};
-                    if (QUANT == STORAGE_BF16 || side.step == 0) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                    else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                    int f = given % SUM_BUFFERS;
-                    while (given - s->own->sums_read >= SUM_BUFFERS) wait_a_little();
-                    __syncwarp();
-                    bool parts = QUANT == STORAGE_NF4 && side.step; /* rows of NF4 lie in other lanes */
-                    float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
+                    bool plain = QUANT == STORAGE_BF16 || side.step == 0, parts = QUANT == STORAGE_NF4 && !plain; /* rows of NF4 lie in other lanes */
+                    if constexpr (ONE) {
+                        float acc[2]; /* of two tiles, each the lane's first row or its second */
+                        if (!plain && walk.pieces == 1 && walk.chunks * 4 <= s->ring.count + 1 && i + 1 < share.y && i + 1 - first < a.sum_tiles && share.x + i + 1 != side.until) {
+                            if constexpr (QUANT != STORAGE_BF16) multiply_row<QUANT, 2>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            taken = 2;
+                        } else {
+                            float one[1];
+                            if (plain) multiply_row<STORAGE_BF16, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            else multiply_row<QUANT, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            acc[0] = one[0], taken = 1;
+                        }
+                        /* Groups take two places in turn: the other's sums may still be read. */
+                        float *to = s->sums + ((groups & 1) * a.sum_tiles + i - first) * LD_ROW + warp * 16 + (parts ? low_row<STORAGE_NF4>(lane) + t * 2 : low_row<STORAGE_BF16>(lane) + t * 4);
 #pragma unroll
-                    for (int c = 0; c < 4; c++)
-                        if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4)] = acc[c];
-                    sums_given(f);
-                    given++;
+                        for (int c = 0; c < 2; c++)
+                            if (c < taken && t < 2) to[c * LD_ROW] = pass ? to[c * LD_ROW] + acc[c] : acc[c]; /* a warp's sums of all passes */
+                        if (pass + 1 == passes && (i + taken == share.y || i + taken - first == a.sum_tiles)) {
+                            bool adds = kind == PHASE_O || kind == PHASE_DOWN;
+                            __syncwarp();
+                            if (adds) prepared_sync();
+                            else multipliers_sync();
+                            finish_row(a, s->own, &s->own->row.prepared[(adds ? added : normed) & 1], outlet, kind, f16, exchange, warp * 32 + lane);
+                            first = i + taken, groups++;
+                        }
+                    } else {
+                        float acc[4] = {};
+                        if (plain) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                        else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                        int f = given % SUM_BUFFERS;
+                        while (given - s->own->sums_read >= SUM_BUFFERS) wait_a_little();
+                        __syncwarp();
+                        float *to = s->sums + ((f * MULTIPLIERS + warp) * a.rows) * LD_SUMS + (parts ? low_row<STORAGE_NF4>(lane) : low_row<STORAGE_BF16>(lane));
+#pragma unroll
+                        for (int c = 0; c < 4; c++)
+                            if (t * 2 + c % 2 < a.rows) to[(t * 2 + c % 2) * LD_SUMS + c / 2 * (parts ? 2 : 4)] = acc[c];
+                        sums_given(f);
+                        given++;
+                    }
                 }
-                if (++i == share.y) break;
+                if ((i += taken) == share.y) break;
+                if (ONE && i == first) outlet = find_outlet(a, kind, share, first, exchange, s->sums + (groups & 1) * a.sum_tiles * LD_ROW, warp * 32 + lane);
                 /* What the next tile needs beside its weights: of the first tile before its input, which takes longest. */
                 int tile = share.x + i;
                 if (i > 0 && tile != side.until) {
-                    next_side<QUANT>(&side);
+                    for (int n = 0; n < taken; n++) next_side<QUANT>(&side);
                     continue;
                 }
                 int m = kind == PHASE_QKV ? (tile >= shape.first[1] ? 2 : tile >= shape.first[0]) : 0, storage = storages >> m * 2 & 3;
@@ -162,11 +269,18 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 }
                 if (i > 0) continue;
                 const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
+                if constexpr (ONE) {
+                    const char *squares = kind == PHASE_O || kind == PHASE_DOWN ? NULL : exchange + a.at.squares[kind == PHASE_UP];
+                    float square = take_row(b, (const bf16 *)x, squares, p.before + p.from, p.own, lane);
+                    if (squares && lane == 0) s->own->row.prepared[normed & 1].squares[warp] = square;
+                } else if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
                 __syncwarp();
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
         }
+        if (share.y && (kind == PHASE_O || kind == PHASE_DOWN)) added++;
+        else if (share.y) normed++;
+        if (ONE && kind == PHASE_QKV && warp == 0 && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
         if (warp == 0 && lane == 0) mark(a, phase, 3);
     }
 }
@@ -183,6 +297,7 @@ __device__ static inline void produce(const struct persist_args &a, struct block
         int kind = phase == last ? PHASE_HEAD : phase % 4;
         const struct pshape &shape = a.shape[kind];
         int2 share = s->own->share[kind];
+        s->ring.flight = a.flight[kind];
         struct pphase *now = &s->own->phase[phase & 1];
         if (lane < WORDS) ((uint2 *)now)[lane] = word;
         __syncwarp();
@@ -221,6 +336,21 @@ __device__ static inline void produce(const struct persist_args &a, struct block
     }
 }
 
+/* The residual stream begins with the embedding: lane 4 r + q has of row r the columns 4 q to 4 q + 3 of a tile. */
+template <int QUANT>
+__device__ static inline void embed_rows(const struct persist_args &a, struct block_parts *s, int lane) {
+    int row = lane / 4, quarter = lane % 4;
+    int2 mine = s->own->share[PHASE_O];
+    for (int i = 0; i < mine.y; i++) {
+        int column = (mine.x + i) * 16 + quarter * 4;
+        float h[4] = {};
+        if (row < a.rows)
+#pragma unroll
+            for (int k = 0; k < 4; k++) s->own->h[i][row][quarter * 4 + k] = h[k] = weight_at(a.embed, a.row[row].id, column + k);
+        give_residual(a, h, *(const float4 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, quarter);
+    }
+}
+
 /* 1 / rms of the row that the lane works for. */
 __device__ static inline float row_factor(const struct persist_args &a, const char *squares, int row, int quarter) {
     if (row >= a.rows) return 0;
@@ -247,35 +377,12 @@ __device__ static inline float row_factor(const struct persist_args &a, const ch
     return sum;
 }
 
-/* Four values of a product's input. */
-__device__ static inline void give_four(char *to, float v0, float v1, float v2, float v3, bool f16) {
-    store_relaxed_8(to, make_uint2(seal(pack_input(v0, v1, f16)), seal(pack_input(v2, v3, f16))));
-}
-
-/* The new residual of a tile, and what the norm and the product after it want of it: h * weight, and the sum of squares. */
-__device__ static inline void give_residual(const struct persist_args &a, const float h[4], float4 weight, bool f16, char *x, char *squares, int tile, int row, int quarter) {
-    float sum = (h[0] * h[0] + h[1] * h[1]) + (h[2] * h[2] + h[3] * h[3]);
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    if (row >= a.rows) return;
-    give_four(x + ((int64_t)row * a.hidden + place_of(tile * 16 + quarter * 4)) * 2, h[0] * weight.x, h[1] * weight.y, h[2] * weight.z, h[3] * weight.w, f16);
-    if (quarter == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
-}
-
 /* Sums of the multiplying warps become results. Lane 4 r + q works for row r, outputs 4 q to 4 q + 3 of a tile. */
 template <int QUANT>
 __device__ static inline void finish(const struct persist_args &a, struct block_parts *s, int lane) {
     int row = lane / 4, quarter = lane % 4, last = a.layer_count * 4;
     unsigned taken = 0;
-    int2 mine = s->own->share[PHASE_O];
-    for (int i = 0; i < mine.y; i++) { /* the embedding */
-        int column = (mine.x + i) * 16 + quarter * 4;
-        float h[4] = {};
-        if (row < a.rows)
-#pragma unroll
-            for (int k = 0; k < 4; k++) s->own->h[i][lane * 4 + k] = h[k] = weight_at(a.embed, a.row[row].id, column + k);
-        give_residual(a, h, *(const float4 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, quarter);
-    }
+    embed_rows<QUANT>(a, s, lane);
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
@@ -322,7 +429,7 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                     continue;
                 }
                 if (weight) {
-                    float *h = &s->own->h[i][lane * 4];
+                    float *h = &s->own->h[i][row][quarter * 4];
 #pragma unroll
                     for (int k = 0; k < 4; k++) {
                         if (row < a.rows) h[k] += v[k], v[k] = h[k];
@@ -349,6 +456,26 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
     }
 }
 
+/* Of a single row: one warp brings the gains for the outputs of o and down, while the others multiply. It is a product ahead of them at most: what it wrote for
+ * the one before last, nobody reads any more. */
+template <int QUANT>
+__device__ static inline void prepare(const struct persist_args &a, struct block_parts *s, int lane) {
+    int last = a.layer_count * 4;
+    unsigned products = 0; /* of o and down */
+    embed_rows<QUANT>(a, s, lane);
+#pragma unroll 1
+    for (int phase = PHASE_O; phase < last; phase += 2) {
+        int kind = phase % 4, layer = phase / 4;
+        int2 share = s->own->share[kind];
+        if (!share.y) continue;
+        const float *weight = kind == PHASE_O ? a.layers[layer].post_norm : layer + 1 < a.layer_count ? a.layers[layer + 1].input_norm : a.norm;
+        for (int i = lane; i < share.y * 16; i += 32) s->own->row.prepared[products & 1].gain[i] = weight[share.x * 16 + i];
+        products++;
+        __syncwarp();
+        prepared_sync();
+    }
+}
+
 /* The exchange of the next step reads NOT_YET everywhere once this kernel has ended. */
 __device__ static inline void wipe(const struct persist_args &a, int lane) {
     size_t rows = (size_t)a.next_rows;
@@ -368,7 +495,7 @@ __device__ static inline void wipe(const struct persist_args &a, int lane) {
     }
 }
 
-template <int QUANT>
+template <int QUANT, bool ONE>
 __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __grid_constant__ struct persist_args a) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
     DYNAMIC_SHARED(shared);
@@ -378,7 +505,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.own = (struct own *)(shared + a.own_at);
     s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
-    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
+    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight[0], s.ring.bytes = a.slot_bytes;
     s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
     if (QUANT == STORAGE_NF4) {
         fill_lut((uint32_t *)shared, a.quant_map);
@@ -399,9 +526,10 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     }
     __syncthreads();
     if (warp < MULTIPLIERS) {
-        multiply<QUANT>(a, &s, warp, lane);
+        multiply<QUANT, ONE>(a, &s, warp, lane);
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
+        else if (warp == MULTIPLIERS + 1 && ONE) prepare<QUANT>(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
         else if (warp == MULTIPLIERS + 2) wipe(a, lane);
     }
@@ -414,6 +542,7 @@ struct persist {
     char *exchange[2]; /* that of even and of odd steps, NOT_YET where no values of the last use are left */
     char *tables;
     struct persist_args args; /* what does not change from step to step */
+    struct pshape row_shape[PHASE_KINDS]; /* in place of args.shape where there is one row */
     int rows[2], entries[2];  /* values left in each */
     int step, quant, blocks, shared_limit, most_tiles[PHASE_KINDS]; /* most_tiles: that a block has of a product */
     int2 *share;              /* (PHASE_KINDS, blocks) */
@@ -496,7 +625,7 @@ static void share_tiles(const struct persist_args *a, const size_t tile_bytes[PH
 
 static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "flight=N" chunks are under way and "slots=N" (at most 16)
+/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" ("rush=N" of q, k, v and down of a single row) chunks are under way and "slots=N" (at most 16)
  * shortens the ring, which tests ask for. */
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
@@ -506,8 +635,8 @@ static int tuning(const char *name, int otherwise) {
 enum { TILE_BYTES = 96 << 10 }; /* of a piece of a tile, at most: the ring holds it and more */
 
 /* like: the storage whose pieces these are to equal. */
-static void make_cut(struct pcut *c, int units, int number, int like, bool whole, int chunk_bytes) {
-    int unit = 128 >> number, most = tuning("pass=", PASS_UNITS), piece = tuning("piece=", TILE_BYTES / 16 / (128 >> like));
+static void make_cut(struct pcut *c, int units, int number, int like, bool whole, int pass_units, int chunk_bytes) {
+    int unit = 128 >> number, most = tuning("pass=", pass_units), piece = tuning("piece=", TILE_BYTES / 16 / (128 >> like));
     c->passes = whole ? 1 : (units + most - 1) / most, c->pass_units = (units + c->passes - 1) / c->passes;
     int pieces = 1;
     while (pieces < MULTIPLIERS && pieces * piece < c->pass_units) pieces *= 2; /* a warp has units of one of them */
@@ -515,7 +644,8 @@ static void make_cut(struct pcut *c, int units, int number, int like, bool whole
     for (c->row_bits = 4; c->row_bits > 0 && (c->piece_units * unit) << c->row_bits > chunk_bytes;) c->row_bits--;
 }
 
-static void make_shapes(const struct backend_model *m, struct persist_args *a, size_t tile_bytes[PHASE_KINDS]) {
+/* shape: of products of up to pass_units in one pass. */
+static void make_shapes(const struct backend_model *m, struct persist_args *a, struct pshape shape[PHASE_KINDS], int pass_units, size_t tile_bytes[PHASE_KINDS]) {
     const struct text_config *t = &m->w.config.text;
     const int in[] = {t->hidden, a->q, t->hidden, a->wide, t->hidden};
     const int outs[] = {a->q + 2 * a->k, t->hidden, 2 * a->wide, t->hidden, t->vocab};
@@ -527,18 +657,18 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
         mixed = mixed || w[0]->storage != w[1]->storage || w[0]->storage != w[2]->storage;
     }
     for (int kind = 0; kind < PHASE_KINDS; kind++) {
-        struct pshape *s = &a->shape[kind];
+        struct pshape *s = &shape[kind];
         s->in = in[kind], s->units = in[kind] / UNIT, s->tiles = outs[kind] / 16;
         if (kind == PHASE_QKV) s->first[0] = a->q / 16, s->first[1] = (a->q + a->k) / 16;
-        for (int n = 0; n < 3; n++) make_cut(&s->cut[n], s->units, n, kind == PHASE_QKV && mixed ? 0 : n, kind != PHASE_O && kind != PHASE_DOWN, chunk);
+        for (int n = 0; n < 3; n++) make_cut(&s->cut[n], s->units, n, kind == PHASE_QKV && mixed ? 0 : n, kind != PHASE_O && kind != PHASE_DOWN, pass_units, chunk);
     }
-    size_t slot = PAGE_SLOT;
+    size_t slot = (size_t)a->slot_bytes > PAGE_SLOT ? (size_t)a->slot_bytes : (size_t)PAGE_SLOT;
     for (int p = 0; p <= t->layers * 4; p++) {
         const struct dlinear *w[3];
         int kind = p == t->layers * 4 ? PHASE_HEAD : p % 4, count = phase_matrices(m, p, w);
         for (int i = 0; i < count; i++) {
             int n = storage_kind(w[i]);
-            const struct pcut *c = &a->shape[kind].cut[n];
+            const struct pcut *c = &shape[kind].cut[n];
             size_t need = ((size_t)(c->piece_units * (128 >> n)) << c->row_bits) + 96; /* and the shifts of parts */
             if (need > slot) slot = need;
             if (p >= 4 || !tile_bytes[kind]) tile_bytes[kind] = (size_t)(w[i]->in / UNIT) * (size_t)(128 >> n) * 16;
@@ -547,11 +677,29 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
     a->slot_bytes = (int)round_to(slot, 128);
 }
 
+/* Slots of the ring that a piece of a tile fills, at most. */
+static int most_chunks(const struct backend_model *m, const struct pshape shape[PHASE_KINDS]) {
+    int most = 0, phases = m->w.config.text.layers * 4;
+    for (int phase = 0; phase <= phases; phase++) {
+        const struct dlinear *w[3];
+        int count = phase_matrices(m, phase, w);
+        for (int i = 0; i < count; i++) {
+            int chunks = 16 >> shape[phase == phases ? PHASE_HEAD : phase % 4].cut[storage_kind(w[i])].row_bits;
+            if (chunks > most) most = chunks;
+        }
+    }
+    return most;
+}
+
 /* Shared memory for so many rows: the ring takes what is left. */
 static bool lay_out(const struct persist *p, struct persist_args *a) {
     size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
-    a->own_at = (int)at, at = round_to(at + sizeof(struct own), 128);
-    a->red_at = (int)at, at = round_to(at + (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS * 4, 128);
+    a->own_at = (int)at, at = round_to(at + (a->rows == 1 ? offsetof(struct own, turn) + sizeof(((struct own *)0)->row) : sizeof(struct own)), 128);
+    int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
+    a->sum_tiles = tuning("group=", 8); /* of a single row */
+    if (a->sum_tiles > MULTIPLIERS * 4) a->sum_tiles = MULTIPLIERS * 4; /* two outputs a thread */
+    if (a->sum_tiles < most_own) a->sum_tiles = most_own;
+    a->red_at = (int)at, at = round_to(at + (a->rows == 1 ? (size_t)2 * (size_t)a->sum_tiles * LD_ROW : (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS) * 4, 128);
     a->work_at = (int)at, at = round_to(at + work, 128);
     for (int kind = 0; kind < PHASE_HEAD && p->quant != STORAGE_BF16; kind++) {
         const struct pshape *s = &a->shape[kind];
@@ -562,7 +710,11 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     a->ring_at = (int)at;
     a->slots = at < (size_t)p->shared_limit ? (int)(((size_t)p->shared_limit - at) / (size_t)a->slot_bytes) : 0;
     if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
-    a->flight = tuning("flight=", 2) < a->slots ? tuning("flight=", 2) : a->slots - 1;
+    for (int kind = 0; kind < PHASE_KINDS; kind++) { /* a single row is through gate and up before the ring is full again */
+        bool rush = a->rows == 1 && (kind == PHASE_DOWN || kind == PHASE_QKV);
+        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : 2);
+        if (a->flight[kind] >= a->slots) a->flight[kind] = a->slots - 1;
+    }
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
@@ -651,12 +803,13 @@ int persist_open(struct backend_model *m, struct err *err) {
     a->layer_count = t->layers, a->heads = t->heads, a->kv_heads = t->kv_heads, a->group = t->heads / t->kv_heads, a->hidden = t->hidden, a->wide = t->intermediate;
     a->q = t->heads * 128, a->k = t->kv_heads * 128, a->vocab = t->vocab;
     size_t tile_bytes[PHASE_KINDS] = {};
-    make_shapes(m, a, tile_bytes);
+    make_shapes(m, a, p->row_shape, PASS_UNITS * ROW_SETS, tile_bytes);
+    make_shapes(m, a, a->shape, PASS_UNITS, tile_bytes);
     lay_exchange(a);
     a->embed = m->embed, a->norm = m->norm, a->frequency = m->inverse_frequency, a->axis = m->axis;
     if (nf4) a->quant_map = nf4->quant_map, a->nested_map = nf4->nested_map;
     a->kv = m->kv, a->page_bytes = m->page_bytes, a->layer_stride = m->layer_stride, a->half = m->layer_stride / 2;
-    a->eps = t->rms_eps, a->scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim));
+    a->hidden_part = 1.0f / (float)t->hidden, a->eps = t->rms_eps, a->scale = (float)(1.4426950408889634 / sqrt((double)t->head_dim));
     a->rows = PERSIST_ROWS;
     p->share = (int2 *)calloc((size_t)(PHASE_KINDS * blocks), sizeof *p->share);
     if (!p->share) return persist_close(m), err_set(err, ERR_MEMORY, "out of memory");
@@ -664,6 +817,9 @@ int persist_open(struct backend_model *m, struct err *err) {
     for (int i = 0; i < PHASE_KINDS * blocks; i++)
         if (p->share[i].y > p->most_tiles[i / blocks]) p->most_tiles[i / blocks] = p->share[i].y;
     bool fits = lay_out(p, a);
+    struct persist_args row = *a; /* a single row: wider passes, where the ring holds their pieces and something of what follows */
+    memcpy(row.shape, p->row_shape, sizeof row.shape), row.rows = 1;
+    if (!lay_out(p, &row) || row.slots < most_chunks(m, row.shape) + 2) memcpy(p->row_shape, a->shape, sizeof a->shape);
     size_t bytes = a->at.layer * (size_t)(t->layers + 1);
     for (int i = 0; i < 2 && fits && !r; i++) {
         r = cuda_failed(cudaMalloc((void **)&p->exchange[i], bytes), "working memory", err);
@@ -716,7 +872,7 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
     }
 }
 
-template <int QUANT>
+template <int QUANT, bool ONE>
 static int start(struct backend_model *m, const struct persist_args *a, int shared, struct err *err) {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute attribute[1];
@@ -724,8 +880,13 @@ static int start(struct backend_model *m, const struct persist_args *a, int shar
     attribute[0].id = cudaLaunchAttributeCooperative; /* all blocks at once or none: they wait for one another */
     attribute[0].val.cooperative = 1;
     c.attrs = attribute, c.numAttrs = 1;
-    cudaFuncSetAttribute(step_kernel<QUANT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-    return cuda_failed(cudaLaunchKernelEx(&c, step_kernel<QUANT>, *a), "a decode step", err);
+    cudaFuncSetAttribute(step_kernel<QUANT, ONE>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    return cuda_failed(cudaLaunchKernelEx(&c, step_kernel<QUANT, ONE>, *a), "a decode step", err);
+}
+
+template <int QUANT>
+static int start(struct backend_model *m, const struct persist_args *a, int shared, struct err *err) {
+    return a->rows == 1 ? start<QUANT, true>(m, a, shared, err) : start<QUANT, false>(m, a, shared, err);
 }
 
 int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err) {
@@ -733,6 +894,7 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    if (a.rows == 1) memcpy(a.shape, p->row_shape, sizeof a.shape);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);
@@ -747,7 +909,8 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     }
     a.now = p->exchange[set], a.next = p->exchange[set ^ 1], a.next_rows = p->rows[set ^ 1], a.next_entries = p->entries[set ^ 1];
     int shared = p->shared_limit;
-    if (!r) r = p->quant == STORAGE_FP8_BLOCK ? start<STORAGE_FP8_BLOCK>(m, &a, shared, err) : p->quant == STORAGE_NF4 ? start<STORAGE_NF4>(m, &a, shared, err) : start<STORAGE_BF16>(m, &a, shared, err);
+    if (!r)
+        r = p->quant == STORAGE_FP8_BLOCK ? start<STORAGE_FP8_BLOCK>(m, &a, shared, err) : p->quant == STORAGE_NF4 ? start<STORAGE_NF4>(m, &a, shared, err) : start<STORAGE_BF16>(m, &a, shared, err);
     if (r) return r;
     p->rows[set] = b->rows, p->entries[set] = a.entries, p->rows[set ^ 1] = p->entries[set ^ 1] = 0;
     p->step++;

@@ -2,7 +2,8 @@
  *
  * Weights do not depend on activations: one warp of each block streams its share of all matrices of the step, layer after layer, through a
  * ring in shared memory (bulk copies), never waiting for results. Eight warps multiply; each owns a piece of the width and keeps the
- * activations of that piece in registers. Their sums meet in shared memory, one more warp finishes them.
+ * activations of that piece in registers. Their sums meet in shared memory; one more warp finishes them, or,
+ * of a single row, all of them together, a group of tiles at a time.
  *
  * Blocks hand activations to each other through memory without barriers or flags: every word of the exchange reads NOT_YET (a NaN no kernel
  * makes) until its value is there, so that a reader needs one round trip to the second-level cache. There is a place for each layer's values,
@@ -15,6 +16,7 @@
 enum { PERSIST_ROWS = 8, MULTIPLIERS = 8, PERSIST_WARPS = MULTIPLIERS + 3 }; /* + producer, finisher, one that wipes; 168 registers a thread */
 enum { SUM_BUFFERS = 2 };   /* tiles whose sums are under way between multiplying warps and the finisher */
 enum { UNIT = 64, WARP_UNITS = 8, PASS_UNITS = MULTIPLIERS * WARP_UNITS }; /* UNIT: width that is handled at once; a warp keeps WARP_UNITS of them */
+enum { ROW_SETS = 3 };      /* a single row: times WARP_UNITS */
 enum { MOST_OWN = 4 };      /* tiles of the residual stream that a block owns at most */
 enum { MOST_ENTRIES = 16, MOST_SHARES = 16 }; /* shares of all rows' attention together, of one row */
 enum { MOST_PHASES = 256 };
@@ -84,7 +86,8 @@ struct persist_args {
     char *now, *next; /* the exchange of this step, and that of the next */
     int next_rows, next_entries; /* of it, what is to be wiped */
     int layer_count, rows, heads, kv_heads, group, hidden, wide, q, k, vocab, entries, most_shares;
-    int slots, slot_bytes, flight;
+    int slots, slot_bytes, flight[PHASE_KINDS]; /* flight: chunks under way, while those of a product of this kind are asked for */
+    int sum_tiles; /* of a single row: tiles whose outputs are put together at once, at most */
     int own_at, red_at, work_at, ring_at, side_at[PHASE_KINDS]; /* places in shared memory */
     struct dlinear embed;
     const float *norm, *frequency, *quant_map, *nested_map;
@@ -92,7 +95,7 @@ struct persist_args {
     char *kv;
     size_t page_bytes;
     int64_t layer_stride, half;
-    float eps, scale;
+    float eps, scale, hidden_part; /* 1 / hidden */
     float *logits;
     long long *trace; /* clocks, or NULL */
     const int32_t *pages;       /* on the device; NULL: inline_pages */
