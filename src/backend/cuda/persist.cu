@@ -752,7 +752,7 @@ static int start(struct backend_model *m, const struct persist_args *a, int shar
     c.gridDim = dim3((unsigned)m->persist->blocks), c.blockDim = dim3(PERSIST_WARPS * 32), c.dynamicSmemBytes = (size_t)shared, c.stream = m->stream;
     attribute[0].id = cudaLaunchAttributeCooperative; /* all blocks at once or none: they wait for one another */
     attribute[0].val.cooperative = 1;
-    c.attrs = attribute, c.numAttrs = tuning("plain=", 0) ? 0 : 1;
+    c.attrs = attribute, c.numAttrs = 1;
     if (!m->persist->told) cudaFuncSetAttribute(step_kernel<QUANT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), m->persist->told = true;
     return cuda_failed(cudaLaunchKernelEx(&c, step_kernel<QUANT>, *a), "a decode step", err);
 }

@@ -12,6 +12,7 @@
  * largest. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "backend/cuda/pick_job.h"
 
@@ -425,10 +426,7 @@ template <int MOST> static void launch_picks(struct backend_model *m, struct pic
     memcpy(list.job, jobs, (size_t)count * sizeof *jobs);
     for (a.choose = 0; a.choose <= (penalties ? 1 : 0); a.choose++) {
         if (adjusts) launch(m, adjust_kernel<MOST>, dim3((unsigned)count), dim3(64), 0, a, list);
-        int blocks = PIECES / BLOCK_WARPS;
-        const char *tune = getenv("PMD_PICK_BLOCKS");
-        if (tune && count > FEW_JOBS) blocks = atoi(tune);
-        dim3 grid((unsigned)blocks, (unsigned)count), block(BLOCK_WARPS * 32);
+        dim3 grid(count <= FEW_JOBS ? PIECES / BLOCK_WARPS : PIECES / BLOCK_WARPS / 2, (unsigned)count), block(BLOCK_WARPS * 32);
         if (a.vocab % 4) launch(m, pick_kernel<MOST, false>, grid, block, 0, a, list);
         else launch(m, pick_kernel<MOST, true>, grid, block, 0, a, list);
     }
@@ -438,13 +436,18 @@ template <int MOST> static void launch_picks(struct backend_model *m, struct pic
 /* What the host watches: no answer has these bits (id -1 has log-probability 0). */
 #define NO_ANSWER (~0ull)
 
-/* Waits for all answers; the stream is asked now and then whether it still works on them. */
+/* Waits for all answers; the stream is asked now and then whether it still works on them. Kernels whose blocks wait for one another could do so for
+ * ever: a caller is told in the end. */
 static int await_answers(struct backend_model *m, const volatile unsigned long long *answer, int count, struct err *err) {
-    enum { LOOKS = 2000 }; /* about 100 us */
+    enum { LOOKS = 2000, MOST_SECONDS = 60 }; /* looks: about 100 us. The longest pass takes some seconds */
+    struct timespec began = {}, now;
     for (int i = 0; i < count; i++)
         for (int looks = 1; answer[i] == NO_ANSWER; looks++) {
             if (looks % LOOKS == 0) {
                 cudaError_t e = cudaStreamQuery(m->stream);
+                clock_gettime(CLOCK_MONOTONIC, &now);
+                if (!began.tv_sec) began = now;
+                if (e == cudaErrorNotReady && now.tv_sec - began.tv_sec > MOST_SECONDS) return err_set(err, ERR_IO, "CUDA: no answer for %d seconds: the device hangs", (int)MOST_SECONDS);
                 if (e == cudaErrorNotReady) continue;
                 if (e) return cuda_failed(e, "picking tokens", err);
                 if (answer[i] == NO_ANSWER) return err_set(err, ERR_IO, "CUDA: picking tokens: no answer came");
