@@ -78,7 +78,7 @@ __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf1
 }
 
 /* Sums go from the multiplying warps to the finisher by the block's numbered barriers (a third of a gate's latency), a barrier for each buffer. */
-enum { BLOCK_BARRIER = 0, SUMS_BARRIER = 2, SUMS_THREADS = (MULTIPLIERS + 1) * 32 };
+enum { SUMS_BARRIER = 2, SUMS_THREADS = (MULTIPLIERS + 1) * 32 };
 __device__ static inline void sums_given(int buffer) { __syncwarp(), some_arrive_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
 __device__ static inline void sums_await(int buffer) { __syncwarp(), some_sync_at<SUMS_THREADS>(SUMS_BARRIER + buffer); }
 
@@ -171,14 +171,13 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
     }
 }
 
-enum { PHASE_WORDS = sizeof(struct pphase) / 8 };
-static_assert(PHASE_WORDS <= 32 && sizeof(struct pphase) % 8 == 0, "a lane takes one word");
-
-/* One warp, one lane of it to do it: everything that this block reads, in the order in which it is used. word: the lane's of the first product. */
-__device__ static inline void produce(const struct persist_args &a, struct block_parts *s, int lane, uint2 word) {
-    enum { WORDS = PHASE_WORDS };
+/* One warp, one lane of it to do it: everything that this block reads, in the order in which it is used. */
+__device__ static inline void produce(const struct persist_args &a, struct block_parts *s, int lane) {
+    enum { WORDS = sizeof(struct pphase) / 8 };
+    static_assert(WORDS <= 32 && sizeof(struct pphase) % 8 == 0, "a lane takes one word");
     int last = a.layer_count * 4;
     unsigned behind[PHASE_HEAD] = {}; /* number of the last chunk that used a kind's factors, + 1 */
+    uint2 word = lane < WORDS ? ((const uint2 *)a.phases)[lane] : make_uint2(0, 0);
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4;
@@ -263,34 +262,20 @@ __device__ static inline void give_residual(const struct persist_args &a, const 
     if (quarter == 0) store_relaxed_4(squares + ((size_t)row * MOST_SQUARES + tile) * 4, seal(sum));
 }
 
-/* Four logits; those of one row may be wanted in host memory, too, where they arrive while the rest is made. */
-__device__ static inline void give_logits(const struct persist_args &a, float4 v, int row, int column) {
-    *(float4 *)(a.logits + (int64_t)row * a.vocab + column) = v;
-    if (row == a.host_row) *(float4 *)(a.host_logits + column) = v;
-}
-
-/* The embedding of this block's tiles, by the finisher before the block meets: all others wait for it. */
-template <int QUANT>
-__device__ static inline void embed(const struct persist_args &a, struct block_parts *s, int lane) {
-    int row = lane / 4, quarter = lane % 4;
-    int2 mine = a.share[PHASE_O * gridDim.x + blockIdx.x];
-    bool f16 = wants_f16<QUANT>(a.storages[0]);
-    const float *weight = a.layers[0].input_norm;
-    for (int i = 0; i < mine.y; i++) {
-        int column = (mine.x + i) * 16 + quarter * 4;
-        float h[4] = {};
-        if (row < a.rows)
-#pragma unroll
-            for (int k = 0; k < 4; k++) s->own->h[i][lane * 4 + k] = h[k] = weight_at(a.embed, a.row[row].id, column + k);
-        give_residual(a, h, *(const float4 *)(weight + column), f16, exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, quarter);
-    }
-}
-
 /* Sums of the multiplying warps become results. Lane 4 r + q works for row r, outputs 4 q to 4 q + 3 of a tile. */
 template <int QUANT>
 __device__ static inline void finish(const struct persist_args &a, struct block_parts *s, int lane) {
     int row = lane / 4, quarter = lane % 4, last = a.layer_count * 4;
     unsigned taken = 0;
+    int2 mine = s->own->share[PHASE_O];
+    for (int i = 0; i < mine.y; i++) { /* the embedding */
+        int column = (mine.x + i) * 16 + quarter * 4;
+        float h[4] = {};
+        if (row < a.rows)
+#pragma unroll
+            for (int k = 0; k < 4; k++) s->own->h[i][lane * 4 + k] = h[k] = weight_at(a.embed, a.row[row].id, column + k);
+        give_residual(a, h, *(const float4 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, quarter);
+    }
 #pragma unroll 1
     for (int phase = 0; phase <= last; phase++) {
         int kind = phase == last ? PHASE_HEAD : phase % 4, layer = phase / 4;
@@ -356,7 +341,10 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                     if (row < a.rows && quarter < 2)
                         give_four(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + quarter * 4)) * 2, v[0], v[1], v[2], v[3], f16);
                 } else if (row < a.rows) {
-                    if (kind == PHASE_HEAD) give_logits(a, make_float4(v[0], v[1], v[2], v[3]), row, tile * 16 + quarter * 4);
+                    if (kind == PHASE_HEAD) {
+                        *(float4 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]);
+                        if (row == a.host_row) *(float4 *)(a.host_logits + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]); /* on its way while the rest is made */
+                    }
                     else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
                 }
             }
@@ -395,43 +383,31 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
     s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
     s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
-    /* The producer makes what it needs itself and begins; the others meet before they go on. */
-    if (warp == MULTIPLIERS) {
-        uint2 word = lane < PHASE_WORDS ? ((const uint2 *)a.phases)[lane] : make_uint2(0, 0);
-        int2 share = lane < PHASE_KINDS ? a.share[lane * gridDim.x + blockIdx.x] : make_int2(0, 0);
-        for (int i = lane; i <= a.layer_count * 4; i += 32) s.own->storages[i] = a.storages[i];
-        if (lane < PHASE_KINDS) s.own->share[lane] = share;
-        if (lane == 0) {
-            for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
-            gate_init(&s.own->gains.full, 1);
-            s.own->sums_read = 0;
-            gate_init_done();
-        }
-        __syncwarp();
-        some_arrive_at<PERSIST_WARPS * 32>(BLOCK_BARRIER);
-        produce(a, &s, lane, word);
-        return;
+    if (QUANT == STORAGE_NF4) {
+        fill_lut((uint32_t *)shared, a.quant_map);
+        for (int i = threadIdx.x; i < 256; i += blockDim.x) s.own->nested_map[i] = a.nested_map[i];
     }
-    if (warp == MULTIPLIERS + 1) embed<QUANT>(a, &s, lane);
-    else {
-        int number = warp < MULTIPLIERS ? threadIdx.x : threadIdx.x - 64, count = (PERSIST_WARPS - 2) * 32;
-        if (QUANT == STORAGE_NF4) {
-            for (int i = number; i < LUT_WORDS / 4; i += count) { /* as fill_lut */
-                uint32_t v = pack_bf16(a.quant_map[i / 8 >> 4], a.quant_map[i / 8 & 15]);
-                ((uint4 *)shared)[i] = make_uint4(v, v, v, v);
-            }
-            for (int i = number; i < 256; i += count) s.own->nested_map[i] = a.nested_map[i];
-        }
-        for (int i = number; i < a.rows * 64; i += count) {
-            float sine, cosine;
-            sincosf((float)a.row[i / 64].position[a.axis[i % 64]] * a.frequency[i % 64], &sine, &cosine);
-            s.own->turn[i] = make_float2(cosine, sine);
-        }
+    for (int i = threadIdx.x; i < a.rows * 64; i += blockDim.x) {
+        float sine, cosine;
+        sincosf((float)a.row[i / 64].position[a.axis[i % 64]] * a.frequency[i % 64], &sine, &cosine);
+        s.own->turn[i] = make_float2(cosine, sine);
     }
-    some_sync_at<PERSIST_WARPS * 32>(BLOCK_BARRIER);
-    if (warp < MULTIPLIERS) multiply<QUANT>(a, &s, warp, lane);
-    else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
-    else wipe(a, lane);
+    for (int i = threadIdx.x; i <= a.layer_count * 4; i += blockDim.x) s.own->storages[i] = a.storages[i];
+    if (threadIdx.x < PHASE_KINDS) s.own->share[threadIdx.x] = a.share[threadIdx.x * gridDim.x + blockIdx.x];
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
+        gate_init(&s.own->gains.full, 1);
+        s.own->sums_read = 0;
+        gate_init_done();
+    }
+    __syncthreads();
+    if (warp < MULTIPLIERS) {
+        multiply<QUANT>(a, &s, warp, lane);
+    } else {
+        if (warp == MULTIPLIERS) produce(a, &s, lane);
+        else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
+        else if (warp == MULTIPLIERS + 2) wipe(a, lane);
+    }
 #endif
 }
 
@@ -589,9 +565,8 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     }
     a->ring_at = (int)at;
     a->slots = at < (size_t)p->shared_limit ? (int)(((size_t)p->shared_limit - at) / (size_t)a->slot_bytes) : 0;
-    int most_slots = tuning("slots=", 16), flight = tuning("flight=", 2);
-    if (a->slots > most_slots) a->slots = most_slots;
-    a->flight = flight < a->slots ? flight : a->slots - 1;
+    if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
+    a->flight = tuning("flight=", 2) < a->slots ? tuning("flight=", 2) : a->slots - 1;
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
@@ -753,7 +728,8 @@ static int start(struct backend_model *m, const struct persist_args *a, int shar
     attribute[0].id = cudaLaunchAttributeCooperative; /* all blocks at once or none: they wait for one another */
     attribute[0].val.cooperative = 1;
     c.attrs = attribute, c.numAttrs = 1;
-    if (!m->persist->told) cudaFuncSetAttribute(step_kernel<QUANT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), m->persist->told = true;
+    if (!m->persist->told) cudaFuncSetAttribute(step_kernel<QUANT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    m->persist->told = true;
     return cuda_failed(cudaLaunchKernelEx(&c, step_kernel<QUANT>, *a), "a decode step", err);
 }
 
@@ -761,7 +737,8 @@ int persist_start_to(struct backend_model *m, const struct batch *b, float *logi
     struct persist *p = m->persist;
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
-    a.rows = b->rows, a.logits = logits, a.trace = p->trace, a.host_row = host_logits ? host_row : -1, a.host_logits = host_logits;
+    a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    a.host_row = host_logits ? host_row : -1, a.host_logits = host_logits;
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);
