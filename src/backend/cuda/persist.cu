@@ -341,10 +341,7 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                     if (row < a.rows && quarter < 2)
                         give_four(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + quarter * 4)) * 2, v[0], v[1], v[2], v[3], f16);
                 } else if (row < a.rows) {
-                    if (kind == PHASE_HEAD) {
-                        *(float4 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]);
-                        if (row == a.host_row) *(float4 *)(a.host_logits + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]); /* on its way while the rest is made */
-                    }
+                    if (kind == PHASE_HEAD) *(float4 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]);
                     else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
                 }
             }
@@ -420,7 +417,6 @@ struct persist {
     int rows[2], entries[2];  /* values left in each */
     int step, quant, blocks, shared_limit, most_tiles[PHASE_KINDS]; /* most_tiles: that a block has of a product */
     int2 *share;              /* (PHASE_KINDS, blocks) */
-    bool told;                /* the kernel knows how much shared memory it gets */
     long long *trace;
 };
 
@@ -728,17 +724,15 @@ static int start(struct backend_model *m, const struct persist_args *a, int shar
     attribute[0].id = cudaLaunchAttributeCooperative; /* all blocks at once or none: they wait for one another */
     attribute[0].val.cooperative = 1;
     c.attrs = attribute, c.numAttrs = 1;
-    if (!m->persist->told) cudaFuncSetAttribute(step_kernel<QUANT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-    m->persist->told = true;
+    cudaFuncSetAttribute(step_kernel<QUANT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
     return cuda_failed(cudaLaunchKernelEx(&c, step_kernel<QUANT>, *a), "a decode step", err);
 }
 
-int persist_start_to(struct backend_model *m, const struct batch *b, float *logits, int host_row, float *host_logits, struct err *err) {
+int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err) {
     struct persist *p = m->persist;
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
-    a.host_row = host_logits ? host_row : -1, a.host_logits = host_logits;
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);
@@ -759,5 +753,3 @@ int persist_start_to(struct backend_model *m, const struct batch *b, float *logi
     p->step++;
     return 0;
 }
-
-int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err) { return persist_start_to(m, b, logits, -1, NULL, err); }

@@ -93,8 +93,7 @@ struct persist_args {
     size_t page_bytes;
     int64_t layer_stride, half;
     float eps, scale;
-    float *logits, *host_logits; /* (rows, vocab); (vocab) the same of host_row, pinned host memory */
-    int host_row;                /* -1: of none */
+    float *logits;
     long long *trace; /* clocks, or NULL */
     const int32_t *pages;       /* on the device; NULL: inline_pages */
     struct drow row[PERSIST_ROWS];
@@ -102,8 +101,5 @@ struct persist_args {
     int32_t first[PERSIST_ROWS], count[PERSIST_ROWS]; /* each row's shares: entries [first, first + count) */
     int32_t inline_pages[INLINE_PAGES];
 };
-
-/* persist_start; host_logits: pinned host memory that gets the logits of that row, too, or NULL. */
-int persist_start_to(struct backend_model *m, const struct batch *b, float *logits, int host_row, float *host_logits, struct err *err);
 
 #endif
