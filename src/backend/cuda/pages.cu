@@ -41,13 +41,6 @@ static int page_check(const struct backend_model *m, int32_t page, struct err *e
 
 static char *page_at(const struct backend_model *m, int32_t page) { return m->kv + (size_t)page * m->page_bytes; }
 
-/* A head's first slots, and (e4m3) their factors: a block a head. A copy of rows by the runtime takes its caller five times as long as this launch. */
-__global__ void copy_kernel(char *to, const char *from, size_t whole, int pieces, size_t factors, int factor_count) {
-    const size_t at = (size_t)blockIdx.x * whole;
-    for (int i = threadIdx.x; i < pieces; i += blockDim.x) ((uint4 *)(to + at))[i] = ((const uint4 *)(from + at))[i];
-    for (int i = threadIdx.x; i < factor_count; i += blockDim.x) ((uint32_t *)(to + at + factors))[i] = ((const uint32_t *)(from + at + factors))[i];
-}
-
 /* What `from` holds was written by passes that have ended: forward waits for the device. Whatever is imported into `from` later runs on
  * the same stream. */
 int cuda_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens, struct err *err) {
@@ -59,19 +52,11 @@ int cuda_page_copy(struct backend_model *m, int32_t to, int32_t from, int tokens
     if (tokens == 0) return 0;
     size_t heads = 2 * (size_t)t->layers * (size_t)t->kv_heads, whole = m->page_bytes / heads; /* of one head's 32 slots */
     size_t slot = (size_t)t->head_dim * (m->kv8 ? 1 : 2), factors = slot * PAGE; /* what else there is lies behind all slots */
-    if (slot % 16 == 0 && whole % 16 == 0) {
-        cudaLaunchConfig_t c = {};
-        cudaSetDevice(m->device); /* whoever copies may have worked for another card */
-        c.gridDim = dim3((unsigned)heads), c.blockDim = dim3(128), c.stream = m->copy_stream;
-        r = cuda_failed(cudaLaunchKernelEx(&c, copy_kernel, page_at(m, to), (const char *)page_at(m, from), whole, (int)(slot / 16) * tokens, factors, m->kv8 ? tokens : 0),
+    r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to), whole, page_at(m, from), whole, slot * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
+                    "copying a KV page", err);
+    if (!r && m->kv8)
+        r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to) + factors, whole, page_at(m, from) + factors, whole, 4 * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
                         "copying a KV page", err);
-    } else {
-        r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to), whole, page_at(m, from), whole, slot * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
-                        "copying a KV page", err);
-        if (!r && m->kv8)
-            r = cuda_failed(cudaMemcpy2DAsync(page_at(m, to) + factors, whole, page_at(m, from) + factors, whole, 4 * (size_t)tokens, heads, cudaMemcpyDeviceToDevice, m->copy_stream),
-                            "copying a KV page", err);
-    }
     if (!r) r = cuda_failed(cudaEventRecord(m->copied, m->copy_stream), "copying a KV page", err);
     __atomic_store_n(&m->copies, 1, __ATOMIC_RELEASE);
     return r;
