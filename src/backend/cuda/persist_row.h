@@ -70,7 +70,7 @@ template <int S> __device__ static inline void read_unit(uint32_t (&w)[2][group<
 /* The warp's part of TILES tiles of one matrix, one behind the other in the ring (which stands behind them then): acc is the sum of the lane's
  * first row of each where lane % 4 is even, of its second where it is odd. side: of the first tile. */
 template <int S, int TILES>
-__device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, uint32_t (&x)[ROW_SETS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side, const uint32_t *lut,
+__device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, uint32_t (&x)[ROW_SETS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side, const char *table,
                                            const float *nested_map, int lane) {
     enum { GROUP = S == STORAGE_BF16 || TILES == 2 ? 2 : 4, PARTS = packed<S>::parts };
     int t = lane % 4, odd = (p.before + p.from) & 1;
@@ -127,7 +127,7 @@ uint32_t w[TILES][GROUP][2][group<S>::words];
 #pragma unroll
                         for (int u = 0; u < GROUP; u++)
 #pragma unroll
-                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u], w[n][u], i, x[0], lut);
+                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u], w[n][u], i, x[0], table, lane);
                     if (first + GROUP < 8 && first + GROUP <= end) read(first + GROUP); /* while the products end */
 #pragma unroll
                     for (int u = 0; u < GROUP; u++)
