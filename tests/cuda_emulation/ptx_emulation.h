@@ -40,6 +40,8 @@ template <int ID, int THREADS> static inline void some_sync() { emulated_some_sy
 void emulated_some_arrive(int id, int threads);
 template <int THREADS> static inline void some_arrive_at(int id) { emulated_some_arrive(id, THREADS); }
 template <int THREADS> static inline void some_sync_at(int id) { emulated_some_sync(id, THREADS); }
+template <int N> static inline void more_registers() {}
+template <int N> static inline void fewer_registers() {}
 static inline int renewed(int v) { return v; }
 static inline long long clock_now() { return 0; }
 void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1);

@@ -525,8 +525,10 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     }
     __syncthreads();
     if (warp < MULTIPLIERS) {
+        if (QUANT == STORAGE_NF4 && !ONE) more_registers<200>();
         multiply<QUANT, ONE>(a, &s, warp, lane);
     } else {
+        if (QUANT == STORAGE_NF4 && !ONE) fewer_registers<96>();
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1 && ONE) prepare<QUANT>(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);

@@ -147,6 +147,9 @@ template <int ID, int THREADS> __device__ static inline void some_sync() { asm v
 /* The same, by number: arrive does not wait; of the threads some arrive and some sync. */
 template <int THREADS> __device__ static inline void some_arrive_at(int id) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
 template <int THREADS> __device__ static inline void some_sync_at(int id) { asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
+/* Registers a thread of this warpgroup has from here on; what others give back can be had. */
+template <int N> __device__ static inline void more_registers() { SM_90(asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));) }
+template <int N> __device__ static inline void fewer_registers() { SM_90(asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));) }
 /* The same number; what is computed from it is not kept in registers from further out. */
 __device__ static inline int renewed(int v) {
     asm volatile("" : "+r"(v));
