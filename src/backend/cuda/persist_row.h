@@ -45,6 +45,7 @@ __device__ static inline float take_row(uint32_t (&x)[ROW_SETS][8], const bf16 *
 
 /* The next set takes the first place; three times, and all are where they were. */
 __device__ static inline void next_set(uint32_t (&x)[ROW_SETS][8]) {
+    x[0][0] = (uint32_t)renewed((int)x[0][0]); /* a branch for those who have several sets, not selections for all */
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         uint32_t v = x[0][i];
@@ -100,15 +101,20 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                         const float *f = side.factors + ((side.row + n * side.step) >> 7) * side.first;
                         factor[n][0] = factor[n][2] = f[(odd + u0) >> 1], factor[n][1] = factor[n][3] = f[(odd + u1) >> 1];
                     }
-                } else if (S == STORAGE_NF4)
+                }
+                /* NF4: codes now, factors of them behind the products. Two codes at once where they lie so: rows' codes are in each other's banks. */
+                bool pairs = ((p.before + p.from) | p.blocks) % 2 == 0;
+                uint32_t codes[TILES][4];
+                if (S == STORAGE_NF4)
 #pragma unroll
                     for (int n = 0; n < TILES; n++)
 #pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            int u = t * 2 + i % 2, block = n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + (u < end ? u : end);
-                            factor[n][i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
+                        for (int i = 0; i < 4; i += 2) {
+                            const char *at = side.codes + n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + t * 2; /* past the last: whatever lies there */
+                            if (pairs) codes[n][i] = *(const uint16_t *)at;
+                            else codes[n][i] = (uint8_t)at[0], codes[n][i + 1] = (uint8_t)at[1];
                         }
-uint32_t w[TILES][GROUP][2][group<S>::words];
+                uint32_t w[TILES][GROUP][2][group<S>::words];
                 auto read = [&](int first) {
 #pragma unroll
                     for (int u = 0; u < GROUP; u++)
@@ -135,6 +141,15 @@ uint32_t w[TILES][GROUP][2][group<S>::words];
                         for (int n = 0; n < TILES; n++)
                             if (t == (first + u) / 2) keep[n][u % 2] = part[n][u][u % 2], keep[n][2 + u % 2] = part[n][u][2 + u % 2];
                 }
+                if (S == STORAGE_NF4)
+#pragma unroll
+                    for (int n = 0; n < TILES; n++)
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                            int u = t * 2 + i % 2, block = side.row + n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + (u < end ? u : end);
+                            uint32_t code = !pairs ? codes[n][i] : codes[n][i & 2] >> i % 2 * 8 & 0xFF;
+                            factor[n][i] = __fadd_rn(__fmul_rn(nested_map[code], side.factors[(block >> 8) - side.first]), side.offset);
+                        }
 #pragma unroll
                 for (int n = 0; n < TILES; n++)
 #pragma unroll
