@@ -197,7 +197,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]); /* the next product */
 #pragma unroll 1
         for (int pass = 0; pass < passes && share.y; pass++) {
-            const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp);
+            const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp, QUANT == STORAGE_NF4 && (storages & 3) == packed<STORAGE_NF4>::number);
             struct walk walk;
             struct lane_side side = {};
             if (QUANT != STORAGE_BF16 && kind != PHASE_HEAD && pass == 0) { /* with the first chunk come all factors */

@@ -105,10 +105,16 @@ template <int S> __device__ static inline void next_side(struct lane_side *l) {
 struct walk {
     int pieces, mine, chunks, low_chunk, high_chunk, low, high;
 };
-/* Warps share out the pieces of a pass, and the units of a piece: each has units of one piece only, WARP_UNITS at most. */
-__device__ static inline struct tile_place place_warp(const struct pcut &cut, int units, int pass, int warp) {
+/* Warps share out the pieces of a pass, and the units of a piece, which are multiplied in pairs or one by one: each has units of one piece only,
+ * WARP_UNITS at most (of a single row ROW_SETS times as many). */
+__device__ static inline struct tile_place place_warp(const struct pcut &cut, int units, int pass, int warp, bool pairs) {
     struct tile_place p;
     p.before = pass * cut.pass_units, p.n = units - p.before < cut.pass_units ? units - p.before : cut.pass_units, p.blocks = units;
+    if (p.n <= cut.piece_units && pairs) { /* the longer shares to different quarters of the multiprocessor */
+        int all = (p.n + 1) / 2, place = warp < MULTIPLIERS / 2 ? warp : warp ^ 1, end = all * (place + 1) / MULTIPLIERS * 2;
+        p.from = all * place / MULTIPLIERS * 2, p.own = (end < p.n ? end : p.n) - p.from;
+        return p;
+    }
     if (p.n <= cut.piece_units) {
         p.from = p.n * warp / MULTIPLIERS, p.own = p.n * (warp + 1) / MULTIPLIERS - p.from;
         return p;
