@@ -102,7 +102,7 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                         factor[n][0] = factor[n][2] = f[(odd + u0) >> 1], factor[n][1] = factor[n][3] = f[(odd + u1) >> 1];
                     }
                 }
-                /* NF4: codes now, factors of them behind the products. Two codes at once where they lie so: rows' codes are in each other's banks. */
+                /* NF4: two codes at once where they lie so: rows' codes are in each other's banks. */
                 bool pairs = ((p.before + p.from) | p.blocks) % 2 == 0;
                 uint32_t codes[TILES][4];
                 if (S == STORAGE_NF4)
@@ -125,6 +125,17 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                         }
                 };
                 read(0);
+                if (S == STORAGE_NF4)
+#pragma unroll
+                    for (int n = 0; n < TILES; n++)
+#pragma unroll
+                        for (int i = 0; i < 4; i += 2) {
+                            int block = side.row + n * side.step + i / 2 * (8 / PARTS) * p.blocks + set, u = t * 2 < end ? t * 2 : end;
+                            const float *nested = side.factors - side.first;
+                            float near = nested[(block + u) >> 8], far = pairs ? near : nested[(block + (u < end ? u + 1 : u)) >> 8];
+                            uint32_t second = pairs ? codes[n][i] >> 8 : codes[n][i + 1];
+                            factor[n][i] = __fadd_rn(__fmul_rn(nested_map[codes[n][i] & 0xFF], near), side.offset), factor[n][i + 1] = __fadd_rn(__fmul_rn(nested_map[second], far), side.offset);
+                        }
 #pragma unroll(S == STORAGE_FP8_BLOCK ? 4 : 1)
                 for (int first = 0; first < 8 && first <= end; first += GROUP) { /* of NF4 a loop: the code is long, and most of it runs once a product */
                     float part[TILES][GROUP][4] = {};
@@ -141,15 +152,6 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                         for (int n = 0; n < TILES; n++)
                             if (t == (first + u) / 2) keep[n][u % 2] = part[n][u][u % 2], keep[n][2 + u % 2] = part[n][u][2 + u % 2];
                 }
-                if (S == STORAGE_NF4)
-#pragma unroll
-                    for (int n = 0; n < TILES; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            int u = t * 2 + i % 2, block = side.row + n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + (u < end ? u : end);
-                            uint32_t code = !pairs ? codes[n][i] : codes[n][i & 2] >> i % 2 * 8 & 0xFF;
-                            factor[n][i] = __fadd_rn(__fmul_rn(nested_map[code], side.factors[(block >> 8) - side.first]), side.offset);
-                        }
 #pragma unroll
                 for (int n = 0; n < TILES; n++)
 #pragma unroll
