@@ -73,7 +73,7 @@ template <int S> __device__ static inline void read_unit(uint32_t (&w)[2][group<
 template <int S, int TILES>
 __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, uint32_t (&x)[ROW_SETS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side, const char *table,
                                            const float *nested_map, int lane) {
-    enum { GROUP = S == STORAGE_BF16 || TILES == 2 ? 2 : 4, PARTS = packed<S>::parts };
+    enum { GROUP = S == STORAGE_BF16 || TILES == 2 ? 2 : 4, PARTS = packed<S>::parts, SPLIT = S == STORAGE_NF4 ? 2 : 1 };
     int t = lane % 4, odd = (p.before + p.from) & 1;
     float sum[TILES][2] = {};
 #pragma unroll 1
@@ -138,19 +138,22 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                         }
 #pragma unroll(S == STORAGE_FP8_BLOCK ? 4 : 1)
                 for (int first = 0; first < 8 && first <= end; first += GROUP) { /* of NF4 a loop: the code is long, and most of it runs once a product */
-                    float part[TILES][GROUP][4] = {};
+                    float part[TILES][GROUP][SPLIT][4] = {};
 #pragma unroll
                     for (int i = 0; i < 4; i++)
 #pragma unroll
                         for (int u = 0; u < GROUP; u++)
 #pragma unroll
-                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u], w[n][u], i, x[0], table, lane);
+                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u][i % SPLIT], w[n][u], i, x[0], table, lane);
                     if (first + GROUP < 8 && first + GROUP <= end) read(first + GROUP); /* while the products end */
 #pragma unroll
                     for (int u = 0; u < GROUP; u++)
 #pragma unroll
                         for (int n = 0; n < TILES; n++)
-                            if (t == (first + u) / 2) keep[n][u % 2] = part[n][u][u % 2], keep[n][2 + u % 2] = part[n][u][2 + u % 2];
+                            if (t == (first + u) / 2) {
+                                keep[n][u % 2] = part[n][u][0][u % 2], keep[n][2 + u % 2] = part[n][u][0][2 + u % 2];
+                                if (SPLIT == 2) keep[n][u % 2] += part[n][u][1][u % 2], keep[n][2 + u % 2] += part[n][u][1][2 + u % 2];
+                            }
                 }
 #pragma unroll
                 for (int n = 0; n < TILES; n++)
