@@ -794,6 +794,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     int quant, r = cuda_failed(cudaGetDeviceProperties(&prop, m->device), "asking for the device's properties", err), blocks = m->sm_count;
     if (r) return r;
     if ((how && !strcmp(how, "graph")) || m->arch != 90 || t->head_dim != 128 || t->heads / t->kv_heads > 8 || t->heads % t->kv_heads || !matrices_fit(m, &quant, &nf4)) return 0;
+    if (quant == STORAGE_NF4 && prop.reservedSharedMemPerBlock != SHARED_BEGIN) return 0; /* look_up_bytes */
     if (t->hidden % 64 || t->hidden / 16 > MOST_SQUARES || t->hidden / 16 > blocks * MOST_OWN || t->hidden > PASS_UNITS * UNIT || t->intermediate % 64 || t->vocab % 16) return 0;
     if (t->layers * 4 >= MOST_PHASES || PERSIST_ROWS * t->kv_heads > 65535) return 0;
     struct persist *p = (struct persist *)calloc(1, sizeof *p);
