@@ -571,7 +571,7 @@ cudaError_t cudaGetDevice(int *device) { return *device = current_device, cudaSu
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "emulated");
-    p->major = 9, p->multiProcessorCount = 6, p->totalGlobalMem = (size_t)1 << 32, p->sharedMemPerBlockOptin = SHARED_BYTES, p->l2CacheSize = 50 << 20;
+    p->major = 9, p->multiProcessorCount = 6, p->totalGlobalMem = (size_t)1 << 32, p->sharedMemPerBlockOptin = SHARED_BYTES, p->reservedSharedMemPerBlock = SHARED_BEGIN, p->l2CacheSize = 50 << 20;
     return cudaSuccess;
 }
 

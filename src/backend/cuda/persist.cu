@@ -86,7 +86,6 @@ static_assert(offsetof(struct own, turn) % 16 == 0 && offsetof(struct own, h) % 
 
 struct block_parts {
     struct own *own;
-    const uint32_t *lut;
     float *sums; /* (SUM_BUFFERS, MULTIPLIERS, rows, LD_SUMS); of a single row (2, tiles of a group, LD_ROW) */
     char *base, *work;
     struct ring ring;
@@ -198,7 +197,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
         bool f16 = phase < last && wants_f16<QUANT>(s->own->storages[phase + 1]); /* the next product */
 #pragma unroll 1
         for (int pass = 0; pass < passes && share.y; pass++) {
-            const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp);
+            const struct tile_place p = place_warp(shape.cut[storages & 3], shape.units, pass, warp, QUANT == STORAGE_NF4 && (storages & 3) == packed<STORAGE_NF4>::number);
             struct walk walk;
             struct lane_side side = {};
             if (QUANT != STORAGE_BF16 && kind != PHASE_HEAD && pass == 0) { /* with the first chunk come all factors */
@@ -215,12 +214,12 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                     if constexpr (ONE) {
                         float acc[2]; /* of two tiles, each the lane's first row or its second */
                         if (!plain && walk.pieces == 1 && walk.chunks * 4 <= s->ring.count + 1 && i + 1 < share.y && i + 1 - first < a.sum_tiles && share.x + i + 1 != side.until) {
-                            if constexpr (QUANT != STORAGE_BF16) multiply_row<QUANT, 2>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            if constexpr (QUANT != STORAGE_BF16) multiply_row<QUANT, 2>(acc, &s->ring, b, p, walk, side, s->base, s->own->nested_map, lane);
                             taken = 2;
                         } else {
                             float one[1];
-                            if (plain) multiply_row<STORAGE_BF16, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                            else multiply_row<QUANT, 1>(one, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                            if (plain) multiply_row<STORAGE_BF16, 1>(one, &s->ring, b, p, walk, side, s->base, s->own->nested_map, lane);
+                            else multiply_row<QUANT, 1>(one, &s->ring, b, p, walk, side, s->base, s->own->nested_map, lane);
                             acc[0] = one[0], taken = 1;
                         }
                         /* Groups take two places in turn: the other's sums may still be read. */
@@ -238,8 +237,8 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                         }
                     } else {
                         float acc[4] = {};
-                        if (plain) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
-                        else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->lut, s->own->nested_map, lane);
+                        if (plain) multiply_tile<STORAGE_BF16>(acc, &s->ring, b, p, walk, side, s->base, s->own->nested_map, lane);
+                        else multiply_tile<QUANT>(acc, &s->ring, b, p, walk, side, s->base, s->own->nested_map, lane);
                         int f = given % SUM_BUFFERS;
                         while (given - s->own->sums_read >= SUM_BUFFERS) wait_a_little();
                         __syncwarp();
@@ -503,12 +502,12 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     struct block_parts s;
     s.base = shared;
     s.own = (struct own *)(shared + a.own_at);
-    s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
     s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight[0], s.ring.bytes = a.slot_bytes;
     s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
     if (QUANT == STORAGE_NF4) {
-        fill_lut((uint32_t *)shared, a.quant_map);
+        if (!shared_begins(shared)) stop_kernel(); /* look_up_bytes */
+        nf4_table((uint4 *)shared, a.quant_map);
         for (int i = threadIdx.x; i < 256; i += blockDim.x) s.own->nested_map[i] = a.nested_map[i];
     }
     for (int i = threadIdx.x; i < a.rows * 64; i += blockDim.x) {
@@ -526,8 +525,10 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     }
     __syncthreads();
     if (warp < MULTIPLIERS) {
+        if (QUANT == STORAGE_NF4 && !ONE) more_registers<200>();
         multiply<QUANT, ONE>(a, &s, warp, lane);
     } else {
+        if (QUANT == STORAGE_NF4 && !ONE) fewer_registers<96>();
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1 && ONE) prepare<QUANT>(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
@@ -793,6 +794,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     int quant, r = cuda_failed(cudaGetDeviceProperties(&prop, m->device), "asking for the device's properties", err), blocks = m->sm_count;
     if (r) return r;
     if ((how && !strcmp(how, "graph")) || m->arch != 90 || t->head_dim != 128 || t->heads / t->kv_heads > 8 || t->heads % t->kv_heads || !matrices_fit(m, &quant, &nf4)) return 0;
+    if (quant == STORAGE_NF4 && prop.reservedSharedMemPerBlock != SHARED_BEGIN) return 0; /* look_up_bytes */
     if (t->hidden % 64 || t->hidden / 16 > MOST_SQUARES || t->hidden / 16 > blocks * MOST_OWN || t->hidden > PASS_UNITS * UNIT || t->intermediate % 64 || t->vocab % 16) return 0;
     if (t->layers * 4 >= MOST_PHASES || PERSIST_ROWS * t->kv_heads > 65535) return 0;
     struct persist *p = (struct persist *)calloc(1, sizeof *p);

@@ -13,7 +13,7 @@
 
 #include "backend/cuda/room.h"
 
-enum { PERSIST_ROWS = 8, MULTIPLIERS = 8, PERSIST_WARPS = MULTIPLIERS + 3 }; /* + producer, finisher, one that wipes; 168 registers a thread */
+enum { PERSIST_ROWS = 8, MULTIPLIERS = 8, PERSIST_WARPS = MULTIPLIERS + 4 }; /* + producer, finisher, one that wipes, one that makes them a warpgroup; 168 registers a thread */
 enum { SUM_BUFFERS = 2 };   /* tiles whose sums are under way between multiplying warps and the finisher */
 enum { UNIT = 64, WARP_UNITS = 8, PASS_UNITS = MULTIPLIERS * WARP_UNITS }; /* UNIT: width that is handled at once; a warp keeps WARP_UNITS of them */
 enum { ROW_SETS = 3 };      /* a single row: times WARP_UNITS */

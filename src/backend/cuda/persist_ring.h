@@ -105,10 +105,16 @@ template <int S> __device__ static inline void next_side(struct lane_side *l) {
 struct walk {
     int pieces, mine, chunks, low_chunk, high_chunk, low, high;
 };
-/* Warps share out the pieces of a pass, and the units of a piece: each has units of one piece only, WARP_UNITS at most. */
-__device__ static inline struct tile_place place_warp(const struct pcut &cut, int units, int pass, int warp) {
+/* Warps share out the pieces of a pass, and the units of a piece, which are multiplied in pairs or one by one: each has units of one piece only,
+ * WARP_UNITS at most (of a single row ROW_SETS times as many). */
+__device__ static inline struct tile_place place_warp(const struct pcut &cut, int units, int pass, int warp, bool pairs) {
     struct tile_place p;
     p.before = pass * cut.pass_units, p.n = units - p.before < cut.pass_units ? units - p.before : cut.pass_units, p.blocks = units;
+    if (p.n <= cut.piece_units && pairs) { /* the longer shares to different quarters of the multiprocessor */
+        int all = (p.n + 1) / 2, place = warp < MULTIPLIERS / 2 ? warp : warp ^ 1, end = all * (place + 1) / MULTIPLIERS * 2;
+        p.from = all * place / MULTIPLIERS * 2, p.own = (end < p.n ? end : p.n) - p.from;
+        return p;
+    }
     if (p.n <= cut.piece_units) {
         p.from = p.n * warp / MULTIPLIERS, p.own = p.n * (warp + 1) / MULTIPLIERS - p.from;
         return p;
@@ -132,6 +138,18 @@ template <int S> __device__ static inline struct walk make_walk(const struct pcu
     return w;
 }
 
+/* NF4: a byte's two weights come out of a table at the beginning of shared memory, 32 copies of it, one for each lane's bank. Byte b's lie at
+ * (b & 127) * 256 + (b >> 7) * 128 + lane * 4: one instruction puts a place together out of two bytes, of which one instruction makes four. */
+__device__ static inline void nf4_table(uint4 *table, const float *quant_map) {
+    for (int i = threadIdx.x; i < LUT_WORDS / 4; i += blockDim.x) {
+        int place = i / 8, byte = place >> 1 | (place & 1) << 7;
+        uint32_t v = pack_bf16(quant_map[byte >> 4], quant_map[byte & 15]);
+        table[i] = make_uint4(v, v, v, v);
+    }
+}
+__device__ static inline uint32_t nf4_spread(int lane) { return (uint32_t)lane * 0x04040404u; }
+__device__ static inline void nf4_places(uint32_t four, uint32_t spread, uint32_t *high, uint32_t *low) { *high = four & 0x7F7F7F7Fu, *low = (four & 0x80808080u) | spread; }
+
 /* GROUP units are read together, while the products of those before end; each goes into sums of its own, so that products do not wait for one
  * another. Past the warp's last unit that unit is read again, for inputs and factors of nothing. */
 template <int S> struct group { enum { units = S == STORAGE_BF16 ? 1 : 2, words = packed<S>::unit / 16 }; };
@@ -153,7 +171,7 @@ __device__ static inline void read_units(uint32_t (&w)[group<S>::units][2][group
     }
 }
 /* sum: of the four products of a unit; b: the unit's inputs. Product i of a unit: the lane's columns 4 i to 4 i + 3 of both rows. */
-template <int S> __device__ static inline void multiply_part(float c[4], const uint32_t (&w)[2][group<S>::words], int i, const uint32_t b[8], const uint32_t *lut) {
+template <int S> __device__ static inline void multiply_part(float c[4], const uint32_t (&w)[2][group<S>::words], int i, const uint32_t b[8], const char *table, int lane) {
     uint32_t a[4];
     if (S == STORAGE_BF16) {
         a[0] = w[0][i * 2], a[1] = w[1][i * 2], a[2] = w[0][i * 2 + 1], a[3] = w[1][i * 2 + 1];
@@ -163,8 +181,14 @@ template <int S> __device__ static inline void multiply_part(float c[4], const u
         e4m3_as_f16(w[1][i], &a[1], &a[3]);
         mma_f16(c, a, b[i * 2], b[i * 2 + 1]);
     } else {
-        a[0] = lut[byte_of(w[0][i / 2], i % 2 * 2) * 32], a[1] = lut[byte_of(w[1][i / 2], i % 2 * 2) * 32];
-        a[2] = lut[byte_of(w[0][i / 2], i % 2 * 2 + 1) * 32], a[3] = lut[byte_of(w[1][i / 2], i % 2 * 2 + 1) * 32];
+        uint32_t high[2], low[2];
+#pragma unroll
+        for (int k = 0; k < 2; k++) nf4_places(w[k][i / 2], nf4_spread(lane), &high[k], &low[k]);
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            if (i % 2) a[k] = look_up_bytes<2>(table, low[k], high[k]), a[2 + k] = look_up_bytes<3>(table, low[k], high[k]);
+            else a[k] = look_up_bytes<0>(table, low[k], high[k]), a[2 + k] = look_up_bytes<1>(table, low[k], high[k]);
+        }
         mma_bf16(c, a, b[i * 2], b[i * 2 + 1]);
     }
 }
@@ -172,7 +196,7 @@ template <int S> __device__ static inline void multiply_part(float c[4], const u
 /* acc (16 outputs x 8 rows) += this warp's units of a tile; the ring stands behind the tile then. */
 template <int S>
 __device__ static inline void multiply_tile(float acc[4], struct ring *r, const uint32_t (&b)[WARP_UNITS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side,
-                                            const uint32_t *lut, const float *nested_map, int lane) {
+                                            const char *table, const float *nested_map, int lane) {
     enum { GROUP = group<S>::units };
     const float *factors = S == STORAGE_FP8_BLOCK ? side.factors + (side.row >> 7) * side.first : NULL;
     int odd = (p.before + p.from) & 1;
@@ -203,7 +227,7 @@ __device__ static inline void multiply_tile(float acc[4], struct ring *r, const 
                 if (first >= p.own) break;
                 if (S == STORAGE_BF16) {
 #pragma unroll
-                    for (int i = 0; i < 4; i++) multiply_part<S>(sum[i], w[0], i, b[first], lut);
+                    for (int i = 0; i < 4; i++) multiply_part<S>(sum[i], w[0], i, b[first], table, lane);
                     if (first + GROUP < p.own) read_units<S>(w, a, c, first + GROUP, p.own);
                     continue;
                 }
@@ -216,7 +240,7 @@ __device__ static inline void multiply_tile(float acc[4], struct ring *r, const 
 #pragma unroll
                 for (int i = 0; i < 4; i++)
 #pragma unroll
-                    for (int u = 0; u < GROUP; u++) multiply_part<S>(part[u][i % 2], w[u], i, b[first + u], lut);
+                    for (int u = 0; u < GROUP; u++) multiply_part<S>(part[u][i % 2], w[u], i, b[first + u], table, lane);
                 if (first + GROUP < p.own) read_units<S>(w, a, c, first + GROUP, p.own); /* while the products end */
 #pragma unroll
                 for (int u = 0; u < GROUP; u++) {

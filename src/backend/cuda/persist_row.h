@@ -45,6 +45,7 @@ __device__ static inline float take_row(uint32_t (&x)[ROW_SETS][8], const bf16 *
 
 /* The next set takes the first place; three times, and all are where they were. */
 __device__ static inline void next_set(uint32_t (&x)[ROW_SETS][8]) {
+    x[0][0] = (uint32_t)renewed((int)x[0][0]); /* a branch for those who have several sets, not selections for all */
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         uint32_t v = x[0][i];
@@ -70,9 +71,9 @@ template <int S> __device__ static inline void read_unit(uint32_t (&w)[2][group<
 /* The warp's part of TILES tiles of one matrix, one behind the other in the ring (which stands behind them then): acc is the sum of the lane's
  * first row of each where lane % 4 is even, of its second where it is odd. side: of the first tile. */
 template <int S, int TILES>
-__device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, uint32_t (&x)[ROW_SETS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side, const uint32_t *lut,
+__device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, uint32_t (&x)[ROW_SETS][8], const struct tile_place &p, const struct walk &walk, const struct lane_side &side, const char *table,
                                            const float *nested_map, int lane) {
-    enum { GROUP = S == STORAGE_BF16 || TILES == 2 ? 2 : 4, PARTS = packed<S>::parts };
+    enum { GROUP = S == STORAGE_BF16 || TILES == 2 ? 2 : 4, PARTS = packed<S>::parts, SPLIT = S == STORAGE_NF4 ? 2 : 1 };
     int t = lane % 4, odd = (p.before + p.from) & 1;
     float sum[TILES][2] = {};
 #pragma unroll 1
@@ -100,15 +101,20 @@ __device__ static inline void multiply_row(float (&acc)[TILES], struct ring *r, 
                         const float *f = side.factors + ((side.row + n * side.step) >> 7) * side.first;
                         factor[n][0] = factor[n][2] = f[(odd + u0) >> 1], factor[n][1] = factor[n][3] = f[(odd + u1) >> 1];
                     }
-                } else if (S == STORAGE_NF4)
+                }
+                /* NF4: two codes at once where they lie so: rows' codes are in each other's banks. */
+                bool pairs = ((p.before + p.from) | p.blocks) % 2 == 0;
+                uint32_t codes[TILES][4];
+                if (S == STORAGE_NF4)
 #pragma unroll
                     for (int n = 0; n < TILES; n++)
 #pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            int u = t * 2 + i % 2, block = n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + (u < end ? u : end);
-                            factor[n][i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
+                        for (int i = 0; i < 4; i += 2) {
+                            const char *at = side.codes + n * side.step + i / 2 * (8 / PARTS) * p.blocks + set + t * 2; /* past the last: whatever lies there */
+                            if (pairs) codes[n][i] = *(const uint16_t *)at;
+                            else codes[n][i] = (uint8_t)at[0], codes[n][i + 1] = (uint8_t)at[1];
                         }
-uint32_t w[TILES][GROUP][2][group<S>::words];
+                uint32_t w[TILES][GROUP][2][group<S>::words];
                 auto read = [&](int first) {
 #pragma unroll
                     for (int u = 0; u < GROUP; u++)
@@ -119,21 +125,35 @@ uint32_t w[TILES][GROUP][2][group<S>::words];
                         }
                 };
                 read(0);
+                if (S == STORAGE_NF4)
+#pragma unroll
+                    for (int n = 0; n < TILES; n++)
+#pragma unroll
+                        for (int i = 0; i < 4; i += 2) {
+                            int block = side.row + n * side.step + i / 2 * (8 / PARTS) * p.blocks + set, u = t * 2 < end ? t * 2 : end;
+                            const float *nested = side.factors - side.first;
+                            float near = nested[(block + u) >> 8], far = pairs ? near : nested[(block + (u < end ? u + 1 : u)) >> 8];
+                            uint32_t second = pairs ? codes[n][i] >> 8 : codes[n][i + 1];
+                            factor[n][i] = __fadd_rn(__fmul_rn(nested_map[codes[n][i] & 0xFF], near), side.offset), factor[n][i + 1] = __fadd_rn(__fmul_rn(nested_map[second], far), side.offset);
+                        }
 #pragma unroll(S == STORAGE_FP8_BLOCK ? 4 : 1)
                 for (int first = 0; first < 8 && first <= end; first += GROUP) { /* of NF4 a loop: the code is long, and most of it runs once a product */
-                    float part[TILES][GROUP][4] = {};
+                    float part[TILES][GROUP][SPLIT][4] = {};
 #pragma unroll
                     for (int i = 0; i < 4; i++)
 #pragma unroll
                         for (int u = 0; u < GROUP; u++)
 #pragma unroll
-                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u], w[n][u], i, x[0], lut);
+                            for (int n = 0; n < TILES; n++) multiply_part<S>(part[n][u][i % SPLIT], w[n][u], i, x[0], table, lane);
                     if (first + GROUP < 8 && first + GROUP <= end) read(first + GROUP); /* while the products end */
 #pragma unroll
                     for (int u = 0; u < GROUP; u++)
 #pragma unroll
                         for (int n = 0; n < TILES; n++)
-                            if (t == (first + u) / 2) keep[n][u % 2] = part[n][u][u % 2], keep[n][2 + u % 2] = part[n][u][2 + u % 2];
+                            if (t == (first + u) / 2) {
+                                keep[n][u % 2] = part[n][u][0][u % 2], keep[n][2 + u % 2] = part[n][u][0][2 + u % 2];
+                                if (SPLIT == 2) keep[n][u % 2] += part[n][u][1][u % 2], keep[n][2 + u % 2] += part[n][u][1][2 + u % 2];
+                            }
                 }
 #pragma unroll
                 for (int n = 0; n < TILES; n++)

@@ -147,6 +147,9 @@ template <int ID, int THREADS> __device__ static inline void some_sync() { asm v
 /* The same, by number: arrive does not wait; of the threads some arrive and some sync. */
 template <int THREADS> __device__ static inline void some_arrive_at(int id) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
 template <int THREADS> __device__ static inline void some_sync_at(int id) { asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
+/* Registers a thread of this warpgroup has from here on; what others give back can be had. */
+template <int N> __device__ static inline void more_registers() { SM_90(asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));) }
+template <int N> __device__ static inline void fewer_registers() { SM_90(asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));) }
 /* The same number; what is computed from it is not kept in registers from further out. */
 __device__ static inline int renewed(int v) {
     asm volatile("" : "+r"(v));
@@ -177,6 +180,17 @@ __device__ static inline uint32_t pack_f16(float a, float b) {
     uint32_t r;
     memcpy(&r, &v, 4);
     return r;
+}
+/* A word of the table at the beginning of the block's own shared memory, at byte I of high (all of them below 128) over byte I of low. That memory
+ * begins where the instruction says, which saves an addition: behind what the device keeps of it. */
+enum { SHARED_BEGIN = 1024 };
+__device__ static inline void stop_kernel() { __trap(); }
+__device__ static inline bool shared_begins(const void *p) { return in_shared(p) == SHARED_BEGIN; }
+template <int I> __device__ static inline uint32_t look_up_bytes(const char *, uint32_t low, uint32_t high) {
+    uint32_t at, v; /* the upper half: the sign of high's byte, 0 */
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(at) : "r"(low), "r"(high), "n"((0xCC + 0x11 * I) << 8 | (4 + I) << 4 | I));
+    asm volatile("ld.shared.u32 %0, [%1 + %2];" : "=r"(v) : "r"(at), "n"((int)SHARED_BEGIN));
+    return v;
 }
 __device__ static inline uint32_t byte_of(uint32_t word, int i) { return __byte_perm(word, 0, 0x4440 + i); }
 
