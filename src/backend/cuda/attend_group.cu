@@ -473,11 +473,13 @@ bool is_fresh(const struct batch *b, int32_t number) {
 } // namespace
 
 bool attend_group_worth(const struct backend_model *m, const struct batch *b) {
+    const struct text_config *t = &m->w.config.text;
+    int64_t blocks = m->sm_count / BLOCKS, slots = 2 * blocks * BLOCKS * team_of(t->heads / t->kv_heads) * QUERIES, saved = 0; /* slots: of working memory at most; a cut makes two of a piece */
+    if (m->sm_count % BLOCKS || slots > (int64_t)MOST_ITEMS * t->heads) return false;
     struct group group[FEW_ROWS];
-    int64_t saved = 0;
     bool any = false;
-    for (int i = 0, count = m->sm_count % BLOCKS ? 0 : make_groups(m, b, group); i < count; i++) saved += (int64_t)(group[i].rows - 1) * group[i].common, any |= group[i].rows > 1;
-    return any && saved * m->w.config.text.kv_heads >= (int64_t)m->shared_worth;
+    for (int i = 0, count = make_groups(m, b, group); i < count; i++) saved += (int64_t)(group[i].rows - 1) * group[i].common, any |= group[i].rows > 1;
+    return any && saved * t->kv_heads >= m->shared_worth;
 }
 
 size_t group_fill(const struct backend_model *m, const struct batch *b, char *host) {
