@@ -408,6 +408,13 @@ __global__ void __launch_bounds__((WARPS + 1) * 32, 1) group_kernel(const struct
 /* Warps that work on a page together, so that eight rows of up to four heads for a kv head, and four of up to eight and more, make a unit. */
 int team_of(int group) { return group <= 2 ? 1 : group <= 4 ? 2 : 4; }
 
+/* Queries of pieces of cut units, at most: a cut makes two of a piece, and a block (or pair) has one cut. Their values and, for each block of a pair, maxima
+ * and sums fill the working memory from its beginning. */
+int64_t slots_of(const struct backend_model *m) {
+    const struct text_config *t = &m->w.config.text;
+    return (int64_t)2 * (m->sm_count / BLOCKS) * team_of(t->heads / t->kv_heads) * QUERIES;
+}
+
 template <int WARPS, int TEAM>
 void start(const struct backend_model *m, const struct stream_args &a) {
     cudaLaunchConfig_t c = {};
@@ -427,7 +434,8 @@ void start(const struct backend_model *m, const struct stream_args &a) {
 } // namespace
 
 void attend_group(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled) {
-    const struct stream_args a = stream_args_of(m, layer, head, q, out, tiled);
+    struct stream_args a = stream_args_of(m, layer, head, q, out, tiled);
+    a.sums = (float2 *)(a.values + slots_of(m) * HEAD);
     switch (team_of(a.group)) {
     case 1: start<4, 1>(m, a); break;
     case 2: start<6, 2>(m, a); break;
@@ -474,8 +482,8 @@ bool is_fresh(const struct batch *b, int32_t number) {
 
 bool attend_group_worth(const struct backend_model *m, const struct batch *b) {
     const struct text_config *t = &m->w.config.text;
-    int64_t blocks = m->sm_count / BLOCKS, slots = 2 * blocks * BLOCKS * team_of(t->heads / t->kv_heads) * QUERIES, saved = 0; /* slots: of working memory at most; a cut makes two of a piece */
-    if (m->sm_count % BLOCKS || slots > (int64_t)MOST_ITEMS * t->heads) return false;
+    int64_t saved = 0;
+    if (m->sm_count % BLOCKS || slots_of(m) * (HEAD + 2 * BLOCKS) > (int64_t)MOST_ITEMS * t->heads * (HEAD + 2)) return false;
     struct group group[FEW_ROWS];
     bool any = false;
     for (int i = 0, count = make_groups(m, b, group); i < count; i++) saved += (int64_t)(group[i].rows - 1) * group[i].common, any |= group[i].rows > 1;
