@@ -135,8 +135,6 @@ __device__ static inline void copy_bulk(void *to, const void *from, unsigned byt
           asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(in_shared(to)), "l"(from),
                        "r"(bytes), "r"(in_shared(b)), "l"(policy) : "memory");)
 }
-/* Into the second-level cache; likewise. */
-__device__ static inline void prefetch_bulk(const void *from, unsigned bytes) { SM_90(asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");) }
 /* The same, to be read again by others. */
 __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, uint64_t *b) {
     SM_90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes),
