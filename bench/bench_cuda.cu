@@ -113,7 +113,7 @@ static void around(struct span *spans, int batch, const struct batch *made) {
         struct batch b;
         double start = seconds();
         check(batch_make(m, spans, batch, &b, &err), &err);
-        if (few) m->step_shared = attend_shared(b.row, b.rows, b.page), step_fill(m, &b, host);
+        if (few) m->step_shared = attend_shared(m, &b), step_fill(m, &b, host);
         lay[t] = seconds() - start;
         free(b.row);
         if (m->buffer[BUFFER_LOGITS].bytes < (size_t)batch * vocab * 4) return;

@@ -1,7 +1,7 @@
 /* Attention of decode rows alone: Hopper's kernel beside the older one, and how far their results lie apart. Random keys and values, pages in no
  * order; a graph of 28 layers as a step has them (fewer different ones: they would not fit), each read from memory. Prints milliseconds of
  * 28 layers (median of replays timed by events) and the rate at which keys and values that are needed once come. No model.
- * usage: bench_decode_attend [rows context group [heads]]: rows of a group have all full pages of their context in common */
+ * usage: bench_decode_attend [rows context group [heads [own]]]: rows of a group have all full pages of their context in common but the last `own` tokens */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ static double seconds() {
 }
 
 /* spread: contexts lie between a half and three halves of `context`. */
-static void run(int heads, int kv_heads, int rows, int context, int group, bool spread) {
+static void run(int heads, int kv_heads, int rows, int context, int group, bool spread, int own = 0) {
     enum { LAUNCHES = 28 };
     struct text_config *t = &m->w.config.text;
     t->heads = heads, t->kv_heads = kv_heads, t->head_dim = 128;
@@ -34,7 +34,7 @@ static void run(int heads, int kv_heads, int rows, int context, int group, bool 
     int pages = 0, used = 0;
     int64_t needed = 0;
     for (int r = 0; r < rows; r++) {
-        int slot = spread ? context / 2 + (int)((int64_t)(r * 37 % rows) * context / rows) : context, shared = r % group ? slot / PAGE : 0;
+        int slot = spread ? context / 2 + (int)((int64_t)(r * 37 % rows) * context / rows) : context, shared = r % group ? (slot - own) / PAGE : 0;
         row[r].slot = slot, row[r].pages = pages, row[r].block = -1;
         for (int i = 0; i <= slot / PAGE; i++, pages++) number[pages] = i < shared ? number[row[r - 1].pages + i] : used++;
         needed += slot + 1 - shared * PAGE;
@@ -62,7 +62,7 @@ static void run(int heads, int kv_heads, int rows, int context, int group, bool 
     printf("%2d/%d heads, %2d rows, %s%d tokens, groups of %d, %d layers:", heads, kv_heads, rows, spread ? "about " : "", context, group, layers);
     for (int way = 0; way < 2; way++) {
         m->arch = way ? 90 : 80;
-        m->step_shared = attend_shared(row, rows, number);
+        m->step_shared = attend_shared(m, &b);
         char *host = (char *)calloc(1, step_bytes(&b)), *step;
         double start = seconds();
         size_t filled = 0;
@@ -126,7 +126,7 @@ int main(int argc, char **argv) {
     OK(cudaMemset(m->attend_partial, 0xFF, partial));
     OK(cudaMalloc((void **)&m->attend_counters, 2 * FEW_ROWS * 32 * 4));
     OK(cudaMemset(m->attend_counters, 0, 2 * FEW_ROWS * 32 * 4));
-    if (argc > 3) return run(argc > 4 ? atoi(argv[4]) : 16, 8, atoi(argv[1]), atoi(argv[2]), atoi(argv[3]), false), 0;
+    if (argc > 3) return run(argc > 4 ? atoi(argv[4]) : 16, 8, atoi(argv[1]), atoi(argv[2]), atoi(argv[3]), false, argc > 5 ? atoi(argv[5]) : 0), 0;
     static const struct { int heads, rows, context, group; bool spread; } shapes[] = {
         {16, 64, 1024, 1}, {16, 32, 1024, 1}, {16, 16, 1024, 1}, {16, 9, 1024, 1}, {16, 16, 600, 1}, {16, 64, 1024, 1, true}, {16, 64, 1024, 8}, {16, 64, 600, 8}, {16, 64, 1024, 64},
         {16, 16, 8192, 1}, {16, 16, 32768, 1}, {16, 64, 4096, 8}, {32, 64, 1024, 1}, {32, 16, 1024, 1}, {32, 64, 1024, 8}, {32, 64, 4096, 4}};

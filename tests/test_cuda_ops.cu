@@ -732,15 +732,12 @@ static void check_attend(int heads, int kv_heads, int n, const int *length, cons
         size_t values = (size_t)(tiled ? FEW_ROWS : rows) * heads * n;
         bf16 *out = (bf16 *)device(NULL, values * 2);
         if (how == 0) {
-            m->step_shared = attend_shared(row, rows, page);
-            assert_int_equal(m->step_shared, rows > 1 && shared[1] >= MIN_SHARED_PAGES * 32);
             struct batch b = {NULL, 0, rows, pages, 0, row, page};
+            m->step_shared = attend_shared(m, &b); /* Hopper's kernel: where it is worth it, and there alone */
+            assert_int_equal(m->step_shared, rows > 1 && shared[1] >= MIN_SHARED_PAGES * 32 && !(way && m->shared_worth));
             char *step = (char *)calloc(1, step_bytes(&b));
             size_t bytes = step_fill(m, &b, step);
             assert_true(bytes <= step_bytes(&b));
-            bool together = false; /* a beginning is read once where it is worth it, and there alone */
-            for (int i = 0; way && i < ((struct step_head *)step)->item_count; i++) together |= ((struct attend_piece *)(step + STEP_PIECES_AT))[i].rows > 1;
-            if (way) assert_int_equal(together, m->step_shared && !m->shared_worth);
             const struct step_head *head = (const struct step_head *)device(step, bytes);
             bf16 *again = (bf16 *)device(NULL, values * 2);
             attend_items(m, 0, head, q.at, out, tiled);

@@ -34,6 +34,10 @@ void gate_expect(uint64_t *b, unsigned bytes);
 void gate_wait(uint64_t *b, unsigned parity);
 void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *b);
 static inline void copy_bulk_kept(void *to, const void *from, unsigned bytes, uint64_t *b) { copy_bulk(to, from, bytes, b); }
+static inline void pair_arrive() {} /* no clusters here */
+static inline void pair_wait() {}
+static inline void pair_send_16(void *, uint4, uint64_t *, int) {}
+static inline void pair_send_8(void *, uint32_t, uint32_t, uint64_t *, int) {}
 static inline void fence_copies() {}
 void emulated_some_sync(int id, int threads);
 template <int ID, int THREADS> static inline void some_sync() { emulated_some_sync(ID, THREADS); }

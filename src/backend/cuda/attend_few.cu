@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(ITEM_WARPS * 32, BLOCKS(NQ * 8, KV8)) items_ke
 }
 
 void attend_items(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled) {
-    if (attend_stream_fit(m)) return attend_stream(m, layer, head, q, out, tiled);
+    if (attend_stream_fit(m)) return m->step_shared ? attend_group(m, layer, head, q, out, tiled) : attend_stream(m, layer, head, q, out, tiled);
     const struct text_config *t = &m->w.config.text;
     struct items_args a = {};
     a.head = head, a.q = q, a.out = out, a.tiled = tiled, a.kv = m->kv, a.page_bytes = m->page_bytes;
@@ -312,9 +312,10 @@ int attend_common_pages(const struct drow *a, const struct drow *b, const int32_
     return n;
 }
 
-bool attend_shared(const struct drow *rows, int count, const int32_t *pages) {
-    for (int i = 0; i + 1 < count; i++)
-        if (attend_common_pages(&rows[i], &rows[i + 1], pages) >= MIN_SHARED_PAGES) return true;
+bool attend_shared(const struct backend_model *m, const struct batch *b) {
+    if (attend_stream_fit(m)) return attend_group_worth(m, b);
+    for (int i = 0; i + 1 < b->rows; i++)
+        if (attend_common_pages(&b->row[i], &b->row[i + 1], b->page) >= MIN_SHARED_PAGES) return true;
     return false;
 }
 
@@ -372,11 +373,11 @@ static int best_chunk(const struct range *r, int n, int kv_heads, int slots) {
 size_t step_bytes(const struct batch *b) {
     enum { ITEMS = STEP_ITEMS_AT + MOST_ITEMS * (sizeof(struct attend_item) + sizeof(struct attend_part)),
            PIECES = STEP_PIECES_AT + MOST_STREAM_PIECES * sizeof(struct attend_piece) + MOST_BOTH * sizeof(struct attend_both) };
-    return ((size_t)PIECES > (size_t)ITEMS ? (size_t)PIECES : (size_t)ITEMS) + (size_t)b->pages * 4 + 64;
+    return ((size_t)PIECES > (size_t)ITEMS ? (size_t)PIECES : (size_t)ITEMS) + (size_t)b->pages * (4 + sizeof(struct group_page)) + 64;
 }
 
 size_t step_fill(const struct backend_model *m, const struct batch *b, char *host) {
-    if (attend_stream_fit(m)) return stream_fill(m, b, host);
+    if (attend_stream_fit(m)) return m->step_shared ? group_fill(m, b, host) : stream_fill(m, b, host);
     const struct text_config *t = &m->w.config.text;
     int group = t->heads / t->kv_heads, wide = attend_queries(m), item_count = 0, part_count = 0;
     struct range range[2 * FEW_ROWS];

@@ -6,11 +6,10 @@
  * has read one, over the ends of rows, and never waits for another warp. Its first pages are asked for before the kernels in front have
  * ended: all but the newest tokens are there already.
  *
- * The host (stream_fill) puts all pages of all kv heads into two lines, first those that rows of one group share, then those of a row
- * alone, and gives each block a share of both lines: pieces of consecutive pages. Rows that share pages are worked on together, up to 32
- * queries (rows x heads of a kv head), by tiles of eight: S^T = K Q^T with tokens as M and queries as N, S^T turned in registers
+ * The host (stream_fill) puts all pages of all rows' kv heads into a line and gives each block a share of it: pieces of consecutive pages. The
+ * heads of a kv head are worked on together, by tiles of eight: S^T = K Q^T with tokens as M and queries as N, S^T turned in registers
  * (movmatrix), O^T = V^T P^T. What was cut is put together by the block that ends last, in the order of the pieces: results do not
- * depend on chance.
+ * depend on chance. Rows that share beginnings: attend_group.cu.
  *
  * Which token is which row of S^T is free, and so is the order of the head's dimensions in both products: lanes read 16 consecutive bytes.
  * Values lie in quarters of a page that are shifted by 32 bytes against each other; lanes 4 g + t read tokens of quarter t, so that eight
@@ -18,32 +17,15 @@
 #include <math.h>
 #include <string.h>
 
-#include "backend/cuda/room.h"
+#include "backend/cuda/attend_pages.h"
 
 namespace {
 
-enum { HEAD = 128, SLOTS = 3, TOKEN_BYTES = HEAD * 2, KEY_BYTES = PAGE * TOKEN_BYTES, QUARTER = PAGE / 4, QUARTER_BYTES = QUARTER * TOKEN_BYTES + 32,
-       SLOT_BYTES = KEY_BYTES + 4 * QUARTER_BYTES, MOST_TILES = 4, MOST_QUERIES = MOST_TILES * 8 };
+enum { SLOTS = 3, MOST_QUERIES = 16 };
 enum { BLOCKS = 4 }; /* a multiprocessor */
-
-struct stream_args {
-    const struct step_head *head;
-    const bf16 *q;
-    bf16 *out;
-    const char *kv;
-    size_t page_bytes;
-    int64_t layer_at, half; /* bytes: from a page's beginning to this layer's keys; from keys to values */
-    int heads, kv_heads, group;
-    int tiled;
-    float scale;
-    float *values;      /* (slots, HEAD): weighted values of one query and piece */
-    float2 *sums;       /* (slots): maximum, sum */
-    unsigned *counters; /* (2, FEW_ROWS, kv_heads): of rows; of groups, by their first row */
-};
 
 struct room {
     char page[SLOTS][SLOT_BYTES];
-    uint4 query[MOST_TILES - 1][4][32]; /* of the second tile on, where there are four */
     uint64_t full[SLOTS];
 };
 
@@ -93,34 +75,12 @@ __device__ inline void ahead_copy(const struct stream_args &a, struct ahead *c, 
     if (lane == 0) copy_page(a, c->now, c->page, number, s, slot);
     ahead_step(c, list, lane);
 }
-__device__ inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
-__device__ inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
-__device__ inline uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
-
-/* Where four columns of a row begin, of the first 64 of the first head (column: a multiple of four), as two pairs; `half` further on the same of
- * its other 64, `head` further on of the next head. */
-struct places {
-    int64_t first, second, half, head;
-    bool crossed; /* pairs of columns 0 2 and 1 3 */
-};
-__device__ inline struct places places_of(const struct stream_args &a, int row, int column) {
-    if (!a.tiled) return {(int64_t)row * a.heads * HEAD + column, (int64_t)row * a.heads * HEAD + column + 2, HEAD / 2, HEAD, false};
-    bool crossed = a.tiled == TILED_CROSSED;
-    int64_t first = tiled_place(row, column, a.tiled);
-    return {first, tiled_place(row, column + (crossed ? 1 : 2), a.tiled), tiled_place(row, column + HEAD / 2, a.tiled) - first, HEAD * FEW_ROWS, crossed};
-}
-__device__ inline void store_four(const struct stream_args &a, const struct places &to, int halves, float x, float y, float z, float w) {
-    bf16 *out = a.out + halves / 2 * to.head + halves % 2 * to.half;
-    *(uint32_t *)(out + to.first) = pack_bf16(x, to.crossed ? z : y);
-    *(uint32_t *)(out + to.second) = pack_bf16(to.crossed ? y : z, w);
-}
-
 /* What all pieces of a row and kv head make together, for two query heads from `first` on; a lane has four dimensions. Values are asked for
  * many at a time, the first ones before it is known what they weigh. (One place in the program: code that was not run lately is far.) */
 __device__ inline void put_together(const struct stream_args &a, const struct attend_both b, int row, int kv, int first, int lane) {
     enum { HEADS = 2, AT_ONCE = 12 };
     bool two = first + 1 < a.group;
-    int n = b.shared_count + b.own_count;
+    int n = b.own_count;
     float top[HEADS], all[HEADS], value[HEADS][4];
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
@@ -131,7 +91,7 @@ __device__ inline void put_together(const struct stream_args &a, const struct at
 #pragma unroll 1
     for (int base = 0; base < n; base += 32) {
         int here = n - base < 32 ? n - base : 32, at = base + lane;
-        int slot = (at < b.shared_count ? b.shared + at * b.stride : b.own + (at - b.shared_count) * a.group) + first; /* the lane's piece */
+        int slot = b.own + at * a.group + first; /* the lane's piece */
         float f[HEADS];
         float2 sum[HEADS];
         float4 v[AT_ONCE][HEADS];
@@ -192,66 +152,37 @@ __device__ inline void put_together(const struct stream_args &a, const struct at
     }
 }
 
-/* Tells that a piece is there, and puts together the rows of which it was the last. For a row count its own pieces and, as one, those that it
- * shares. A row's only own piece waits a while for the shared ones: whoever ends those last would have all rows of the group to put
- * together, one after the other. */
+/* Tells that a piece is there, and puts the row together where it was the last. */
 __device__ inline void arrive(const struct stream_args &a, const struct attend_piece &p, const struct attend_both *both, int lane) {
-    enum { LOOKS = 32 }; /* half a microsecond each, about; nothing is lost when they are not enough */
     int at = p.row * a.kv_heads + p.kv;
-    struct attend_both b = both[at];
-    unsigned which = 0, old = 0; /* rows to put together */
-    bool group = p.rows > 1;
+    const struct attend_both b = both[at];
+    unsigned old = 0;
     __syncwarp();
-    if (!group && b.shared_count && b.own_count == 1)
-#pragma unroll 1
-        for (int i = 0; i < LOOKS && !which; i++) {
-            if (i) wait_a_little();
-            which = __shfl_sync(~0u, load_relaxed_4(&a.counters[at]), 0) == 1;
-        }
-    if (!which) {
-        unsigned *counter = &a.counters[at + (group ? FEW_ROWS * a.kv_heads : 0)], others = group ? b.shared_count - 1 : b.own_count - (b.shared_count ? 0 : 1);
-        __threadfence();
-        __syncwarp();
-        if (lane == 0) old = atomicAdd(counter, 1u);
-        which = __shfl_sync(~0u, old, 0) == others;
-        if (!which) return;
-        if (group) {
-            __threadfence();
-            if (lane == 0) *counter = 0;
-            bool ended = lane < p.rows && atomicAdd(&a.counters[at + lane * a.kv_heads], 1u) == (unsigned)both[at + lane * a.kv_heads].own_count;
-            which = __ballot_sync(~0u, ended);
-        }
-    }
-    if (!which) return;
     __threadfence();
+    __syncwarp();
+    if (lane == 0) old = atomicAdd(&a.counters[at], 1u);
+    if (__shfl_sync(~0u, old, 0) != (unsigned)b.own_count - 1) return;
+    __threadfence();
+    if (lane == 0) a.counters[at] = 0;
 #pragma unroll 1
-    for (; which; which &= which - 1) {
-        int row = p.row + __ffs((int)which) - 1;
-        if (lane == 0) a.counters[row * a.kv_heads + p.kv] = 0;
-        b = both[row * a.kv_heads + p.kv];
-#pragma unroll 1
-        for (int first = 0; first < a.group; first += 2) put_together(a, b, row, p.kv, first, lane);
-    }
+    for (int first = 0; first < a.group; first += 2) put_together(a, b, p.row, p.kv, first, lane);
 }
 
 /* A piece, whose pages are in the slots from `slot` on, or will be. NQ: tiles of eight queries. */
 template <int NQ>
 __device__ inline void take(const struct stream_args &a, const struct attend_piece &p, const int32_t *list, struct ahead *next, struct room *s, int *slot_at, unsigned *parity_at, int lane) {
-    enum { HELD = NQ == MOST_TILES ? 1 : NQ, AT_ONCE = NQ == MOST_TILES ? 1 : 2, CHAINS = NQ == 1 ? 2 : 1 }; /* tiles of queries in registers; of tokens at once; sums of a score */
-    int g = lane / 4, t = lane % 4, queries = p.rows * a.group, pages = pages_of(p), slot = *slot_at;
+    enum { AT_ONCE = 2, CHAINS = NQ == 1 ? 2 : 1 }; /* tiles of tokens at once; sums of a score */
+    int g = lane / 4, t = lane % 4, queries = a.group, pages = pages_of(p), slot = *slot_at;
     unsigned parity = *parity_at;
-    uint4 q[HELD][4];
+    uint4 q[NQ][4];
     float most[NQ][2], total[NQ][2], o[NQ][8][4];
 #pragma unroll
     for (int n = 0; n < NQ; n++) {
         int query = n * 8 + g;
-        const bf16 *from = a.q + ((int64_t)(p.row + (query < queries ? query / a.group : 0)) * a.heads + p.kv * a.group + query % a.group) * HEAD;
+        const bf16 *from = a.q + ((int64_t)p.row * a.heads + p.kv * a.group + query) * HEAD;
 #pragma unroll
-        for (int c = 0; c < 4; c++) {
-            uint4 v = query < queries ? *(const uint4 *)(from + (c * 4 + t) * 8) : make_uint4(0, 0, 0, 0);
-            if (n < HELD) q[n][c] = v;
-            else s->query[n - 1][c][lane] = v; /* read again by this lane alone */
-        }
+        for (int c = 0; c < 4; c++)
+            q[n][c] = query < queries ? *(const uint4 *)(from + (c * 4 + t) * 8) : make_uint4(0, 0, 0, 0);
 #pragma unroll
         for (int e = 0; e < 2; e++) most[n][e] = -INFINITY, total[n][e] = 0;
 #pragma unroll
@@ -290,7 +221,7 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
                     for (int h = 0; h < 2; h++) k[i][h] = *(const uint4 *)(keys + (first + (part + i) * 4 + h * 2) * TOKEN_BYTES + (c * 4 + t) * 16);
 #pragma unroll
                 for (int n = 0; n < NQ; n++) {
-                    uint4 v = n < HELD ? q[n < HELD ? n : 0][c] : s->query[n < HELD ? 0 : n - 1][c][lane];
+                    uint4 v = q[n][c];
 #pragma unroll
                     for (int i = 0; i < AT_ONCE; i++) {
                         const uint32_t a0[4] = {k[i][0].x, k[i][1].x, k[i][0].y, k[i][1].y}, a1[4] = {k[i][0].z, k[i][1].z, k[i][0].w, k[i][1].w};
@@ -398,7 +329,7 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
         }
 }
 
-template <int MOST>
+template <int NQ>
 __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) {
     DYNAMIC_SHARED(shared);
     struct room *s = (struct room *)shared;
@@ -433,29 +364,17 @@ __global__ void __launch_bounds__(32) stream_kernel(const struct stream_args a) 
 #pragma unroll 1
     for (; piece < last; piece++) {
         struct attend_piece p = piece == first ? block.piece : *piece;
-        int queries = p.rows * a.group;
-        if (queries <= 8) take<1>(a, p, list, &next, s, &slot, &parity, lane);
-        else if (queries <= 16) take<2>(a, p, list, &next, s, &slot, &parity, lane);
-        else if (MOST > 2) take<MOST>(a, p, list, &next, s, &slot, &parity, lane);
+        take<NQ>(a, p, list, &next, s, &slot, &parity, lane);
         if (!p.whole) arrive(a, p, both, lane);
     }
 }
 
 } // namespace
 
-/* Tiles of queries that rows of a group make at most. Four take registers out to memory: with two heads for a kv head eight rows do without. */
-static int most_tiles(int group) { return group <= 2 ? 2 : MOST_TILES; }
-
 void attend_stream(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled) {
-    const struct text_config *t = &m->w.config.text;
-    struct stream_args a = {};
-    a.head = head, a.q = q, a.out = out, a.tiled = tiled, a.kv = m->kv, a.page_bytes = m->page_bytes;
-    a.layer_at = layer * m->layer_stride * 2, a.half = m->layer_stride;
-    a.heads = t->heads, a.kv_heads = t->kv_heads, a.group = t->heads / t->kv_heads;
-    a.scale = (float)(1.4426950408889634 / sqrt((double)HEAD)); /* exp2 from here on */
-    a.values = m->attend_partial, a.sums = (float2 *)(m->attend_partial + (size_t)MOST_ITEMS * t->heads * HEAD), a.counters = m->attend_counters;
+    const struct stream_args a = stream_args_of(m, layer, head, q, out, tiled);
     dim3 grid((unsigned)(m->sm_count * BLOCKS)), block(32);
-    if ((m->step_shared && most_tiles(a.group) > 2) || a.group > 16) launch(m, stream_kernel<MOST_TILES>, grid, block, sizeof(struct room), a);
+    if (a.group <= 8) launch(m, stream_kernel<1>, grid, block, sizeof(struct room), a);
     else launch(m, stream_kernel<2>, grid, block, sizeof(struct room), a);
 }
 
@@ -464,54 +383,15 @@ void attend_stream(struct backend_model *m, int layer, const struct step_head *h
 bool attend_stream_fit(const struct backend_model *m) {
     const struct text_config *t = &m->w.config.text;
     if (m->arch != 90 || m->kv8 || t->head_dim != HEAD || t->heads % t->kv_heads || t->heads / t->kv_heads > MOST_QUERIES || m->sm_count * BLOCKS > MOST_STREAM_BLOCKS) return false;
-    int64_t shares = m->sm_count * BLOCKS, groups = FEW_ROWS / 2, kv = t->kv_heads, group = t->heads / t->kv_heads; /* a group has two rows at least */
-    int64_t shared = shares + groups * kv, own = shares + FEW_ROWS * kv; /* pieces at most */
-    return shared + own <= MOST_STREAM_PIECES && FEW_ROWS * kv <= MOST_BOTH && shared * MOST_QUERIES + own * group <= (int64_t)MOST_ITEMS * t->heads;
+    int64_t kv = t->kv_heads, group = t->heads / t->kv_heads, pieces = m->sm_count * BLOCKS + FEW_ROWS * kv; /* at most */
+    return pieces <= MOST_STREAM_PIECES && FEW_ROWS * kv <= MOST_BOTH && pieces * group <= (int64_t)MOST_ITEMS * t->heads;
 }
 
 namespace {
 
-/* Tokens [begin, end) that some rows see together; begin: of a page. */
-struct range {
-    int row, rows, begin, end;
-};
-
-/* What rows have in common with their neighbours, and what each has alone. Another row joins a group when that saves pages: it reads the
- * beginning no more, but the others read again what it does not share. */
-void make_ranges(const struct batch *b, int most_rows, struct range *shared, int *shared_count, struct range *own, int *own_count) {
-    const struct drow *rows = b->row;
-    *shared_count = *own_count = 0;
-    for (int i = 0; i < b->rows;) {
-        int together = 1, common = rows[i].slot / PAGE + 1;
-        while (i + together < b->rows && together < most_rows) {
-            int c = attend_common_pages(&rows[i], &rows[i + together], b->page);
-            if (c > common) c = common;
-            if (c < MIN_SHARED_PAGES || (together > 1 && c <= (together - 1) * (common - c))) break;
-            common = c, together++;
-        }
-        int from = together > 1 ? common * PAGE : 0;
-        if (from) shared[(*shared_count)++] = {i, together, 0, from};
-        for (int r = i; r < i + together; r++)
-            if (rows[r].slot + 1 > from) own[(*own_count)++] = {r, 1, from, rows[r].slot + 1};
-        i += together;
-    }
-}
-
-/* Is there enough to be saved? Who is last to see what a group shares may have to put all its rows together, one after the other, 5 us each, as
- * long as the device reads 100 pages of 8 kv heads (SHARED_WORTH): sixteen games with the same 400 tokens of rules are better off alone. */
-bool worth_sharing(const struct backend_model *m, const struct range *shared, int count) {
-    int64_t saved = 0;
-    int largest = 0;
-    for (int i = 0; i < count; i++) {
-        saved += (int64_t)(shared[i].rows - 1) * (shared[i].end / PAGE);
-        if (shared[i].rows > largest) largest = shared[i].rows;
-    }
-    return saved >= (int64_t)m->shared_worth * largest;
-}
-
 struct plan {
     const struct batch *b;
-    int kv_heads, group, most_shares;
+    int kv_heads, group, shares;
     int count;   /* of pieces */
     int partial; /* slots given away */
     struct attend_piece piece[MOST_STREAM_PIECES];
@@ -519,26 +399,22 @@ struct plan {
     struct attend_both both[MOST_BOTH]; /* (rows, kv_heads) */
 };
 
-/* Cuts a line into shares of about the same length. */
-void cut_line(struct plan *p, const struct range *range, int count, bool shared) {
+/* Cuts the line of all rows' kv heads into shares of about the same length. */
+void cut_line(struct plan *p) {
     enum { END = 16, LEAST = 2 }; /* tokens that the end of a row costs beside its tokens, about; pages of a share */
+    const struct batch *b = p->b;
     int64_t length = 0, pages_all = 0;
-    for (int i = 0; i < count; i++) length += range[i].end - range[i].begin + END, pages_all += (range[i].end - range[i].begin + PAGE - 1) / PAGE;
+    for (int i = 0; i < b->rows; i++) length += b->row[i].slot + 1 + END, pages_all += b->row[i].slot / PAGE + 1;
     length *= p->kv_heads, pages_all *= p->kv_heads;
-    int units = count * p->kv_heads, shares = p->most_shares;
+    int units = b->rows * p->kv_heads, shares = p->shares;
     if (shares > (pages_all + LEAST - 1) / LEAST) shares = (int)((pages_all + LEAST - 1) / LEAST);
-    if (!shares) return;
     if (units <= shares && shares / units * units >= shares * 7 / 8) shares = shares / units * units; /* units of one length are cut alike */
     int snap = (int)(length / shares / PAGE / 16), s = 0;
     int64_t at = 0;
-    for (int i = 0; i < count; i++) {
-        const struct range *r = &range[i];
-        const struct drow *row = &p->b->row[r->row];
-        int pages = (r->end - r->begin + PAGE - 1) / PAGE, queries = r->rows * p->group, settled = row->slot;
-        for (int k = 1; k < r->rows; k++)
-            if (row[k].slot < settled) settled = row[k].slot;
-        settled = (settled - (FEW_ROWS - 1)) / PAGE; /* the newest tokens of a sequence, one a row, are written in this pass */
-        for (int kv = 0; kv < p->kv_heads; kv++, at += r->end - r->begin + END) {
+    for (int i = 0; i < b->rows; i++) {
+        const struct drow *row = &b->row[i];
+        int tokens = row->slot + 1, pages = row->slot / PAGE + 1, settled = (row->slot - (FEW_ROWS - 1)) / PAGE; /* the newest tokens of a sequence, one a row, are written in this pass */
+        for (int kv = 0; kv < p->kv_heads; kv++, at += tokens + END) {
             int first = p->partial, n = 0;
             for (int page = 0; page < pages;) {
                 int64_t cut = (length * (s + 1) / shares - at + PAGE / 2) / PAGE;
@@ -549,21 +425,15 @@ void cut_line(struct plan *p, const struct range *range, int count, bool shared)
                 }
                 struct attend_piece *to = &p->piece[p->count];
                 *to = {};
-                to->pages = row->pages + r->begin / PAGE + page;
-                to->tokens = (cut == pages ? r->end - r->begin : (int)cut * PAGE) - page * PAGE;
-                to->settled = settled - r->begin / PAGE - page, to->partial = p->partial;
-                to->row = (int16_t)r->row, to->rows = (int16_t)r->rows, to->kv = (int16_t)kv;
+                to->pages = row->pages + page, to->tokens = (cut == pages ? tokens : (int)cut * PAGE) - page * PAGE, to->settled = settled - page, to->partial = p->partial;
+                to->row = (int16_t)i, to->kv = (int16_t)kv;
                 p->share[p->count++] = (int16_t)s;
-                p->partial += queries, n++;
+                p->partial += p->group, n++;
                 page = (int)cut;
                 if (page < pages) s++;
             }
-            for (int k = 0; k < r->rows; k++) {
-                struct attend_both *both = &p->both[(r->row + k) * p->kv_heads + kv];
-                if (shared) both->shared = first + k * p->group, both->stride = queries, both->shared_count = (int16_t)n;
-                else both->own = first, both->own_count = (int16_t)n;
-            }
-            if (!shared && n == 1 && queries <= 8 && !p->both[r->row * p->kv_heads + kv].shared_count) p->piece[p->count - 1].whole = 1;
+            p->both[i * p->kv_heads + kv] = {first, n};
+            if (n == 1 && p->group <= 8) p->piece[p->count - 1].whole = 1;
         }
     }
 }
@@ -573,24 +443,17 @@ void cut_line(struct plan *p, const struct range *range, int count, bool shared)
 size_t stream_fill(const struct backend_model *m, const struct batch *b, char *host) {
     const struct text_config *t = &m->w.config.text;
     struct plan plan, *p = &plan;
-    struct range shared[FEW_ROWS], own[FEW_ROWS];
-    int shared_count, own_count, shares = m->sm_count * BLOCKS, both_count = b->rows * t->kv_heads;
-    p->b = b, p->kv_heads = t->kv_heads, p->group = t->heads / t->kv_heads, p->most_shares = shares, p->count = p->partial = 0;
-    memset(p->both, 0, (size_t)both_count * sizeof *p->both);
-    make_ranges(b, most_tiles(p->group) * 8 / p->group, shared, &shared_count, own, &own_count);
-    if (!worth_sharing(m, shared, shared_count)) make_ranges(b, 1, shared, &shared_count, own, &own_count);
-    cut_line(p, shared, shared_count, true);
-    int first_own = p->count;
-    cut_line(p, own, own_count, false);
+    int shares = m->sm_count * BLOCKS, both_count = b->rows * t->kv_heads;
+    p->b = b, p->kv_heads = t->kv_heads, p->group = t->heads / t->kv_heads, p->shares = shares, p->count = p->partial = 0;
+    cut_line(p);
 
     struct attend_block *block = (struct attend_block *)(host + STEP_ITEMS_AT);
     struct attend_piece *to = (struct attend_piece *)(host + STEP_PIECES_AT);
     struct attend_both *both = (struct attend_both *)(to + p->count);
     int32_t *pages = (int32_t *)(both + both_count), pages_at = (int32_t)(pages - (int32_t *)host), n = 0;
-    for (int s = 0, i = 0, k = first_own; s < shares; s++) {
+    for (int s = 0; s < shares; s++) {
         block[s].first = n;
-        while (i < first_own && p->share[i] == s) to[n++] = p->piece[i++];
-        while (k < p->count && p->share[k] == s) to[n++] = p->piece[k++];
+        while (n < p->count && p->share[n] == s) to[n] = p->piece[n], n++;
         block[s].count = n - block[s].first;
     }
     for (int s = 0; s < shares; s++) {

@@ -203,7 +203,7 @@ static int plan_alone(struct pass *p, struct err *err) {
         memcpy(row, b->row + first, (size_t)part.rows * sizeof *row);
         for (int i = 0; i < part.rows; i++) row[i].pages -= b->row[first].pages;
         part.pages = row[part.rows - 1].pages + row[part.rows - 1].slot / PAGE + 1;
-        p->group_shared[g] = m->step_shared = attend_shared(row, part.rows, part.page);
+        p->group_shared[g] = m->step_shared = attend_shared(m, &part);
         step_fill(m, &part, host + p->group_bytes * (size_t)g);
     }
     p->alone = rows, p->group_table = device;

@@ -142,6 +142,20 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
 }
 /* Between a thread's own writes to shared memory and copies to the same place that begin after a barrier behind this. */
 __device__ static inline void fence_copies() { SM_90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");) }
+/* Two blocks of a cluster (grids of one dimension): all threads of both meet, publishing nothing but barriers made before gate_init_done; values to the other
+ * one's shared memory, and to its barrier that so many bytes came. */
+__device__ static inline void pair_arrive() { SM_90(asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");) }
+__device__ static inline void pair_wait() { SM_90(asm volatile("barrier.cluster.wait.aligned;" ::: "memory");) }
+__device__ static inline void pair_send_16(void *to, uint4 v, uint64_t *b, int rank) {
+    SM_90(asm volatile("{ .reg .b32 a, g; mapa.shared::cluster.u32 a, %0, %6; mapa.shared::cluster.u32 g, %5, %6;\n"
+                       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [a], {%1,%2,%3,%4}, [g]; }" ::"r"(in_shared(to)), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w),
+                       "r"(in_shared(b)), "r"(rank) : "memory");)
+}
+__device__ static inline void pair_send_8(void *to, uint32_t x, uint32_t y, uint64_t *b, int rank) {
+    SM_90(asm volatile("{ .reg .b32 a, g; mapa.shared::cluster.u32 a, %0, %4; mapa.shared::cluster.u32 g, %3, %4;\n"
+                       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [a], {%1,%2}, [g]; }" ::"r"(in_shared(to)), "r"(x), "r"(y), "r"(in_shared(b)), "r"(rank)
+                       : "memory");)
+}
 /* A barrier of some warps of the block. */
 template <int ID, int THREADS> __device__ static inline void some_sync() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
 /* The same, by number: arrive does not wait; of the threads some arrive and some sync. */

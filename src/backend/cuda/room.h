@@ -90,12 +90,11 @@ struct step_head {
 };
 enum { STEP_ROWS_AT = 64, STEP_ITEMS_AT = STEP_ROWS_AT + FEW_ROWS * (int)sizeof(struct drow) };
 /* The same on Hopper (attend_stream.cu), in the place of items and parts: attend_block, pieces at STEP_PIECES_AT, attend_both of all rows and kv
- * heads at parts_at. A piece: `tokens` tokens of a kv head from the page on whose number lies at `pages`, for `rows` rows from `row` on;
- * pages from `settled` on may still be written by the pass at hand; results go to working memory from slot `partial` on, a slot a query,
- * or (whole) are all that there is of the row. */
+ * heads at parts_at. A piece: `tokens` tokens of a row's kv head from the page on whose number lies at `pages`; pages from `settled` on may still be
+ * written by the pass at hand; results go to working memory from slot `partial` on, a slot a query, or (whole) are all that there is of the row. */
 struct attend_piece {
     int32_t pages, tokens, settled, partial;
-    int16_t row, rows, kv, whole;
+    int16_t row, kv, whole, unused;
 };
 /* A block's pieces, once more the first of them, and its first pages' numbers: one load before the first keys are asked for. */
 enum { BLOCK_PAGES = 4 };
@@ -104,14 +103,27 @@ struct attend_block {
     struct attend_piece piece;
     int32_t number[BLOCK_PAGES];
 };
-/* The pieces of a row and kv head: slot of its first query in the first piece that rows share, slots from one such piece to the next, pieces; likewise
- * of those of its own, which follow each other without gaps. */
+/* The pieces of a row and kv head: slot of the first one's first query, pieces; they follow each other without gaps. */
 struct attend_both {
-    int32_t shared, own, stride;
-    int16_t shared_count, own_count;
+    int32_t own, own_count;
+};
+/* The same where rows share beginnings (attend_group.cu): group_block, pieces at STEP_PIECES_AT, group_page of all groups at parts_at. A piece:
+ * `count` pages of a kv head from entry `pages` on, for `rows` rows from `row` on; one of `pieces` of them, whose results go to the working
+ * memory's place `partial`, where there are several. Rows [from, to) of the group see the first `tokens` tokens of a page; fresh: the pass at
+ * hand writes to it. */
+struct group_piece {
+    int32_t pages, partial, count;
+    int16_t row, rows, kv, number, pieces, unused;
+};
+struct group_page {
+    int32_t number;
+    uint8_t from, to, tokens, fresh;
+};
+struct group_block {
+    int32_t first, count;
 };
 enum { MOST_STREAM_BLOCKS = 640, MOST_STREAM_PIECES = 2048, MOST_BOTH = 1024, STEP_PIECES_AT = STEP_ITEMS_AT + MOST_STREAM_BLOCKS * (int)sizeof(struct attend_block) };
-enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, SHARED_WORTH = 100, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
+enum { MOST_ITEMS = 2048, MOST_PIECES = 64, MIN_SHARED_PAGES = 4, SHARED_WORTH = 1000, MOST_PARTS = 512 }; /* MOST_PIECES: of one row */
 
 /* Events at the changes between a pass's kinds of work (decoder.cu); the benchmark reads them. From event i on, part[i] is at work. */
 enum { PASS_PRODUCTS, PASS_HEADS, PASS_ATTEND, PASS_ROWS, PASS_REST, PASS_PARTS, PASS_MARKS = 1024 };
@@ -174,7 +186,7 @@ struct backend_model {
     float *attend_partial;       /* (MOST_ITEMS, heads, 2 + head_dim) */
     unsigned *attend_counters;   /* (2, FEW_ROWS, kv_heads) zero between kernels */
     bool step_shared;            /* rows of the step at hand have a beginning in common */
-    int shared_worth;            /* pages that reading it once must save for each row of a group (attend_stream.cu); 0: any */
+    int shared_worth;            /* pages of a kv head that reading it once must save (attend_group.cu); 0: any */
     cudaGraphExec_t graphs[FEW_ROWS + 1][2]; /* by rows and step_shared; NULL: not yet made */
     struct tower_graph towers[MOST_TOWER_GRAPHS];
     uint64_t tower_clock;
@@ -377,8 +389,8 @@ struct batch {
 /* ---- attend_few.cu ---- */
 
 bool attend_few_fit(const struct backend_model *m);
-/* Have two neighbouring rows a beginning in common that is worth reading once? */
-bool attend_shared(const struct drow *rows, int count, const int32_t *pages);
+/* Have neighbouring rows a beginning in common that is worth reading once? What m->step_shared has to be for step_fill and attend_items. */
+bool attend_shared(const struct backend_model *m, const struct batch *b);
 int attend_queries(const struct backend_model *m); /* query rows of one item: 8 or 16, by m->step_shared */
 /* Cuts the step's work and lays it out as the kernels read it, in step_bytes(batch) of host memory; returns the bytes in use. */
 size_t step_bytes(const struct batch *b);
@@ -394,6 +406,13 @@ int attend_common_pages(const struct drow *a, const struct drow *b, const int32_
 bool attend_stream_fit(const struct backend_model *m);
 size_t stream_fill(const struct backend_model *m, const struct batch *b, char *host);
 void attend_stream(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled);
+
+/* ---- attend_group.cu: the same where rows share beginnings (m->step_shared) ---- */
+
+/* Is there enough to be saved? */
+bool attend_group_worth(const struct backend_model *m, const struct batch *b);
+size_t group_fill(const struct backend_model *m, const struct batch *b, char *host);
+void attend_group(struct backend_model *m, int layer, const struct step_head *head, const bf16 *q, bf16 *out, int tiled);
 
 /* ---- decoder.cu, step.cu, tower.cu ---- */
 

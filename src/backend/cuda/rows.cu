@@ -82,36 +82,47 @@ __device__ static inline float value_of(bf16 v) { return __bfloat162float(v); }
 /* A warp makes one head of one row: interleaved M-RoPE, halves rotated against each other (facts §3.2). */
 template <typename T, bool KV8>
 __global__ void heads_kernel(const struct heads_args a) {
+    enum { PAIRS = MOST_HEAD / 64 };
     let_next_start();
-    wait_for_input();
     int all = a.heads + 2 * a.kv_heads, head = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32, n = a.n;
     if (head >= all) return;
+    /* What the kernels in front do not write, before they have ended. */
     struct drow r = a.rows[blockIdx.x];
     const T *x = (const T *)a.qkv + ((int64_t)blockIdx.x * all + head) * n;
     bool query = head < a.heads, value = head >= a.heads + a.kv_heads;
-    float f = 1;
-    const float *weight = query ? a.q_norm : a.k_norm;
+    int k = head - a.heads - (value ? a.kv_heads : 0);
+    bf16 *to = query ? a.q_out + ((int64_t)blockIdx.x * a.heads + head) * n : page_layer(a, r, value);
+    const float *norm = query ? a.q_norm : a.k_norm;
+    float weight[PAIRS][2] = {}, c[PAIRS] = {}, s[PAIRS] = {}, made[PAIRS][2] = {}, most = 0, f = 1, sum = 0;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        int i = lane + j * 32;
+        if (i >= n / 2 || value) break;
+        weight[j][0] = norm[i], weight[j][1] = norm[i + n / 2];
+        sincosf((float)r.position[a.axis[i]] * a.frequency[i], &s[j], &c[j]);
+    }
+    wait_for_input();
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        int i = lane + j * 32;
+        if (i < n / 2) made[j][0] = value_of(x[i]), made[j][1] = value_of(x[i + n / 2]);
+    }
     if (!value) {
-        float sum = 0;
-        for (int i = lane; i < n; i += 32) sum += value_of(x[i]) * value_of(x[i]);
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int j = 0; j < PAIRS; j++) sum += made[j][h] * made[j][h];
         for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
         f = rsqrtf(sum / n + a.eps);
     }
-    int k = head - a.heads - (value ? a.kv_heads : 0);
-    float made[MOST_HEAD / 64][2], most = 0;
 #pragma unroll
-    for (int j = 0; j < MOST_HEAD / 64; j++) {
-        int i = lane + j * 32;
-        if (i >= n / 2) break;
-        float lo = value_of(x[i]), hi = value_of(x[i + n / 2]);
+    for (int j = 0; j < PAIRS; j++) {
+        float lo = made[j][0], hi = made[j][1];
         if (!value) {
-            float c, s;
-            sincosf((float)r.position[a.axis[i]] * a.frequency[i], &s, &c);
-            lo = weight[i] * (lo * f), hi = weight[i + n / 2] * (hi * f);
-            float turned = lo * c - hi * s;
-            hi = hi * c + lo * s, lo = turned;
+            lo = weight[j][0] * (lo * f), hi = weight[j][1] * (hi * f);
+            made[j][0] = lo * c[j] - hi * s[j], made[j][1] = hi * c[j] + lo * s[j];
         }
-        made[j][0] = lo, made[j][1] = hi, most = fmaxf(most, fmaxf(fabsf(lo), fabsf(hi)));
+        most = fmaxf(most, fmaxf(fabsf(made[j][0]), fabsf(made[j][1])));
     }
     if (KV8 && !query) {
         for (int d = 16; d; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
@@ -119,15 +130,15 @@ __global__ void heads_kernel(const struct heads_args a) {
         uint8_t *out = e4m3_place(a, r, value, k, &factor);
         if (lane == 0) *factor = f8;
 #pragma unroll
-        for (int j = 0; j < MOST_HEAD / 64; j++) {
+        for (int j = 0; j < PAIRS; j++) {
             int i = lane + j * 32;
             if (i < n / 2) out[i] = e4m3_of(made[j][0] / f8), out[i + n / 2] = e4m3_of(made[j][1] / f8);
         }
         return;
     }
-    bf16 *out = query ? a.q_out + ((int64_t)blockIdx.x * a.heads + head) * n : page_layer(a, r, value) + ((int64_t)k * PAGE + r.slot % PAGE) * n;
+    bf16 *out = query ? to : to + ((int64_t)k * PAGE + r.slot % PAGE) * n;
 #pragma unroll
-    for (int j = 0; j < MOST_HEAD / 64; j++) {
+    for (int j = 0; j < PAIRS; j++) {
         int i = lane + j * 32;
         if (i < n / 2) out[i] = __float2bfloat16_rn(made[j][0]), out[i + n / 2] = __float2bfloat16_rn(made[j][1]);
     }
@@ -138,17 +149,17 @@ template <bool KV8>
 __global__ void heads_of_128(const struct heads_args a) {
     __shared__ float turn[2][64];
     let_next_start();
-    wait_for_input();
     int all = a.heads + 2 * a.kv_heads, head = threadIdx.x / 8, part = threadIdx.x % 8;
     int64_t row = blockIdx.x;
     struct drow r = a.rows[row];
     bool query = head < a.heads, value = head >= a.heads + a.kv_heads;
     uint4 raw[2] = {};
+    for (int i = threadIdx.x; i < 64; i += blockDim.x) sincosf((float)r.position[a.axis[i]] * a.frequency[i], &turn[1][i], &turn[0][i]);
+    wait_for_input();
     if (head < all) {
         const bf16 *x = (const bf16 *)a.qkv + (row * all + head) * 128 + part * 8;
         raw[0] = *(const uint4 *)x, raw[1] = *(const uint4 *)(x + 64);
     }
-    for (int i = threadIdx.x; i < 64; i += blockDim.x) sincosf((float)r.position[a.axis[i]] * a.frequency[i], &turn[1][i], &turn[0][i]);
     __syncthreads();
     const uint32_t word[8] = {raw[0].x, raw[0].y, raw[0].z, raw[0].w, raw[1].x, raw[1].y, raw[1].z, raw[1].w};
     float v[2][8], sum = 0;

@@ -148,7 +148,7 @@ static int begin(struct step *s, const struct batch *b, struct err *err) {
     size_t most = step_bytes(b);
     char *host = (char *)pinned_get(m, PINNED_BATCH, most, err);
     if (!host) return ERR_MEMORY;
-    m->step_shared = attend_shared(b->row, b->rows, b->page);
+    m->step_shared = attend_shared(m, b);
     size_t bytes = step_fill(m, b, host);
     int r = reserve(s, most, err);
     return r ? r : cuda_failed(cudaMemcpyAsync((void *)s->head, host, bytes, cudaMemcpyHostToDevice, m->stream), "uploading a step", err);
