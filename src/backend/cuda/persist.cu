@@ -19,6 +19,7 @@ struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned */
     volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
+    volatile unsigned asked;     /* chunks that the producer has asked for */
     float nested_map[256];
     float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
@@ -221,6 +222,32 @@ __device__ static inline void produce(const struct persist_args &a, struct block
     }
 }
 
+/* The same chunks, by a warp of its own, to the second-level cache. */
+__device__ static inline void run_ahead(const struct persist_args &a, struct block_parts *s, int lane) {
+    int last = a.layer_count * 4;
+    struct runner r = {s->ring.asked, 0, 0, a.ahead, a.pace, 0, 0, 0};
+#pragma unroll 1
+    for (int phase = 0; phase <= last && a.ahead; phase++) {
+        int kind = phase == last ? PHASE_HEAD : phase % 4;
+        const struct pshape &shape = a.shape[kind];
+        int2 share = s->own->share[kind];
+        if (kind == PHASE_O)
+            for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
+                const struct pentry &e = a.entry[i / a.kv_heads];
+                for (int page = e.begin / PAGE; page * PAGE < e.end; page++)
+                    if (a.runs & 1) run_page(a, &r, phase / 4, e.row, i % a.kv_heads, page, lane);
+                    else r.number++;
+            }
+        const struct pcut &cut = shape.cut[s->own->storages[phase] & 3];
+        for (int pass = 0; pass < cut.passes; pass++) {
+            int before = pass * cut.pass_units, n = shape.units - before < cut.pass_units ? shape.units - before : cut.pass_units;
+            for (int i = 0; i < share.y; i++)
+                if (a.runs & 2) run_tile(&r, &a.phases[phase], shape, kind, share.x + i, before, n, lane);
+                else r.number += ((n + cut.piece_units - 1) / cut.piece_units) << (4 - cut.row_bits);
+        }
+    }
+}
+
 /* 1 / rms of the row that the lane works for. */
 __device__ static inline float row_factor(const struct persist_args &a, const char *squares, int row, int quarter) {
     if (row >= a.rows) return 0;
@@ -379,7 +406,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
     s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
-    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
+    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0, s.ring.asked = &s.own->asked;
     if (QUANT == STORAGE_NF4) {
         fill_lut((uint32_t *)shared, a.quant_map);
         for (int i = threadIdx.x; i < 256; i += blockDim.x) s.own->nested_map[i] = a.nested_map[i];
@@ -394,7 +421,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         gate_init(&s.own->gains.full, 1);
-        s.own->sums_read = 0;
+        s.own->sums_read = s.own->asked = 0;
         gate_init_done();
     }
     __syncthreads();
@@ -403,7 +430,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
-        else if (warp == MULTIPLIERS + 2) wipe(a, lane);
+        else if (warp == MULTIPLIERS + 2) wipe(a, lane), run_ahead(a, &s, lane);
     }
 #endif
 }
@@ -733,6 +760,7 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    a.ahead = tuning("ahead=", 8), a.pace = tuning("pace=", 75), a.runs = tuning("runs=", 3), a.warm = tuning("warm=", 0);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

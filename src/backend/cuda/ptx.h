@@ -140,6 +140,10 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
     SM_90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes),
                        "r"(in_shared(b)) : "memory");)
 }
+/* To the second-level cache, ahead of a copy of the same bytes; aligned as copies are. */
+__device__ static inline void bring_nearer(const void *from, unsigned bytes) { SM_90(asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");) }
+/* Gives way to the other warps for about so long. */
+__device__ static inline void rest(unsigned ns) { SM_90(__nanosleep(ns);) }
 /* Between a thread's own writes to shared memory and copies to the same place that begin after a barrier behind this. */
 __device__ static inline void fence_copies() { SM_90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");) }
 /* A barrier of some warps of the block. */
