@@ -306,12 +306,12 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         if (a.warm > 1 && !real) merge_head(a, exchange, e.row, kv * a.group, 0, f16, false, lane);
         }
     }
+    lane = renewed(lane);
+    int from = warp * gridDim.x + (blockIdx.x + (unsigned)layer * 67) % gridDim.x;
 #pragma unroll 1
-    for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) { /* after all own shares: blocks wait for one another here */
-        int row = a.entry[share / a.kv_heads].row;
-        if (share / a.kv_heads != a.first[row]) continue;
-#pragma unroll 1
-        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) merge_head(a, exchange, row, share % a.kv_heads * a.group + unit / 4, unit % 4, f16, true, lane);
+    for (int unit = from; unit < a.rows * a.heads * 4; unit += MULTIPLIERS * gridDim.x) { /* after all own shares: blocks wait for one another here */
+        int head = unit / 4 % a.heads;
+        merge_head(a, exchange, unit / (a.heads * 4), head, unit % 4, f16, true, lane);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
     }
 }
