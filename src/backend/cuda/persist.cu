@@ -163,7 +163,8 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 }
                 if (i > 0) continue;
                 const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
+                if (p.own && kind == PHASE_O && a.direct) take_heads(b, a, exchange, wants_f16<QUANT>(storages), p.before + p.from, p.own, lane);
+                else if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
                 __syncwarp();
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
@@ -717,6 +718,13 @@ void persist_trace(struct backend_model *m, long long *trace) {
     if (m->persist) m->persist->trace = trace;
 }
 
+/* Does every warp that reads o's input begin with a head's first half? */
+static bool heads_fit(const struct pshape *o) {
+    for (int n = 0; n < 3; n++)
+        if (o->cut[n].passes != 1 || o->units % (2 * MULTIPLIERS) || o->units % o->cut[n].piece_units) return false;
+    return true;
+}
+
 /* Shares of the rows' attention: as long as needed for about one a block, whole pages. */
 static void share_attention(const struct persist *p, struct persist_args *a, const struct batch *b) {
     int units = p->blocks / a->kv_heads, most = tuning("shares=", MOST_SHARES), chunk = MULTIPLIERS / PAGE_ROUNDS - 1; /* units: shares that fill the device */
@@ -741,6 +749,7 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
         }
         if (count > a->most_shares) a->most_shares = count;
     }
+    a->direct = tuning("direct=", 0) && heads_fit(&a->shape[PHASE_O]) && a->most_shares <= (b->rows == 1 ? DIRECT_ALONE : DIRECT_PARTS);
 }
 
 template <int QUANT>

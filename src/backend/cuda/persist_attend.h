@@ -210,7 +210,7 @@ __device__ static inline int folded_place(int quarter, int lane) { return quarte
 __device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, int quarter, bool f16, bool real, int lane) {
     static_assert(MOST_SHARES <= 16, "a lane has two shares");
     int part = lane / 4, left = a.count[row] - part, at = head * MOST_ENTRIES + a.first[row] + part;
-    const char *shares = exchange + a.at.shares + at * 256 + quarter * 64 + lane % 4 * 16, *stats = exchange + a.at.stats + at * 8;
+    const char *shares = exchange + a.at.shares + at * 256 + place_of(quarter * 32 + lane % 4 * 8) * 2, *stats = exchange + a.at.stats + at * 8;
     uint4 value[2] = {};
     uint2 stat[2] = {{0xFF800000u, 0}, {0xFF800000u, 0}};
     bool missing = left > 0;
@@ -232,6 +232,120 @@ __device__ static inline void merge_head(const struct persist_args &a, char *exc
     fold_parts(&most, &total, v, lane);
     float scale = __fdividef(1, total);
     if (!(lane & 4) && real) store_relaxed_4(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + folded_place(quarter, lane))) * 2, seal(pack_input(v[0] * scale, v[1] * scale, f16)));
+}
+
+/* How much each of a head's parts counts, out of their maxima and sums; parts that are not there have a sum of 0. */
+template <int PARTS> __device__ static inline void weigh_parts(float weight[PARTS], const uint2 stat[PARTS]) {
+    float most = __uint_as_float(stat[0].x), total = 0;
+#pragma unroll
+    for (int k = 1; k < PARTS; k++) most = fmaxf(most, __uint_as_float(stat[k].x));
+#pragma unroll
+    for (int k = 0; k < PARTS; k++) weight[k] = __uint_as_float(stat[k].y) == 0 ? 0 : exp2f(__uint_as_float(stat[k].x) - most) * __uint_as_float(stat[k].y), total += weight[k];
+    float scale = __fdividef(1, total);
+#pragma unroll
+    for (int k = 0; k < PARTS; k++) weight[k] *= scale;
+}
+
+/* Few parts: the products of o take them as they are, take_input's order, and each lane puts together what it needs: no block that joins. One row
+ * has 4 parts at most, several have 2. */
+enum { DIRECT_ALONE = 4, DIRECT_PARTS = 2, DIRECT_UNITS = 4 };
+__device__ static inline void take_heads(uint32_t (&b)[WARP_UNITS][8], const struct persist_args &a, const char *exchange, bool f16, int from, int own, int lane) {
+    int g = lane / 4, t = lane % 4;
+    const uint2 nothing = make_uint2(0xFF800000u, 0);
+    if (a.rows == 1) {
+        int unit = from + (g < own ? g : 0), at = unit / 2 * MOST_ENTRIES + a.first[0];
+        const char *parts = exchange + a.at.shares + at * 256 + unit % 2 * 128 + t * 16, *stats = exchange + a.at.stats + at * 8;
+        uint4 v[DIRECT_ALONE][2] = {};
+        uint2 stat[DIRECT_ALONE] = {nothing, nothing, nothing, nothing};
+        bool missing = g < own;
+        while (__ballot_sync(~0u, missing)) {
+            uint32_t top = 0;
+#pragma unroll
+            for (int k = 0; k < DIRECT_ALONE; k++)
+                if (missing && k < a.count[0]) v[k][0] = load_relaxed_16(parts + k * 256), v[k][1] = load_relaxed_16(parts + k * 256 + 64), stat[k] = load_relaxed_8(stats + k * 8);
+#pragma unroll
+            for (int k = 0; k < DIRECT_ALONE; k++) top = larger(top, larger(larger(largest(v[k][0]), largest(v[k][1])), larger(stat[k].x, stat[k].y)));
+            missing = top == NOT_YET;
+            if (missing) wait_a_little();
+        }
+        float weight[DIRECT_ALONE];
+        weigh_parts<DIRECT_ALONE>(weight, stat);
+        uint32_t word[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            float low = 0, high = 0;
+#pragma unroll
+            for (int k = 0; k < DIRECT_ALONE; k++) {
+                const uint4 &q = v[k][i / 4];
+                uint32_t pair = i % 4 == 0 ? q.x : i % 4 == 1 ? q.y : i % 4 == 2 ? q.z : q.w;
+                low += low_bf16(pair) * weight[k], high += high_bf16(pair) * weight[k];
+            }
+            word[i] = pack_input(low, high, f16);
+        }
+#pragma unroll
+        for (int u = 0; u < WARP_UNITS; u++)
+#pragma unroll
+            for (int i = 0; i < 8; i++) b[u][i] = __shfl_sync(~0u, word[i], u * 4 + t);
+        return;
+    }
+    bool mine = g < a.rows;
+    int row = mine ? g : 0, count = a.count[row], at = from / 2 * MOST_ENTRIES + a.first[row]; /* from is even: units in pairs are heads */
+    const char *stats = exchange + a.at.stats + at * 8, *parts = exchange + a.at.shares + at * 256 + t * 16;
+#pragma unroll
+    for (int first = 0; first < WARP_UNITS; first += DIRECT_UNITS) {
+        float weight[DIRECT_UNITS / 2][DIRECT_PARTS];
+        bool missing = mine && first < own;
+        while (__ballot_sync(~0u, missing)) { /* maxima and sums tell when it is worth asking for all */
+            uint2 stat[DIRECT_UNITS / 2][DIRECT_PARTS];
+            uint32_t top = 0;
+#pragma unroll
+            for (int u = 0; u < DIRECT_UNITS / 2; u++)
+#pragma unroll
+                for (int k = 0; k < DIRECT_PARTS; k++) {
+                    stat[u][k] = nothing;
+                    if (missing && first + u * 2 < own && k < count) stat[u][k] = load_relaxed_8(stats + (first / 2 + u) * (MOST_ENTRIES * 8) + k * 8);
+                }
+#pragma unroll
+            for (int u = 0; u < DIRECT_UNITS / 2; u++)
+#pragma unroll
+                for (int k = 0; k < DIRECT_PARTS; k++) top = larger(top, larger(stat[u][k].x, stat[u][k].y));
+            if (missing && top != NOT_YET)
+#pragma unroll
+                for (int u = 0; u < DIRECT_UNITS / 2; u++) weigh_parts<DIRECT_PARTS>(weight[u], stat[u]);
+            missing = missing && top == NOT_YET;
+            if (missing) wait_a_little();
+        }
+        uint4 v[DIRECT_UNITS][DIRECT_PARTS][2] = {};
+        missing = mine && first < own;
+        while (__ballot_sync(~0u, missing)) {
+            uint32_t top = 0;
+#pragma unroll
+            for (int u = 0; u < DIRECT_UNITS; u++)
+#pragma unroll
+                for (int k = 0; k < DIRECT_PARTS; k++)
+                    if (missing && first + u < own && k < count) {
+                        const char *p = parts + (first + u) / 2 * (MOST_ENTRIES * 256) + (first + u) % 2 * 128 + k * 256;
+                        v[u][k][0] = load_relaxed_16(p), v[u][k][1] = load_relaxed_16(p + 64);
+                    }
+#pragma unroll
+            for (int u = 0; u < DIRECT_UNITS; u++)
+#pragma unroll
+                for (int k = 0; k < DIRECT_PARTS; k++) top = larger(top, larger(largest(v[u][k][0]), largest(v[u][k][1])));
+            missing = top == NOT_YET;
+            if (missing) wait_a_little();
+        }
+#pragma unroll
+        for (int u = 0; u < DIRECT_UNITS; u++) {
+            bool here = mine && first + u < own;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                const uint4 &q0 = v[u][0][i / 4], &q1 = v[u][1][i / 4];
+                uint32_t p0 = i % 4 == 0 ? q0.x : i % 4 == 1 ? q0.y : i % 4 == 2 ? q0.z : q0.w, p1 = i % 4 == 0 ? q1.x : i % 4 == 1 ? q1.y : i % 4 == 2 ? q1.z : q1.w;
+                float low = low_bf16(p0) * weight[u / 2][0] + low_bf16(p1) * weight[u / 2][1], high = high_bf16(p0) * weight[u / 2][0] + high_bf16(p1) * weight[u / 2][1];
+                b[first + u][i] = here ? pack_input(low, high, f16) : 0;
+            }
+        }
+    }
 }
 
 /* This block's shares of one layer's attention, and the heads that it puts together; the multiplying warps. */
@@ -298,7 +412,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             fold_parts(&most, &total, v, lane);
             float scale = __fdividef(1, total);
             int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
-            if (!(lane & 4) && real) store_relaxed_4(exchange + a.at.shares + at * 256 + folded_place(unit % 4, lane) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
+            if (!(lane & 4) && real) store_relaxed_4(exchange + a.at.shares + at * 256 + place_of(folded_place(unit % 4, lane)) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
             if (lane == 0 && unit % 4 == 0 && real) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(most), seal(total)));
         }
         if (real) multipliers_sync();
@@ -309,7 +423,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     lane = renewed(lane);
     int from = warp * gridDim.x + (blockIdx.x + (unsigned)layer * 67) % gridDim.x;
 #pragma unroll 1
-    for (int unit = from; unit < a.rows * a.heads * 4; unit += MULTIPLIERS * gridDim.x) { /* after all own shares: blocks wait for one another here */
+    for (int unit = from; unit < a.rows * a.heads * 4 && !a.direct; unit += MULTIPLIERS * gridDim.x) { /* after all own shares: blocks wait for one another here */
         int head = unit / 4 % a.heads;
         merge_head(a, exchange, unit / (a.heads * 4), head, unit % 4, f16, true, lane);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
