@@ -769,7 +769,7 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
-    a.ahead = tuning("ahead=", 8), a.pace = tuning("pace=", 75), a.runs = tuning("runs=", 3), a.warm = tuning("warm=", 0);
+    a.ahead = tuning("ahead=", 8), a.pace = tuning("pace=", 75), a.runs = tuning("runs=", 3);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

@@ -54,7 +54,7 @@ __device__ static inline void ask_gains(struct head_gains *h, const struct playe
     copy_bulk_kept(h->gain[1], l->k_norm, sizeof h->gain[1], &h->full);
 }
 /* A warp makes one head out of the sums of q, k, v: to shared memory, keys and values to their page too. turn: (rows, 64) cosine and sine. */
-__device__ static inline void make_head(const struct persist_args &a, struct head_gains *gains, int layer, const char *exchange, int row, int kv, int number, const float2 *turn, struct attend_work *w, bool real, int lane) {
+__device__ static inline void make_head(const struct persist_args &a, struct head_gains *gains, int layer, const char *exchange, int row, int kv, int number, const float2 *turn, struct attend_work *w, int lane) {
     bool query = number < a.group, value = number > a.group;
     int head = query ? kv * a.group + number : a.heads + (value ? a.kv_heads : 0) + kv;
     float x[4];
@@ -68,11 +68,11 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
         if (again) wait_a_little();
 #pragma unroll
         for (int i = 0; i < 4; i++) word[i] = load_relaxed_4(from + i * 128);
-        if (!real || (word[0] != NOT_YET && word[1] != NOT_YET && word[2] != NOT_YET && word[3] != NOT_YET)) break;
+        if (word[0] != NOT_YET && word[1] != NOT_YET && word[2] != NOT_YET && word[3] != NOT_YET) break;
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) x[i] = __uint_as_float(word[i]);
-    if (number == 0 && lane == 0 && real) mark_attention(a, layer, MARK_WORDS);
+    if (number == 0 && lane == 0) mark_attention(a, layer, MARK_WORDS);
     if (!value) {
         float sum = x[0] * x[0];
 #pragma unroll
@@ -90,7 +90,7 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
     for (int i = 0; i < 4; i++) {
         bf16 v = __float2bfloat16_rn(x[i]);
         to[lane + i * 32] = v;
-        if (page && real) page[lane + i * 32] = v;
+        if (page) page[lane + i * 32] = v;
     }
 }
 
@@ -207,14 +207,14 @@ __device__ static inline void fold_parts(float *most, float *total, float v[8], 
 __device__ static inline int folded_place(int quarter, int lane) { return quarter * 32 + lane % 4 * 8 + (lane >> 4) * 4 + (lane >> 3 & 1) * 2; } /* dimension of v[0] */
 
 /* A quarter of one head out of its shares, by a warp of the block that has the row's first share. f16: as FP8 weights want it. */
-__device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, int quarter, bool f16, bool real, int lane) {
+__device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, int quarter, bool f16, int lane) {
     static_assert(MOST_SHARES <= 16, "a lane has two shares");
     int part = lane / 4, left = a.count[row] - part, at = head * MOST_ENTRIES + a.first[row] + part;
     const char *shares = exchange + a.at.shares + at * 256 + place_of(quarter * 32 + lane % 4 * 8) * 2, *stats = exchange + a.at.stats + at * 8;
     uint4 value[2] = {};
     uint2 stat[2] = {{0xFF800000u, 0}, {0xFF800000u, 0}};
     bool missing = left > 0;
-    while (__ballot_sync(~0u, missing)) { if (!real) break; /* few warps ask: all of it each time */
+    while (__ballot_sync(~0u, missing)) { /* few warps ask: all of it each time */
         if (left > 0) value[0] = load_relaxed_16(shares), stat[0] = load_relaxed_8(stats);
         if (left > 8) value[1] = load_relaxed_16(shares + 8 * 256), stat[1] = load_relaxed_8(stats + 8 * 8);
         missing = larger(larger(largest(value[0]), largest(value[1])), larger(larger(stat[0].x, stat[0].y), larger(stat[1].x, stat[1].y))) == NOT_YET;
@@ -231,7 +231,7 @@ __device__ static inline void merge_head(const struct persist_args &a, char *exc
     }
     fold_parts(&most, &total, v, lane);
     float scale = __fdividef(1, total);
-    if (!(lane & 4) && real) store_relaxed_4(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + folded_place(quarter, lane))) * 2, seal(pack_input(v[0] * scale, v[1] * scale, f16)));
+    if (!(lane & 4)) store_relaxed_4(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + folded_place(quarter, lane))) * 2, seal(pack_input(v[0] * scale, v[1] * scale, f16)));
 }
 
 /* How much each of a head's parts counts, out of their maxima and sums; parts that are not there have a sum of 0. */
@@ -357,34 +357,28 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         int kv = share % a.kv_heads, pages = (e.end - e.begin + PAGE - 1) / PAGE;
         int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that have tokens */
         if (warps > MULTIPLIERS) warps = MULTIPLIERS;
-#pragma unroll 1
-        for (int go = a.warm ? 0 : 1; go < 2; go++) {
-        bool real = renewed(go);
-        for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, real, lane);
-        if (real) multipliers_sync();
+        for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
+        multipliers_sync();
         lane = renewed(lane), g = lane / 4, t = lane % 4;
-        if (warp == 0 && lane == 0 && real) mark_attention(a, layer, MARK_HEADS);
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
         bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
-        int slot0 = ring->slot;
-        unsigned parity0 = ring->parity, number0 = ring->number;
 #pragma unroll 1
-        for (int page = 0; page < (real ? pages : 1); page++, ring_next(ring)) { /* else the warps that have a round of the page wait for it and give it back, for all */
+        for (int page = 0; page < pages; page++, ring_next(ring)) { /* else the warps that have a round of the page wait for it and give it back, for all */
             int first = e.begin + page * PAGE, round = warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
-            bool mine = !real || (page % (MULTIPLIERS / PAGE_ROUNDS) == warp / PAGE_ROUNDS && round < rounds);
+            bool mine = page % (MULTIPLIERS / PAGE_ROUNDS) == warp / PAGE_ROUNDS && round < rounds;
             if (!mine && !wraps) continue;
             char *slot = ring->slots + ring->slot * ring->bytes;
-            if (real) gate_wait(&ring->full[ring->slot], ring->parity);
-            if (warp == 0 && lane == 0 && page == 0 && real) mark_attention(a, layer, MARK_PAGE);
+            gate_wait(&ring->full[ring->slot], ring->parity);
+            if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
             if (mine) {
-                if (e.last && page + 1 == pages && real) mend_page(slot, w, e.end - first, lane);
+                if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
                 attend_round(a, &s, slot, round, e.end - first, w, lane);
             }
             __syncwarp();
-            if (lane == 0 && real) gate_arrive_for(&ring->empty[ring->slot], wraps ? 1 : MULTIPLIERS / rounds);
+            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], wraps ? 1 : MULTIPLIERS / rounds);
         }
-        if (!real) ring->slot = slot0, ring->parity = parity0, ring->number = number0;
-        if (warp == 0 && lane == 0 && real) mark_attention(a, layer, MARK_SCORES);
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
         if (warp < warps)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -397,8 +391,8 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
 #pragma unroll
                 for (int j = 0; j < 8; j++) to[j * 16] = s.o[j][i], to[j * 16 + 8] = s.o[j][2 + i];
             }
-        if (real) multipliers_sync();
-        if (warp == 0 && lane == 0 && real) mark_attention(a, layer, MARK_MERGED);
+        multipliers_sync();
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_MERGED);
 #pragma unroll 1
         for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) {
             int query = unit / 4, part = lane / 4;
@@ -412,20 +406,18 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             fold_parts(&most, &total, v, lane);
             float scale = __fdividef(1, total);
             int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
-            if (!(lane & 4) && real) store_relaxed_4(exchange + a.at.shares + at * 256 + place_of(folded_place(unit % 4, lane)) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
-            if (lane == 0 && unit % 4 == 0 && real) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(most), seal(total)));
+            if (!(lane & 4)) store_relaxed_4(exchange + a.at.shares + at * 256 + place_of(folded_place(unit % 4, lane)) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
+            if (lane == 0 && unit % 4 == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(most), seal(total)));
         }
-        if (real) multipliers_sync();
-        if (warp == 0 && lane == 0 && real) mark_attention(a, layer, MARK_STORED);
-        if (a.warm > 1 && !real) merge_head(a, exchange, e.row, kv * a.group, 0, f16, false, lane);
-        }
+        multipliers_sync();
+        if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STORED);
     }
     lane = renewed(lane);
     int from = warp * gridDim.x + (blockIdx.x + (unsigned)layer * 67) % gridDim.x;
 #pragma unroll 1
     for (int unit = from; unit < a.rows * a.heads * 4 && !a.direct; unit += MULTIPLIERS * gridDim.x) { /* after all own shares: blocks wait for one another here */
         int head = unit / 4 % a.heads;
-        merge_head(a, exchange, unit / (a.heads * 4), head, unit % 4, f16, true, lane);
+        merge_head(a, exchange, unit / (a.heads * 4), head, unit % 4, f16, lane);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
     }
 }
