@@ -19,7 +19,6 @@ struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned */
     volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
-    volatile unsigned asked;     /* chunks that the producer has asked for */
     float nested_map[256];
     float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
@@ -163,8 +162,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 }
                 if (i > 0) continue;
                 const char *x = exchange + (kind == PHASE_O ? a.at.heads : kind == PHASE_UP ? a.at.x[1] : kind == PHASE_DOWN ? a.at.wide : a.at.x[0]);
-                if (p.own && kind == PHASE_O && a.direct) take_heads(b, a, exchange, wants_f16<QUANT>(storages), p.before + p.from, p.own, lane);
-                else if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
+                if (p.own) take_input(b, (const bf16 *)x, shape.in, p.before + p.from, p.own, a.rows, lane);
                 __syncwarp();
                 if (warp == 0 && lane == 0 && pass == 0) mark(a, phase, 2);
             }
@@ -189,16 +187,19 @@ __device__ static inline void produce(const struct persist_args &a, struct block
         if (lane < WORDS) ((uint2 *)now)[lane] = word;
         __syncwarp();
         if (lane < WORDS && phase < last) word = ((const uint2 *)&a.phases[phase + 1])[lane];
-        if (lane == 0) {
-            if (kind == PHASE_O) /* keys and values of earlier tokens depend on nothing either */
-                for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
-                    const struct pentry &e = a.entry[i / a.kv_heads];
-                    for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
-                        fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page);
-                        if (page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
-                        if (page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
-                    }
+        s->ring.slot = __shfl_sync(~0u, s->ring.slot, 0);
+        if (kind == PHASE_O) /* keys and values of earlier tokens depend on nothing either */
+#pragma unroll 1
+            for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
+                const struct pentry &e = a.entry[i / a.kv_heads];
+#pragma unroll 1
+                for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
+                    fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page, lane);
+                    if (lane == 0 && page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
+                    if (lane == 0 && page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
                 }
+            }
+        if (lane == 0) {
             const struct pcut &cut = shape.cut[s->own->storages[phase] & 3];
             unsigned side = 0;
             if (share.y && kind != PHASE_HEAD) {
@@ -220,32 +221,6 @@ __device__ static inline void produce(const struct persist_args &a, struct block
             if (kind == 3) behind[3] = s->ring.number;
         }
         __syncwarp();
-    }
-}
-
-/* The same chunks, by a warp of its own, to the second-level cache. */
-__device__ static inline void run_ahead(const struct persist_args &a, struct block_parts *s, int lane) {
-    int last = a.layer_count * 4;
-    struct runner r = {s->ring.asked, 0, 0, a.ahead, a.pace, 0, 0, 0};
-#pragma unroll 1
-    for (int phase = 0; phase <= last && a.ahead; phase++) {
-        int kind = phase == last ? PHASE_HEAD : phase % 4;
-        const struct pshape &shape = a.shape[kind];
-        int2 share = s->own->share[kind];
-        if (kind == PHASE_O)
-            for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
-                const struct pentry &e = a.entry[i / a.kv_heads];
-                for (int page = e.begin / PAGE; page * PAGE < e.end; page++)
-                    if (a.runs & 1) run_page(a, &r, phase / 4, e.row, i % a.kv_heads, page, lane);
-                    else r.number++;
-            }
-        const struct pcut &cut = shape.cut[s->own->storages[phase] & 3];
-        for (int pass = 0; pass < cut.passes; pass++) {
-            int before = pass * cut.pass_units, n = shape.units - before < cut.pass_units ? shape.units - before : cut.pass_units;
-            for (int i = 0; i < share.y; i++)
-                if (a.runs & 2) run_tile(&r, &a.phases[phase], shape, kind, share.x + i, before, n, lane);
-                else r.number += ((n + cut.piece_units - 1) / cut.piece_units) << (4 - cut.row_bits);
-        }
     }
 }
 
@@ -407,7 +382,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
     s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
-    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0, s.ring.asked = &s.own->asked;
+    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
     if (QUANT == STORAGE_NF4) {
         fill_lut((uint32_t *)shared, a.quant_map);
         for (int i = threadIdx.x; i < 256; i += blockDim.x) s.own->nested_map[i] = a.nested_map[i];
@@ -422,7 +397,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         gate_init(&s.own->gains.full, 1);
-        s.own->sums_read = s.own->asked = 0;
+        s.own->sums_read = 0;
         gate_init_done();
     }
     __syncthreads();
@@ -431,7 +406,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
-        else if (warp == MULTIPLIERS + 2) wipe(a, lane), run_ahead(a, &s, lane);
+        else if (warp == MULTIPLIERS + 2) wipe(a, lane);
     }
 #endif
 }
@@ -718,13 +693,6 @@ void persist_trace(struct backend_model *m, long long *trace) {
     if (m->persist) m->persist->trace = trace;
 }
 
-/* Does every warp that reads o's input begin with a head's first half? */
-static bool heads_fit(const struct pshape *o) {
-    for (int n = 0; n < 3; n++)
-        if (o->cut[n].passes != 1 || o->units % (2 * MULTIPLIERS) || o->units % o->cut[n].piece_units) return false;
-    return true;
-}
-
 /* Shares of the rows' attention: as long as needed for about one a block, whole pages. */
 static void share_attention(const struct persist *p, struct persist_args *a, const struct batch *b) {
     int units = p->blocks / a->kv_heads, most = tuning("shares=", MOST_SHARES), chunk = MULTIPLIERS / PAGE_ROUNDS - 1; /* units: shares that fill the device */
@@ -749,7 +717,6 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
         }
         if (count > a->most_shares) a->most_shares = count;
     }
-    a->direct = tuning("direct=", 0) && heads_fit(&a->shape[PHASE_O]) && a->most_shares <= (b->rows == 1 ? DIRECT_ALONE : DIRECT_PARTS);
 }
 
 template <int QUANT>
@@ -769,7 +736,6 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
-    a.ahead = tuning("ahead=", 8), a.pace = tuning("pace=", 75), a.runs = tuning("runs=", 3);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

@@ -85,8 +85,6 @@ struct persist_args {
     int next_rows, next_entries; /* of it, what is to be wiped */
     int layer_count, rows, heads, kv_heads, group, hidden, wide, q, k, vocab, entries, most_shares;
     int slots, slot_bytes, flight;
-    int direct;              /* the products of o put the shares together */
-    int ahead, pace, runs; /* chunks brought nearer while the ring is full; clocks a KB; 1: pages, 2: weights */
     int own_at, red_at, work_at, ring_at, side_at[PHASE_KINDS]; /* places in shared memory */
     struct dlinear embed;
     const float *norm, *frequency, *quant_map, *nested_map;

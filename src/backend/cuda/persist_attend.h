@@ -5,13 +5,16 @@
 
 #include "backend/cuda/persist_ring.h"
 
-/* ROUND: tokens that a warp takes at a time, four of each quarter of a page. Keys and values come through the ring like weights, a page's values
- * in quarters that are shifted against each other, so that lanes find different banks. */
-enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, LD_VALUES = 128 + 4, QUARTER = PAGE / 4 * 256 + 32, PAGE_SLOT = PAGE * 256 + 4 * QUARTER };
+/* ROUND: tokens that a warp takes at a time, two of each eighth of a page. Keys and values come through the ring like weights, a page's keys in halves,
+ * its values in eighths that are shifted against each other, so that lanes that read at the same time find different banks. */
+enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, LD_VALUES = 128 + 4, EIGHTH = PAGE / 8, KEYS_HALF = PAGE / 2 * 256 + 64, VALUES_EIGHTH = EIGHTH * 256 + 16 };
+enum { PAGE_VALUES = 2 * KEYS_HALF, PAGE_SLOT = PAGE_VALUES + 8 * VALUES_EIGHTH, LD_QUERY = 128 + 32 };
+__device__ static inline int key_place(int token) { return token / (PAGE / 2) * KEYS_HALF + token % (PAGE / 2) * 256; }
+__device__ static inline int value_place(int token) { return PAGE_VALUES + token / EIGHTH * VALUES_EIGHTH + token % EIGHTH * 256; }
 
 /* Working memory of a block in shared memory. */
 struct attend_work {
-    bf16 query[8][128], key[128], value[128];
+    bf16 query[8][LD_QUERY], key[128], value[128];
     float merged[MULTIPLIERS][8][2]; /* maximum, sum */
     float values[1];                 /* (MULTIPLIERS, group, LD_VALUES) */
 };
@@ -94,65 +97,52 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
     }
 }
 
-/* A page of a share, as the copy engine wants it: keys of a kv head, values a.half elements behind; how many of its tokens are older than the row's newest. */
-__device__ static inline const char *keys_of(const struct persist_args &a, int layer, int row, int kv, int page, int *tokens) {
-    int left = a.row[row].slot - page * PAGE;
-    *tokens = left < PAGE ? left : PAGE;
-    return (const char *)(page_of(a, row, page * PAGE, layer) + (int64_t)kv * PAGE * 128);
-}
-/* To the ring; one lane. */
-__device__ static inline void fill_page(const struct persist_args &a, struct ring *r, int layer, int row, int kv, int page) {
+/* A page of a share, to the ring, as far as it holds tokens older than the row's newest; a warp. */
+__device__ static inline void fill_page(const struct persist_args &a, struct ring *r, int layer, int row, int kv, int page, int lane) {
     char *slot = r->slots + r->slot * r->bytes;
-    int tokens;
-    const char *keys = keys_of(a, layer, row, kv, page, &tokens);
+    int tokens = a.row[row].slot - page * PAGE;
+    if (tokens > PAGE) tokens = PAGE;
     uint64_t *full = &r->full[r->slot];
-    ring_claim(r);
-    gate_expect(full, (unsigned)tokens * 512);
-    if (tokens) copy_bulk(slot, keys, (unsigned)tokens * 256, full);
-#pragma unroll 1
-    for (int i = 0; i < 4; i++, tokens -= PAGE / 4)
-        if (tokens > 0) copy_bulk(slot + PAGE * 256 + i * QUARTER, keys + a.half * 2 + i * (PAGE / 4 * 256), (tokens < PAGE / 4 ? (unsigned)tokens : PAGE / 4) * 256, full);
+    if (lane == 0) ring_claim(r), gate_expect(full, (unsigned)tokens * 512);
+    __syncwarp();
+    bool key = lane < 2; /* lanes 0 and 1 ask for keys, the next eight for values */
+    int size = key ? PAGE / 2 : EIGHTH, first = (key ? lane : lane - 2) * size, count = tokens - first < size ? tokens - first : size;
+    if (lane < 10 && count > 0)
+        copy_bulk(slot + (key ? key_place(first) : value_place(first)), (const char *)(page_of(a, row, page * PAGE, layer) + (key ? 0 : a.half) + ((int64_t)kv * PAGE + first) * 128), (unsigned)count * 256, full);
     ring_next(r);
-}
-/* fill_page's chunk by the warp that runs ahead. */
-__device__ static inline void run_page(const struct persist_args &a, struct runner *r, int layer, int row, int kv, int page, int lane) {
-    int tokens;
-    const char *keys = keys_of(a, layer, row, kv, page, &tokens);
-    if (runner_waits(r, (unsigned)tokens * 512, lane) && lane < 2 && tokens) bring_nearer(keys + (lane ? a.half * 2 : 0), (unsigned)tokens * 256);
 }
 
 /* What the copy of a page does not have: the newest token's key and value go to their places in the slot, values past the end become zeros (what
  * lies there may be no number). By each warp that reads the page: they write the same. */
 __device__ static inline void mend_page(char *slot, const struct attend_work *w, int tokens, int lane) {
-    char *values = slot + PAGE * 256;
     int last = tokens - 1, at = lane % 16 * 16;
-    if (lane < 16) *(uint4 *)(slot + last * 256 + at) = *(const uint4 *)((const char *)w->key + at);
-    else *(uint4 *)(values + last / (PAGE / 4) * QUARTER + last % (PAGE / 4) * 256 + at) = *(const uint4 *)((const char *)w->value + at);
+    if (lane < 16) *(uint4 *)(slot + key_place(last) + at) = *(const uint4 *)((const char *)w->key + at);
+    else *(uint4 *)(slot + value_place(last) + at) = *(const uint4 *)((const char *)w->value + at);
 #pragma unroll 1
-    for (int i = tokens + lane / 16; i < PAGE; i += 2) *(uint4 *)(values + i / (PAGE / 4) * QUARTER + i % (PAGE / 4) * 256 + at) = make_uint4(0, 0, 0, 0);
+    for (int i = tokens + lane / 16; i < PAGE; i += 2) *(uint4 *)(slot + value_place(i) + at) = make_uint4(0, 0, 0, 0);
     fence_copies();
     __syncwarp();
 }
 
 /* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (dimensions 16 i + g and 16 i + 8 + g). Token of
- * the tensor cores' row m: quarter m / 2 % 4 of the page, its number 4 round + m / 8 * 2 + m % 2. tokens: of the page. */
+ * the tensor cores' row m: eighth m % 2 * 4 + m / 2 % 4 of the page, its number 2 round + m / 8. tokens: of the page. */
 struct attend_sums {
     float most[2], total[2], o[8][4];
 };
 __device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int tokens, const struct attend_work *w, int thread_lane) {
-    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = g / 2 * (PAGE / 4) + round * 4 + g % 2; /* in the page */
+    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = (g % 2 * 4 + g / 2) * EIGHTH + round * 2; /* in the page */
     float p[4], even[4] = {}, odd[4] = {}, keep[2];
-    const char *low = keys + row * 256 + t * 16;
+    const char *low = keys + key_place(row) + t * 16;
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        const uint4 lo = *(const uint4 *)(low + c * 64), hi = *(const uint4 *)(low + 512 + c * 64);
+        const uint4 lo = *(const uint4 *)(low + c * 64), hi = *(const uint4 *)(low + 256 + c * 64);
         const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-        const uint4 q = *(const uint4 *)&w->query[g][(c * 4 + t) * 8]; /* past the group: anything, and nobody looks at what comes of it */
+        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
         mma_bf16(even, a0, q.x, q.y);
         mma_bf16(odd, a1, q.z, q.w);
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) p[i] = row + i / 2 * 2 < tokens ? (even[i] + odd[i]) * a.scale : -INFINITY;
+    for (int i = 0; i < 4; i++) p[i] = row + i / 2 < tokens ? (even[i] + odd[i]) * a.scale : -INFINITY;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float top = fmaxf(p[i], p[i + 2]);
@@ -166,7 +156,7 @@ __device__ static inline void attend_round(const struct persist_args &a, struct 
     }
     uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
     int token = lane % 8, later = lane / 16; /* the lane's row of values for load_matrices_turned: 8 tokens of 8 dimensions, the same of the next 8, later tokens */
-    const char *values = keys + PAGE * 256 + token / 2 * QUARTER + (round * 4 + later * 2 + token % 2) * 256 + (lane / 8 & 1) * 16;
+    const char *values = keys + value_place((token % 2 * 4 + token / 2) * EIGHTH + round * 2 + later) + (lane / 8 & 1) * 16;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         uint32_t x[4];
@@ -210,7 +200,7 @@ __device__ static inline int folded_place(int quarter, int lane) { return quarte
 __device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, int quarter, bool f16, int lane) {
     static_assert(MOST_SHARES <= 16, "a lane has two shares");
     int part = lane / 4, left = a.count[row] - part, at = head * MOST_ENTRIES + a.first[row] + part;
-    const char *shares = exchange + a.at.shares + at * 256 + place_of(quarter * 32 + lane % 4 * 8) * 2, *stats = exchange + a.at.stats + at * 8;
+    const char *shares = exchange + a.at.shares + at * 256 + quarter * 64 + lane % 4 * 16, *stats = exchange + a.at.stats + at * 8;
     uint4 value[2] = {};
     uint2 stat[2] = {{0xFF800000u, 0}, {0xFF800000u, 0}};
     bool missing = left > 0;
@@ -234,120 +224,6 @@ __device__ static inline void merge_head(const struct persist_args &a, char *exc
     if (!(lane & 4)) store_relaxed_4(exchange + a.at.heads + ((int64_t)row * a.q + place_of(head * 128 + folded_place(quarter, lane))) * 2, seal(pack_input(v[0] * scale, v[1] * scale, f16)));
 }
 
-/* How much each of a head's parts counts, out of their maxima and sums; parts that are not there have a sum of 0. */
-template <int PARTS> __device__ static inline void weigh_parts(float weight[PARTS], const uint2 stat[PARTS]) {
-    float most = __uint_as_float(stat[0].x), total = 0;
-#pragma unroll
-    for (int k = 1; k < PARTS; k++) most = fmaxf(most, __uint_as_float(stat[k].x));
-#pragma unroll
-    for (int k = 0; k < PARTS; k++) weight[k] = __uint_as_float(stat[k].y) == 0 ? 0 : exp2f(__uint_as_float(stat[k].x) - most) * __uint_as_float(stat[k].y), total += weight[k];
-    float scale = __fdividef(1, total);
-#pragma unroll
-    for (int k = 0; k < PARTS; k++) weight[k] *= scale;
-}
-
-/* Few parts: the products of o take them as they are, take_input's order, and each lane puts together what it needs: no block that joins. One row
- * has 4 parts at most, several have 2. */
-enum { DIRECT_ALONE = 4, DIRECT_PARTS = 2, DIRECT_UNITS = 4 };
-__device__ static inline void take_heads(uint32_t (&b)[WARP_UNITS][8], const struct persist_args &a, const char *exchange, bool f16, int from, int own, int lane) {
-    int g = lane / 4, t = lane % 4;
-    const uint2 nothing = make_uint2(0xFF800000u, 0);
-    if (a.rows == 1) {
-        int unit = from + (g < own ? g : 0), at = unit / 2 * MOST_ENTRIES + a.first[0];
-        const char *parts = exchange + a.at.shares + at * 256 + unit % 2 * 128 + t * 16, *stats = exchange + a.at.stats + at * 8;
-        uint4 v[DIRECT_ALONE][2] = {};
-        uint2 stat[DIRECT_ALONE] = {nothing, nothing, nothing, nothing};
-        bool missing = g < own;
-        while (__ballot_sync(~0u, missing)) {
-            uint32_t top = 0;
-#pragma unroll
-            for (int k = 0; k < DIRECT_ALONE; k++)
-                if (missing && k < a.count[0]) v[k][0] = load_relaxed_16(parts + k * 256), v[k][1] = load_relaxed_16(parts + k * 256 + 64), stat[k] = load_relaxed_8(stats + k * 8);
-#pragma unroll
-            for (int k = 0; k < DIRECT_ALONE; k++) top = larger(top, larger(larger(largest(v[k][0]), largest(v[k][1])), larger(stat[k].x, stat[k].y)));
-            missing = top == NOT_YET;
-            if (missing) wait_a_little();
-        }
-        float weight[DIRECT_ALONE];
-        weigh_parts<DIRECT_ALONE>(weight, stat);
-        uint32_t word[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            float low = 0, high = 0;
-#pragma unroll
-            for (int k = 0; k < DIRECT_ALONE; k++) {
-                const uint4 &q = v[k][i / 4];
-                uint32_t pair = i % 4 == 0 ? q.x : i % 4 == 1 ? q.y : i % 4 == 2 ? q.z : q.w;
-                low += low_bf16(pair) * weight[k], high += high_bf16(pair) * weight[k];
-            }
-            word[i] = pack_input(low, high, f16);
-        }
-#pragma unroll
-        for (int u = 0; u < WARP_UNITS; u++)
-#pragma unroll
-            for (int i = 0; i < 8; i++) b[u][i] = __shfl_sync(~0u, word[i], u * 4 + t);
-        return;
-    }
-    bool mine = g < a.rows;
-    int row = mine ? g : 0, count = a.count[row], at = from / 2 * MOST_ENTRIES + a.first[row]; /* from is even: units in pairs are heads */
-    const char *stats = exchange + a.at.stats + at * 8, *parts = exchange + a.at.shares + at * 256 + t * 16;
-#pragma unroll
-    for (int first = 0; first < WARP_UNITS; first += DIRECT_UNITS) {
-        float weight[DIRECT_UNITS / 2][DIRECT_PARTS];
-        bool missing = mine && first < own;
-        while (__ballot_sync(~0u, missing)) { /* maxima and sums tell when it is worth asking for all */
-            uint2 stat[DIRECT_UNITS / 2][DIRECT_PARTS];
-            uint32_t top = 0;
-#pragma unroll
-            for (int u = 0; u < DIRECT_UNITS / 2; u++)
-#pragma unroll
-                for (int k = 0; k < DIRECT_PARTS; k++) {
-                    stat[u][k] = nothing;
-                    if (missing && first + u * 2 < own && k < count) stat[u][k] = load_relaxed_8(stats + (first / 2 + u) * (MOST_ENTRIES * 8) + k * 8);
-                }
-#pragma unroll
-            for (int u = 0; u < DIRECT_UNITS / 2; u++)
-#pragma unroll
-                for (int k = 0; k < DIRECT_PARTS; k++) top = larger(top, larger(stat[u][k].x, stat[u][k].y));
-            if (missing && top != NOT_YET)
-#pragma unroll
-                for (int u = 0; u < DIRECT_UNITS / 2; u++) weigh_parts<DIRECT_PARTS>(weight[u], stat[u]);
-            missing = missing && top == NOT_YET;
-            if (missing) wait_a_little();
-        }
-        uint4 v[DIRECT_UNITS][DIRECT_PARTS][2] = {};
-        missing = mine && first < own;
-        while (__ballot_sync(~0u, missing)) {
-            uint32_t top = 0;
-#pragma unroll
-            for (int u = 0; u < DIRECT_UNITS; u++)
-#pragma unroll
-                for (int k = 0; k < DIRECT_PARTS; k++)
-                    if (missing && first + u < own && k < count) {
-                        const char *p = parts + (first + u) / 2 * (MOST_ENTRIES * 256) + (first + u) % 2 * 128 + k * 256;
-                        v[u][k][0] = load_relaxed_16(p), v[u][k][1] = load_relaxed_16(p + 64);
-                    }
-#pragma unroll
-            for (int u = 0; u < DIRECT_UNITS; u++)
-#pragma unroll
-                for (int k = 0; k < DIRECT_PARTS; k++) top = larger(top, larger(largest(v[u][k][0]), largest(v[u][k][1])));
-            missing = top == NOT_YET;
-            if (missing) wait_a_little();
-        }
-#pragma unroll
-        for (int u = 0; u < DIRECT_UNITS; u++) {
-            bool here = mine && first + u < own;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const uint4 &q0 = v[u][0][i / 4], &q1 = v[u][1][i / 4];
-                uint32_t p0 = i % 4 == 0 ? q0.x : i % 4 == 1 ? q0.y : i % 4 == 2 ? q0.z : q0.w, p1 = i % 4 == 0 ? q1.x : i % 4 == 1 ? q1.y : i % 4 == 2 ? q1.z : q1.w;
-                float low = low_bf16(p0) * weight[u / 2][0] + low_bf16(p1) * weight[u / 2][1], high = high_bf16(p0) * weight[u / 2][0] + high_bf16(p1) * weight[u / 2][1];
-                b[first + u][i] = here ? pack_input(low, high, f16) : 0;
-            }
-        }
-    }
-}
-
 /* This block's shares of one layer's attention, and the heads that it puts together; the multiplying warps. */
 __device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, struct head_gains *gains, int layer, char *exchange, bool f16, const float2 *turn, struct attend_work *w, int warp, int lane) {
     int g = lane / 4, t = lane % 4;
@@ -355,8 +231,6 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
         const struct pentry e = a.entry[share / a.kv_heads];
         int kv = share % a.kv_heads, pages = (e.end - e.begin + PAGE - 1) / PAGE;
-        int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 4 ? 2 : 1); /* that have tokens */
-        if (warps > MULTIPLIERS) warps = MULTIPLIERS;
         for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
         lane = renewed(lane), g = lane / 4, t = lane % 4;
@@ -365,7 +239,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
 #pragma unroll 1
         for (int page = 0; page < pages; page++, ring_next(ring)) { /* else the warps that have a round of the page wait for it and give it back, for all */
-            int first = e.begin + page * PAGE, round = warp % PAGE_ROUNDS, rounds = first + 4 < e.end ? PAGE_ROUNDS : 1;
+            int first = e.begin + page * PAGE, round = warp % PAGE_ROUNDS, rounds = first + 2 < e.end ? PAGE_ROUNDS : 1;
             bool mine = page % (MULTIPLIERS / PAGE_ROUNDS) == warp / PAGE_ROUNDS && round < rounds;
             if (!mine && !wraps) continue;
             char *slot = ring->slots + ring->slot * ring->bytes;
@@ -379,6 +253,8 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], wraps ? 1 : MULTIPLIERS / rounds);
         }
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
+        int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 2 ? 2 : 1); /* that had tokens */
+        if (warps > MULTIPLIERS) warps = MULTIPLIERS;
         if (warp < warps)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -406,18 +282,18 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             fold_parts(&most, &total, v, lane);
             float scale = __fdividef(1, total);
             int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
-            if (!(lane & 4)) store_relaxed_4(exchange + a.at.shares + at * 256 + place_of(folded_place(unit % 4, lane)) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
+            if (!(lane & 4)) store_relaxed_4(exchange + a.at.shares + at * 256 + folded_place(unit % 4, lane) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
             if (lane == 0 && unit % 4 == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(most), seal(total)));
         }
         multipliers_sync();
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_STORED);
     }
-    lane = renewed(lane);
-    int from = warp * gridDim.x + (blockIdx.x + (unsigned)layer * 67) % gridDim.x;
 #pragma unroll 1
-    for (int unit = from; unit < a.rows * a.heads * 4 && !a.direct; unit += MULTIPLIERS * gridDim.x) { /* after all own shares: blocks wait for one another here */
-        int head = unit / 4 % a.heads;
-        merge_head(a, exchange, unit / (a.heads * 4), head, unit % 4, f16, lane);
+    for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) { /* after all own shares: blocks wait for one another here */
+        int row = a.entry[share / a.kv_heads].row;
+        if (share / a.kv_heads != a.first[row]) continue;
+#pragma unroll 1
+        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) merge_head(a, exchange, row, share % a.kv_heads * a.group + unit / 4, unit % 4, f16, lane);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
     }
 }

@@ -20,8 +20,7 @@ struct ring {
     uint64_t *full, *empty;
     int count, bytes, flight; /* slots; bytes of one; chunks under way at most, fewer than slots */
     int slot;
-    unsigned parity, number;  /* of chunks so far */
-    volatile unsigned *asked; /* how many the copy engine was asked for, for the warp that runs ahead */
+    unsigned parity, number; /* of chunks so far */
 };
 __device__ static inline void ring_next(struct ring *r) {
     r->number++;
@@ -34,7 +33,6 @@ __device__ static inline void ring_claim(struct ring *r) {
         gate_wait(&r->full[slot < 0 ? slot + r->count : slot], slot < 0 ? r->parity ^ 1 : r->parity);
     }
     gate_wait(&r->empty[r->slot], r->parity ^ 1);
-    *r->asked = r->number + 1;
 }
 /* A multiplying warp is done with the slot. */
 __device__ static inline void ring_release(struct ring *r, int lane) {
@@ -275,27 +273,14 @@ __device__ static inline unsigned fill_side(struct side_head *head, char *buffer
     return all;
 }
 
-/* Where a tile's two halves lie from unit `before` on; bytes of a unit and of a whole row. */
-struct tile_source {
-    const char *half[2];
-    size_t row_bytes;
-    int number, unit;
-};
-__device__ static inline struct tile_source find_source(const struct pphase *phase, const struct pshape &s, int kind, int tile, int before) {
-    struct tile_source t;
-    int row0, row1;
-    const struct pmatrix *m0 = &phase->m[half_of_tile(s, kind, tile, 0, &row0)], *m1 = &phase->m[half_of_tile(s, kind, tile, 1, &row1)];
-    t.number = storage_number(m0->storage), t.unit = 128 >> t.number, t.row_bytes = (size_t)s.units * t.unit;
-    t.half[0] = m0->data + (size_t)row0 * t.row_bytes + (size_t)before * t.unit, t.half[1] = m1->data + (size_t)row1 * t.row_bytes + (size_t)before * t.unit;
-    return t;
-}
-
 /* The pieces of one pass of a tile: units [before, before + n). One lane. side: bytes of factors that come with its first chunk. */
 __device__ static inline void fill_tile(struct ring *r, const struct pphase *phase, const struct pshape &s, int kind, int tile, int before, int n, unsigned side) {
-    const struct tile_source t = find_source(phase, s, kind, tile, before);
-    int number = t.number, unit = t.unit, shift = number == 0 ? 16 : number == 1 ? 64 : 32, tall = number == 2 ? 4 : 8; /* tall: rows of a part */
+    int row0, row1;
+    const struct pmatrix *m0 = &phase->m[half_of_tile(s, kind, tile, 0, &row0)], *m1 = &phase->m[half_of_tile(s, kind, tile, 1, &row1)];
+    int number = storage_number(m0->storage), unit = 128 >> number, shift = number == 0 ? 16 : number == 1 ? 64 : 32, tall = number == 2 ? 4 : 8; /* tall: rows of a part */
     int bits = s.cut[number].row_bits, rows = 1 << bits, piece_units = s.cut[number].piece_units;
-    size_t row_bytes = t.row_bytes;
+    size_t row_bytes = (size_t)s.units * unit;
+    const char *data0 = m0->data + (size_t)row0 * row_bytes + (size_t)before * unit, *data1 = m1->data + (size_t)row1 * row_bytes + (size_t)before * unit;
 #pragma unroll 1
     for (int piece = 0; piece < n; piece += piece_units) {
         int wide = n - piece < piece_units ? n - piece : piece_units, pitch = wide * unit;
@@ -309,7 +294,7 @@ __device__ static inline void fill_tile(struct ring *r, const struct pphase *pha
 #pragma unroll 1
             for (int part = at / tall; part <= (at + rows - 1) / tall; part++) {
                 int row = rows < tall ? at : part * tall, count = rows < tall ? rows : tall;
-                const char *from = t.half[row >= 8] + (size_t)piece * unit + (size_t)(row % 8) * row_bytes;
+                const char *from = (row < 8 ? data0 : data1) + (size_t)piece * unit + (size_t)(row % 8) * row_bytes;
                 char *first = to + part * shift + (row - at) * pitch;
                 if (wide == s.units) copy_bulk(first, from, (unsigned)(count * pitch), full); /* whole rows lie one behind the other */
                 else
@@ -317,51 +302,6 @@ __device__ static inline void fill_tile(struct ring *r, const struct pphase *pha
                     for (int i = 0; i < count; i++) copy_bulk(first + i * pitch, from + i * row_bytes, (unsigned)pitch, full);
             }
             ring_next(r);
-        }
-    }
-}
-
-/* ---- the warp that runs ahead of it ---- */
-
-/* While the ring is full, waiting for results, the memory would rest: chunks behind the ring are brought to the second-level cache, one in about the time that
- * the memory takes for it, so that what blocks say to each other does not stand behind many. */
-struct runner {
-    volatile unsigned *asked;
-    unsigned number, seen; /* of the next chunk; chunks asked for when last looked at */
-    int ahead, pace;       /* chunks in front of the copies at most; clocks a KB */
-    long long moved, last; /* when copies last went on, when the last chunk was brought */
-    unsigned bytes;        /* of that */
-};
-/* Is the next chunk to be brought? Waits until it is time; not when the copies have overtaken it. All lanes. */
-__device__ static inline bool runner_waits(struct runner *r, unsigned bytes, int lane) {
-    int answer = 0;
-    while (!answer) {
-        if (lane == 0) {
-            unsigned asked = *r->asked, left = r->number - asked;
-            long long now = clock_now(), pace = (long long)r->bytes * r->pace >> 10;
-            if (asked != r->seen) r->seen = asked, r->moved = now;
-            if ((int)left < 0) answer = 1;
-            else if (left < (unsigned)r->ahead && now - r->last >= pace && (now - r->moved >= pace || left >= 2)) answer = 2, r->last = now, r->bytes = bytes;
-        }
-        answer = __shfl_sync(~0u, answer, 0);
-        if (!answer) rest(100);
-    }
-    r->number++;
-    return answer == 2;
-}
-/* fill_tile's chunks, by all lanes. */
-__device__ static inline void run_tile(struct runner *r, const struct pphase *phase, const struct pshape &s, int kind, int tile, int before, int n, int lane) {
-    const struct tile_source t = find_source(phase, s, kind, tile, before);
-    int rows = 1 << s.cut[t.number].row_bits, piece_units = s.cut[t.number].piece_units;
-#pragma unroll 1
-    for (int piece = 0; piece < n; piece += piece_units) {
-        int wide = n - piece < piece_units ? n - piece : piece_units, pitch = wide * t.unit;
-#pragma unroll 1
-        for (int at = 0; at < 16; at += rows) {
-            if (!runner_waits(r, (unsigned)(rows * pitch), lane)) continue;
-            bool whole = wide == s.units; /* rows lie one behind the other: a half at once */
-            int row = at + (whole ? lane * 8 : lane), count = whole ? (rows < 8 ? rows : 8) : 1;
-            if (row < at + rows) bring_nearer(t.half[row >= 8] + (size_t)piece * t.unit + (size_t)(row % 8) * t.row_bytes, (unsigned)(count * pitch));
         }
     }
 }
