@@ -192,10 +192,10 @@ __device__ static inline void produce(const struct persist_args &a, struct block
         if (kind == PHASE_O) /* keys and values of earlier tokens depend on nothing either */
 #pragma unroll 1
             for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
-                const struct pentry &e = a.entry[i / a.kv_heads];
+                const struct pentry &e = a.entry[share_entry(a, i)];
 #pragma unroll 1
                 for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
-                    fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page, lane);
+                    fill_page(a, &s->ring, phase / 4, e.row, share_head(a, i), page, lane);
                     if (lane == 0 && !s->ring.far && page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
                     if (lane == 0 && !s->ring.far && page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
                 }
@@ -645,7 +645,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     const char *how = getenv("PMD_CUDA_STEP");
     int quant, r = cuda_failed(cudaGetDeviceProperties(&prop, m->device), "asking for the device's properties", err), blocks = m->sm_count;
     if (r) return r;
-    if ((how && !strcmp(how, "graph")) || m->arch != 90 || t->head_dim != 128 || t->heads / t->kv_heads > 8 || t->heads % t->kv_heads || !matrices_fit(m, &quant, &nf4)) return 0;
+    if ((how && !strcmp(how, "graph")) || m->arch != 90 || t->head_dim != 128 || t->heads / t->kv_heads > 8 || t->heads % t->kv_heads || t->kv_heads < 2 || blocks < 2 || !matrices_fit(m, &quant, &nf4)) return 0;
     if (t->hidden % 64 || t->hidden / 16 > MOST_SQUARES || t->hidden / 16 > blocks * MOST_OWN || t->hidden > PASS_UNITS * UNIT || t->intermediate % 64 || t->vocab % 16) return 0;
     if (t->layers * 4 >= MOST_PHASES || PERSIST_ROWS * t->kv_heads > 65535) return 0;
     struct persist *p = (struct persist *)calloc(1, sizeof *p);
@@ -655,6 +655,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     struct persist_args *a = &p->args;
     a->layer_count = t->layers, a->heads = t->heads, a->kv_heads = t->kv_heads, a->group = t->heads / t->kv_heads, a->hidden = t->hidden, a->wide = t->intermediate;
     a->q = t->heads * 128, a->k = t->kv_heads * 128, a->vocab = t->vocab;
+    a->of_blocks = (uint32_t)((((uint64_t)1 << 32) + (unsigned)blocks - 1) / (unsigned)blocks), a->of_kv_heads = (uint32_t)((((uint64_t)1 << 32) + (unsigned)t->kv_heads - 1) / (unsigned)t->kv_heads);
     size_t tile_bytes[PHASE_KINDS] = {};
     make_shapes(m, a, tile_bytes);
     lay_exchange(a);

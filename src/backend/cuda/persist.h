@@ -81,6 +81,7 @@ struct persist_args {
     const uint32_t *storages;    /* (layers * 4 + 1): of the three matrices, 2 bits each */
     struct pshape shape[PHASE_KINDS];
     struct pexchange at;
+    uint32_t of_blocks, of_kv_heads; /* 2^32 / n, rounded up: high words of products are quotients, of numbers up to 65,535 */
     char *now, *next; /* the exchange of this step, and that of the next */
     int next_rows, next_entries; /* of it, what is to be wiped */
     int layer_count, rows, heads, kv_heads, group, hidden, wide, q, k, vocab, entries, most_shares;

@@ -168,8 +168,12 @@ __device__ static inline void attend_round(const struct persist_args &a, struct 
 
 /* The first of a block's shares of a layer's attention. Where there are fewer shares than blocks, other blocks have them in the next layer. */
 __device__ static inline int first_share(const struct persist_args &a, int layer) {
-    return (int)((blockIdx.x + (unsigned)(layer * a.entries * a.kv_heads)) % gridDim.x);
+    unsigned n = blockIdx.x + (unsigned)(layer * a.entries * a.kv_heads);
+    return (int)(n - __umulhi(n, a.of_blocks) * gridDim.x);
 }
+/* The entry whose share it is, and the kv head. */
+__device__ static inline int share_entry(const struct persist_args &a, int share) { return (int)__umulhi((unsigned)share, a.of_kv_heads); }
+__device__ static inline int share_head(const struct persist_args &a, int share) { return share - share_entry(a, share) * a.kv_heads; }
 
 /* Eight parts of a head's attention become one, for a quarter of its dimensions: lane 4 e + c holds of part e the maximum, the sum and 8 weighted
  * values, of dimensions 8 c on. Then v[0] and v[1] are those of 8 c + 2 (2 e16 + e8) on, not yet divided by total; most and total of all parts.
@@ -228,8 +232,8 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     int g = lane / 4, t = lane % 4;
 #pragma unroll 1
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
-        const struct pentry e = a.entry[share / a.kv_heads];
-        int kv = share % a.kv_heads, pages = (e.end - e.begin + PAGE - 1) / PAGE;
+        const struct pentry e = a.entry[share_entry(a, share)];
+        int kv = share_head(a, share), pages = (e.end - e.begin + PAGE - 1) / PAGE;
         for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
         lane = renewed(lane), g = lane / 4, t = lane % 4;
@@ -280,7 +284,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             }
             fold_parts(&most, &total, v, lane);
             float scale = __fdividef(1, total);
-            int at = (kv * a.group + query) * MOST_ENTRIES + share / a.kv_heads;
+            int at = (kv * a.group + query) * MOST_ENTRIES + share_entry(a, share);
             if (!(lane & 4)) store_relaxed_4(exchange + a.at.shares + at * 256 + folded_place(unit % 4, lane) * 2, seal(pack_bf16(v[0] * scale, v[1] * scale)));
             if (lane == 0 && unit % 4 == 0) store_relaxed_8(exchange + a.at.stats + at * 8, make_uint2(seal(most), seal(total)));
         }
@@ -289,10 +293,10 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     }
 #pragma unroll 1
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) { /* after all own shares: blocks wait for one another here */
-        int row = a.entry[share / a.kv_heads].row;
-        if (share / a.kv_heads != a.first[row]) continue;
+        int row = a.entry[share_entry(a, share)].row, heads = share_head(a, share) * a.group;
+        if (share_entry(a, share) != a.first[row]) continue;
 #pragma unroll 1
-        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) merge_head(a, exchange, row, share % a.kv_heads * a.group + unit / 4, unit % 4, f16, lane);
+        for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) merge_head(a, exchange, row, heads + unit / 4, unit % 4, f16, lane);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_JOINED);
     }
 }
