@@ -19,14 +19,13 @@ struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned */
     volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
-    volatile unsigned asked;     /* chunks that the producer has asked for */
     float nested_map[256];
     float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
     uint32_t storages[MOST_PHASES];
     int2 share[PHASE_KINDS];
     struct side_head side[PHASE_KINDS];
-    struct pphase phase[2][2]; /* the producer's and that of the warp ahead of it: of the product at hand and the next */
+    struct pphase phase[2]; /* the producer's: of the product at hand and the next */
 };
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
@@ -172,7 +171,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
     }
 }
 
-/* One warp, one lane of it to do it: everything that this block reads, in the order in which it is used. Another warp goes the same way ahead (ring.far). */
+/* One warp, one lane of it to do it: everything that this block reads, in the order in which it is used. */
 __device__ static inline void produce(const struct persist_args &a, struct block_parts *s, int lane) {
     enum { WORDS = sizeof(struct pphase) / 8 };
     static_assert(WORDS <= 32 && sizeof(struct pphase) % 8 == 0, "a lane takes one word");
@@ -184,7 +183,7 @@ __device__ static inline void produce(const struct persist_args &a, struct block
         int kind = phase == last ? PHASE_HEAD : phase % 4;
         const struct pshape &shape = a.shape[kind];
         int2 share = s->own->share[kind];
-        struct pphase *now = &s->own->phase[s->ring.far][phase & 1];
+        struct pphase *now = &s->own->phase[phase & 1];
         if (lane < WORDS) ((uint2 *)now)[lane] = word;
         __syncwarp();
         if (lane < WORDS && phase < last) word = ((const uint2 *)&a.phases[phase + 1])[lane];
@@ -196,14 +195,14 @@ __device__ static inline void produce(const struct persist_args &a, struct block
 #pragma unroll 1
                 for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
                     fill_page(a, &s->ring, phase / 4, e.row, share_head(a, i), page, lane);
-                    if (lane == 0 && !s->ring.far && page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
-                    if (lane == 0 && !s->ring.far && page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
+                    if (lane == 0 && page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
+                    if (lane == 0 && page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
                 }
             }
         if (lane == 0) {
             const struct pcut &cut = shape.cut[s->own->storages[phase] & 3];
             unsigned side = 0;
-            if (share.y && kind != PHASE_HEAD && !s->ring.far) {
+            if (share.y && kind != PHASE_HEAD) {
                 unsigned from = kind == 0 ? behind[0] : kind == 1 ? behind[1] : kind == 2 ? behind[2] : behind[3]; /* registers, not memory */
                 if (from && s->ring.number - from < (unsigned)a.slots) { /* not yet known to be read: the chunk's slot was not filled again */
                     int back = (int)(s->ring.number - from) + 1, slot = s->ring.slot - back;
@@ -383,8 +382,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
     s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
-    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0, s.ring.asked = &s.own->asked;
-    s.ring.far = warp == MULTIPLIERS + 2, s.ring.ahead = a.ahead, s.ring.pace = a.pace, s.ring.seen = s.ring.moved = s.ring.last = s.ring.brought = 0;
+    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
     if (QUANT == STORAGE_NF4) {
         fill_lut((uint32_t *)shared, a.quant_map);
         for (int i = threadIdx.x; i < 256; i += blockDim.x) s.own->nested_map[i] = a.nested_map[i];
@@ -399,16 +397,16 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         gate_init(&s.own->gains.full, 1);
-        s.own->sums_read = s.own->asked = 0;
+        s.own->sums_read = 0;
         gate_init_done();
     }
     __syncthreads();
     if (warp < MULTIPLIERS) {
         multiply<QUANT>(a, &s, warp, lane);
     } else {
-        if (warp == MULTIPLIERS + 2) wipe(a, lane);
-        if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
-        else if (warp == MULTIPLIERS || a.ahead) produce(a, &s, lane);
+        if (warp == MULTIPLIERS) produce(a, &s, lane);
+        else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
+        else if (warp == MULTIPLIERS + 2) wipe(a, lane);
     }
 #endif
 }
@@ -739,7 +737,6 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
-    a.ahead = tuning("ahead=", 8), a.pace = tuning("pace=", 85);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

@@ -102,12 +102,13 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     char *slot = r->slots + r->slot * r->bytes;
     int tokens = a.row[row].slot - page * PAGE;
     if (tokens > PAGE) tokens = PAGE;
-    int go = lane == 0 ? ring_claim(r, (unsigned)tokens * 512, 0) : 0;
-    go = __shfl_sync(~0u, go, 0);
+    uint64_t *full = &r->full[r->slot];
+    if (lane == 0) ring_claim(r), gate_expect(full, (unsigned)tokens * 512);
+    __syncwarp();
     bool key = lane < 2; /* lanes 0 and 1 ask for keys, the next eight for values */
     int size = key ? PAGE / 2 : EIGHTH, first = (key ? lane : lane - 2) * size, count = tokens - first < size ? tokens - first : size;
-    if (lane < 10 && count > 0 && go)
-        ring_copy(r, slot + (key ? key_place(first) : value_place(first)), (const char *)(page_of(a, row, page * PAGE, layer) + (key ? 0 : a.half) + ((int64_t)kv * PAGE + first) * 128), (unsigned)count * 256);
+    if (lane < 10 && count > 0)
+        copy_bulk(slot + (key ? key_place(first) : value_place(first)), (const char *)(page_of(a, row, page * PAGE, layer) + (key ? 0 : a.half) + ((int64_t)kv * PAGE + first) * 128), (unsigned)count * 256, full);
     ring_next(r);
 }
 

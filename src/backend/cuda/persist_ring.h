@@ -20,44 +20,19 @@ struct ring {
     uint64_t *full, *empty;
     int count, bytes, flight; /* slots; bytes of one; chunks under way at most, fewer than slots */
     int slot;
-    unsigned parity, number;  /* of chunks so far */
-    volatile unsigned *asked; /* chunks that the copy engine was asked for */
-    bool far;                 /* the warp that runs ahead of that, to the second-level cache: */
-    int ahead, pace;          /* chunks in front at most; clocks a KB */
-    unsigned seen, moved, last, brought; /* chunks asked for when last looked at; when those went on; when and how much was brought last */
+    unsigned parity, number; /* of chunks so far */
 };
 __device__ static inline void ring_next(struct ring *r) {
     r->number++;
     if (++r->slot == r->count) r->slot = 0, r->parity ^= 1;
 }
-/* While the ring is full, waiting for results, the memory would rest: chunks behind the ring are brought to the second-level cache, one in about the time
- * that the memory takes for it, so that what blocks say to each other does not stand behind many. Waits until that is so for the next chunk; false: the
- * copies have overtaken it. */
-__device__ static inline bool ring_far(struct ring *r, unsigned bytes) {
-#pragma unroll 1
-    for (;; rest(100)) {
-        unsigned asked = *r->asked, left = r->number - asked, now = (unsigned)clock_now(), pace = (r->brought * (unsigned)r->pace) >> 10;
-        if (asked != r->seen) r->seen = asked, r->moved = now;
-        if ((int)left < 0) return false;
-        if (left < (unsigned)r->ahead && now - r->last >= pace && (left >= 2 || now - r->moved >= pace)) return r->last = now, r->brought = bytes, true;
-    }
-}
-/* Until the next slot is empty, and no more than `flight` chunks are under way. The slot's gate awaits `bytes` then. */
-__device__ static inline bool ring_claim(struct ring *r, unsigned bytes, unsigned more) {
-    if (r->far) return ring_far(r, bytes);
+/* Until the next slot is empty, and no more than `flight` chunks are under way. */
+__device__ static inline void ring_claim(struct ring *r) {
     if (r->number >= (unsigned)r->flight) {
         int slot = r->slot - r->flight;
         gate_wait(&r->full[slot < 0 ? slot + r->count : slot], slot < 0 ? r->parity ^ 1 : r->parity);
     }
     gate_wait(&r->empty[r->slot], r->parity ^ 1);
-    *r->asked = r->number + 1;
-    gate_expect(&r->full[r->slot], bytes + more);
-    return true;
-}
-/* Bytes of a chunk that was claimed. */
-__device__ static inline void ring_copy(const struct ring *r, char *to, const char *from, unsigned bytes) {
-    if (r->far) bring_nearer(from, bytes);
-    else copy_bulk(to, from, bytes, &r->full[r->slot]);
 }
 /* A multiplying warp is done with the slot. */
 __device__ static inline void ring_release(struct ring *r, int lane) {
@@ -312,17 +287,19 @@ __device__ static inline void fill_tile(struct ring *r, const struct pphase *pha
 #pragma unroll 1
         for (int at = 0; at < 16; at += rows) {
             char *to = r->slots + r->slot * r->bytes;
-            bool go = ring_claim(r, (unsigned)(rows * pitch), side);
+            uint64_t *full = &r->full[r->slot];
+            ring_claim(r);
+            gate_expect(full, (unsigned)(rows * pitch) + side);
             side = 0;
 #pragma unroll 1
-            for (int part = at / tall; part <= (at + rows - 1) / tall && go; part++) {
+            for (int part = at / tall; part <= (at + rows - 1) / tall; part++) {
                 int row = rows < tall ? at : part * tall, count = rows < tall ? rows : tall;
                 const char *from = (row < 8 ? data0 : data1) + (size_t)piece * unit + (size_t)(row % 8) * row_bytes;
                 char *first = to + part * shift + (row - at) * pitch;
-                if (wide == s.units) ring_copy(r, first, from, (unsigned)(count * pitch)); /* whole rows lie one behind the other */
+                if (wide == s.units) copy_bulk(first, from, (unsigned)(count * pitch), full); /* whole rows lie one behind the other */
                 else
 #pragma unroll 1
-                    for (int i = 0; i < count; i++) ring_copy(r, first + i * pitch, from + i * row_bytes, (unsigned)pitch);
+                    for (int i = 0; i < count; i++) copy_bulk(first + i * pitch, from + i * row_bytes, (unsigned)pitch, full);
             }
             ring_next(r);
         }
