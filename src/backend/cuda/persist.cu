@@ -19,6 +19,7 @@ struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned */
     volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
+    volatile unsigned asked;     /* bytes that the producer has asked for */
     float nested_map[256];
     float h[MOST_OWN][128], kept[MOST_OWN][128]; /* residual stream, and sums between passes: a lane of a finisher its own four */
     float2 turn[PERSIST_ROWS * 64]; /* cosine and sine of each row's rotation */
@@ -96,7 +97,9 @@ template <int QUANT> __device__ static inline bool wants_f16(uint32_t storages) 
 __device__ static inline char *exchange_of(const struct persist_args &a, int layer) { return a.now + (size_t)layer * a.at.layer; }
 
 __device__ static inline void mark(const struct persist_args &a, int phase, int what) {
+#ifndef NO_MARKS
     if (a.trace) a.trace[((int64_t)blockIdx.x * (a.layer_count * 4 + 1) + phase) * 4 + what] = clock_now();
+#endif
 }
 
 template <int QUANT>
@@ -221,6 +224,50 @@ __device__ static inline void produce(const struct persist_args &a, struct block
             if (kind == 3) behind[3] = s->ring.number;
         }
         __syncwarp();
+    }
+}
+
+/* One lane. While the ring is full, waiting for results, the memory would rest: what lies behind the ring is brought to the second-level cache, at most
+ * a.ahead bytes in front of the copies and no faster than the memory gives it, so that what blocks say to each other does not stand behind much. Tiles
+ * go as they lie in memory, not by passes: a hint needs no better order. Of several shares of a block the first. */
+__device__ static inline void run_ahead(const struct persist_args &a, struct block_parts *s) {
+    enum { SLICE = 16 << 10 };
+    unsigned done = 0, seen = 0, moved = 0, last = 0, before = 0; /* bytes brought or overtaken, asked for when last looked at; clocks; bytes brought last */
+#pragma unroll 1
+    for (int phase = 0; phase <= a.layer_count * 4; phase++) {
+        int kind = phase == a.layer_count * 4 ? PHASE_HEAD : phase % 4, layer = phase / 4, share = first_share(a, layer), pages = 0, from = 0;
+        const struct pshape &shape = a.shape[kind];
+        bool shared = kind == PHASE_O && share < a.entries * a.kv_heads;
+        const struct pentry &e = a.entry[shared ? share_entry(a, share) : 0];
+        if (shared) from = e.begin / PAGE, pages = (e.end + PAGE - 1) / PAGE - from;
+        int tile = s->own->share[kind].x - pages, items = pages + s->own->share[kind].y;
+#pragma unroll 1
+        for (int i = 0; i < items * 2; i++) { /* keys and values, the two halves of a tile */
+            const char *p;
+            int bytes, row, half = i % 2;
+            if (i / 2 < pages) {
+                int tokens = a.row[e.row].slot - (from + i / 2) * PAGE;
+                p = (const char *)(page_of(a, e.row, (from + i / 2) * PAGE, layer) + (half ? a.half : 0) + (int64_t)share_head(a, share) * PAGE * 128), bytes = (tokens < PAGE ? tokens : PAGE) * 256;
+            } else {
+                const struct pmatrix &m = a.phases[phase].m[half_of_tile(shape, kind, tile + i / 2, half, &row)];
+                bytes = shape.units * (128 >> storage_number(m.storage)), p = m.data + (size_t)row * (size_t)bytes, bytes *= 8;
+            }
+#pragma unroll 1
+            for (; bytes > 0; bytes -= SLICE, p += SLICE) {
+                unsigned slice = bytes < SLICE ? (unsigned)bytes : (unsigned)SLICE;
+#pragma unroll 1
+                for (;; rest(100)) {
+                    unsigned asked = s->own->asked, now = (unsigned)clock_now(), pace = (before * (unsigned)a.pace) >> 10;
+                    if (asked != seen) seen = asked, moved = now;
+                    if ((int)(asked - done) > 0) break; /* overtaken */
+                    if (done - asked + slice > (unsigned)a.ahead || now - last < pace || (now - moved < pace && done - asked < SLICE)) continue;
+                    bring_nearer(p, slice);
+                    last = now, before = slice;
+                    break;
+                }
+                done += slice;
+            }
+        }
     }
 }
 
@@ -382,7 +429,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.lut = (const uint32_t *)shared + lane;
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
     s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight, s.ring.bytes = a.slot_bytes;
-    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
+    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0, s.ring.bytes_so_far = 0, s.ring.asked = &s.own->asked;
     if (QUANT == STORAGE_NF4) {
         fill_lut((uint32_t *)shared, a.quant_map);
         for (int i = threadIdx.x; i < 256; i += blockDim.x) s.own->nested_map[i] = a.nested_map[i];
@@ -397,7 +444,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         gate_init(&s.own->gains.full, 1);
-        s.own->sums_read = 0;
+        s.own->sums_read = s.own->asked = 0;
         gate_init_done();
     }
     __syncthreads();
@@ -406,7 +453,10 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     } else {
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
-        else if (warp == MULTIPLIERS + 2) wipe(a, lane);
+        else if (warp == MULTIPLIERS + 2) {
+            wipe(a, lane);
+            if (lane == 0 && a.ahead) run_ahead(a, &s);
+        }
     }
 #endif
 }
@@ -737,6 +787,7 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    a.ahead = tuning("ahead=", 8) << 14, a.pace = tuning("pace=", 75);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

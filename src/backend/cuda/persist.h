@@ -85,7 +85,7 @@ struct persist_args {
     char *now, *next; /* the exchange of this step, and that of the next */
     int next_rows, next_entries; /* of it, what is to be wiped */
     int layer_count, rows, heads, kv_heads, group, hidden, wide, q, k, vocab, entries, most_shares;
-    int slots, slot_bytes, flight;
+    int slots, slot_bytes, flight, ahead, pace; /* ahead: bytes that are brought nearer while the ring is full, in `pace` clocks a KB */
     int own_at, red_at, work_at, ring_at, side_at[PHASE_KINDS]; /* places in shared memory */
     struct dlinear embed;
     const float *norm, *frequency, *quant_map, *nested_map;

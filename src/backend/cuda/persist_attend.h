@@ -36,7 +36,9 @@ __device__ static inline void mark_attention(const struct persist_args &a, int l
     if (a.trace) a.trace[(int64_t)gridDim.x * (a.layer_count * 4 + 1) * 4 + ((int64_t)blockIdx.x * a.layer_count + layer) * ATTEND_MARKS + what] = v;
 }
 __device__ static inline void mark_attention(const struct persist_args &a, int layer, int what) {
+#ifndef NO_MARKS
     if (a.trace) mark_attention(a, layer, what, clock_now());
+#endif
 }
 
 __device__ static inline void multipliers_sync() { some_sync<1, MULTIPLIERS * 32>(); }
@@ -103,7 +105,7 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     int tokens = a.row[row].slot - page * PAGE;
     if (tokens > PAGE) tokens = PAGE;
     uint64_t *full = &r->full[r->slot];
-    if (lane == 0) ring_claim(r), gate_expect(full, (unsigned)tokens * 512);
+    if (lane == 0) ring_claim(r, (unsigned)tokens * 512), gate_expect(full, (unsigned)tokens * 512);
     __syncwarp();
     bool key = lane < 2; /* lanes 0 and 1 ask for keys, the next eight for values */
     int size = key ? PAGE / 2 : EIGHTH, first = (key ? lane : lane - 2) * size, count = tokens - first < size ? tokens - first : size;
