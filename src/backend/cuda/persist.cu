@@ -190,16 +190,15 @@ __device__ static inline void produce(const struct persist_args &a, struct block
         if (lane < WORDS) ((uint2 *)now)[lane] = word;
         __syncwarp();
         if (lane < WORDS && phase < last) word = ((const uint2 *)&a.phases[phase + 1])[lane];
-        s->ring.slot = __shfl_sync(~0u, s->ring.slot, 0);
-        if (kind == PHASE_O) /* keys and values of earlier tokens depend on nothing either */
+        if (kind == PHASE_O && lane == 0) /* keys and values of earlier tokens depend on nothing either */
 #pragma unroll 1
             for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
                 const struct pentry &e = a.entry[share_entry(a, i)];
 #pragma unroll 1
                 for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
-                    fill_page(a, &s->ring, phase / 4, e.row, share_head(a, i), page, lane);
-                    if (lane == 0 && page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
-                    if (lane == 0 && page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
+                    fill_page(a, &s->ring, phase / 4, e.row, share_head(a, i), page);
+                    if (page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
+                    if (page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
                 }
             }
         if (lane == 0) {
@@ -597,7 +596,7 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
             if (p >= 4 || !tile_bytes[kind]) tile_bytes[kind] = (size_t)(w[i]->in / UNIT) * (size_t)(128 >> n) * 16;
         }
     }
-    a->slot_bytes = (int)round_to(slot, 128);
+    a->slot_bytes = (int)round_to(slot, 32);
 }
 
 /* Shared memory for so many rows: the ring takes what is left. */

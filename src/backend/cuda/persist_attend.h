@@ -5,16 +5,19 @@
 
 #include "backend/cuda/persist_ring.h"
 
-/* ROUND: tokens that a warp takes at a time, two of each eighth of a page. Keys and values come through the ring like weights, a page's keys in halves,
- * its values in eighths that are shifted against each other, so that lanes that read at the same time find different banks. */
-enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, LD_VALUES = 128 + 4, EIGHTH = PAGE / 8, KEYS_HALF = PAGE / 2 * 256 + 64, VALUES_EIGHTH = EIGHTH * 256 + 16 };
-enum { PAGE_VALUES = 2 * KEYS_HALF, PAGE_SLOT = PAGE_VALUES + 8 * VALUES_EIGHTH, LD_QUERY = 128 + 32 };
+/* ROUND: tokens that a warp takes at a time, four of each quarter of a page. Keys and values come through the ring like weights, a page's keys in halves,
+ * its values in quarters that are shifted against each other, so that lanes that read at the same time find different banks (values: two of them the same;
+ * each further copy costs the producer what it saves). */
+enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, LD_VALUES = 128 + 4, QUARTER = PAGE / 4, KEYS_HALF = PAGE / 2 * 256 + 64, VALUES_QUARTER = QUARTER * 256 + 32 };
+enum { PAGE_VALUES = KEYS_HALF + PAGE / 2 * 256, PAGE_SLOT = PAGE_VALUES + 3 * VALUES_QUARTER + QUARTER * 256 };
 __device__ static inline int key_place(int token) { return token / (PAGE / 2) * KEYS_HALF + token % (PAGE / 2) * 256; }
-__device__ static inline int value_place(int token) { return PAGE_VALUES + token / EIGHTH * VALUES_EIGHTH + token % EIGHTH * 256; }
+__device__ static inline int value_place(int token) { return PAGE_VALUES + token / QUARTER * VALUES_QUARTER + token % QUARTER * 256; }
+/* The token of the tensor cores' row m, m < 8, in a round; of row m + 8: the next. */
+__device__ static inline int token_of(int m, int round) { return m % 2 * (PAGE / 2) + m / 2 % 2 * QUARTER + m / 4 * (QUARTER / 2) + round * 2; }
 
 /* Working memory of a block in shared memory. */
 struct attend_work {
-    bf16 query[8][LD_QUERY], key[128], value[128];
+    bf16 query[8][128], key[128], value[128]; /* of odd queries the quarters stand as 1, 0, 3, 2: other banks than their neighbours' */
     float merged[MULTIPLIERS][8][2]; /* maximum, sum */
     float values[1];                 /* (MULTIPLIERS, group, LD_VALUES) */
 };
@@ -66,6 +69,7 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
     const char *from = exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + head * 128 + lane) * 4;
     uint32_t word[4];
     bf16 *to = query ? w->query[number] : value ? w->value : w->key;
+    int odd = query ? number & 1 : 0;
     bf16 *page = query ? NULL : (bf16 *)page_of(a, row, a.row[row].slot, layer) + (value ? a.half : 0) + ((int64_t)kv * PAGE + a.row[row].slot % PAGE) * 128;
     float2 cs[2] = {turn[row * 64 + lane], turn[row * 64 + lane + 32]};
     if (!value) gate_wait(&gains->full, layer & 1);
@@ -94,23 +98,25 @@ __device__ static inline void make_head(const struct persist_args &a, struct hea
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         bf16 v = __float2bfloat16_rn(x[i]);
-        to[lane + i * 32] = v;
+        to[lane + (i ^ odd) * 32] = v;
         if (page) page[lane + i * 32] = v;
     }
 }
 
-/* A page of a share, to the ring, as far as it holds tokens older than the row's newest; a warp. */
-__device__ static inline void fill_page(const struct persist_args &a, struct ring *r, int layer, int row, int kv, int page, int lane) {
+/* A page of a share, to the ring, as far as it holds tokens older than the row's newest; one lane. */
+__device__ static inline void fill_page(const struct persist_args &a, struct ring *r, int layer, int row, int kv, int page) {
     char *slot = r->slots + r->slot * r->bytes;
+    const char *keys = (const char *)(page_of(a, row, page * PAGE, layer) + (int64_t)kv * PAGE * 128);
     int tokens = a.row[row].slot - page * PAGE;
     if (tokens > PAGE) tokens = PAGE;
     uint64_t *full = &r->full[r->slot];
-    if (lane == 0) ring_claim(r, (unsigned)tokens * 512), gate_expect(full, (unsigned)tokens * 512);
-    __syncwarp();
-    bool key = lane < 2; /* lanes 0 and 1 ask for keys, the next eight for values */
-    int size = key ? PAGE / 2 : EIGHTH, first = (key ? lane : lane - 2) * size, count = tokens - first < size ? tokens - first : size;
-    if (lane < 10 && count > 0)
-        copy_bulk(slot + (key ? key_place(first) : value_place(first)), (const char *)(page_of(a, row, page * PAGE, layer) + (key ? 0 : a.half) + ((int64_t)kv * PAGE + first) * 128), (unsigned)count * 256, full);
+    ring_claim(r, (unsigned)tokens * 512);
+    gate_expect(full, (unsigned)tokens * 512);
+#pragma unroll 1
+    for (int first = 0; first < tokens; first += PAGE / 2) copy_bulk(slot + key_place(first), keys + first * 256, (unsigned)(tokens - first < PAGE / 2 ? tokens - first : PAGE / 2) * 256, full);
+    keys += a.half * 2;
+#pragma unroll 1
+    for (int first = 0; first < tokens; first += QUARTER) copy_bulk(slot + value_place(first), keys + first * 256, (unsigned)(tokens - first < QUARTER ? tokens - first : QUARTER) * 256, full);
     ring_next(r);
 }
 
@@ -126,20 +132,20 @@ __device__ static inline void mend_page(char *slot, const struct attend_work *w,
     __syncwarp();
 }
 
-/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (dimensions 16 i + g and 16 i + 8 + g). Token of
- * the tensor cores' row m: eighth m % 2 * 4 + m / 2 % 4 of the page, its number 2 round + m / 8. tokens: of the page. */
+/* 16 tokens of a page for all query heads of a kv head: running maximum and sum, weighted values (dimensions 16 i + g and 16 i + 8 + g). tokens: of
+ * the page. */
 struct attend_sums {
     float most[2], total[2], o[8][4];
 };
 __device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int tokens, const struct attend_work *w, int thread_lane) {
-    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = (g % 2 * 4 + g / 2) * EIGHTH + round * 2; /* in the page */
+    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = token_of(g, round);
     float p[4], even[4] = {}, odd[4] = {}, keep[2];
     const char *low = keys + key_place(row) + t * 16;
 #pragma unroll
     for (int c = 0; c < 4; c++) {
         const uint4 lo = *(const uint4 *)(low + c * 64), hi = *(const uint4 *)(low + 256 + c * 64);
         const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][(c * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
+        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][((c ^ (g & 1)) * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
         mma_bf16(even, a0, q.x, q.y);
         mma_bf16(odd, a1, q.z, q.w);
     }
@@ -157,8 +163,8 @@ __device__ static inline void attend_round(const struct persist_args &a, struct 
         s->total[i] = s->total[i] * keep[i] + p[i] + p[i + 2];
     }
     uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
-    int token = lane % 8, later = lane / 16; /* the lane's row of values for load_matrices_turned: 8 tokens of 8 dimensions, the same of the next 8, later tokens */
-    const char *values = keys + value_place((token % 2 * 4 + token / 2) * EIGHTH + round * 2 + later) + (lane / 8 & 1) * 16;
+    int later = lane / 16; /* the lane's row of values for load_matrices_turned: 8 tokens of 8 dimensions, the same of the next 8, later tokens */
+    const char *values = keys + value_place(token_of(lane % 8, round) + later) + (lane / 8 & 1) * 16;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         uint32_t x[4];

@@ -195,11 +195,11 @@ __device__ static inline void multiply_tile(float acc[4], struct ring *r, const 
             if (S == STORAGE_NF4) {
                 int t = lane % 4, ahead = (t & 1) * (8 / packed<S>::parts) * p.blocks;
 #pragma unroll
-                for (int i = 0; i < WARP_UNITS / 2; i++)
-                    if (i * 2 < p.own) {
-                        int block = ahead + (i * 2 + t / 2 < p.own ? i * 2 + t / 2 : p.own - 1);
-                        absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
-                    }
+                for (int i = 0; i < WARP_UNITS / 2; i++) {
+                    if (i == WARP_UNITS / 4 && p.own <= WARP_UNITS / 2) break; /* one branch, not four */
+                    int block = ahead + (i * 2 + t / 2 < p.own ? i * 2 + t / 2 : p.own - 1);
+                    absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
+                }
             }
 #pragma unroll
             for (int first = 0; first < WARP_UNITS; first += GROUP) {
