@@ -97,9 +97,7 @@ template <int QUANT> __device__ static inline bool wants_f16(uint32_t storages) 
 __device__ static inline char *exchange_of(const struct persist_args &a, int layer) { return a.now + (size_t)layer * a.at.layer; }
 
 __device__ static inline void mark(const struct persist_args &a, int phase, int what) {
-#ifndef NO_MARKS
     if (a.trace) a.trace[((int64_t)blockIdx.x * (a.layer_count * 4 + 1) + phase) * 4 + what] = clock_now();
-#endif
 }
 
 template <int QUANT>
@@ -468,6 +466,7 @@ struct persist {
     struct persist_args args; /* what does not change from step to step */
     int rows[2], entries[2];  /* values left in each */
     int step, quant, blocks, shared_limit, most_tiles[PHASE_KINDS]; /* most_tiles: that a block has of a product */
+    int most_ahead;           /* bytes in front of the ring for which the second-level cache has room, a block */
     int2 *share;              /* (PHASE_KINDS, blocks) */
     long long *trace;
 };
@@ -548,13 +547,14 @@ static void share_tiles(const struct persist_args *a, const size_t tile_bytes[PH
 
 static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "flight=N" chunks are under way and "slots=N" (at most 16)
- * shortens the ring, which tests ask for. */
+/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "flight=N" chunks are under way, "slots=N" (at most 16)
+ * shortens the ring, "ahead=N" units of 16 KB are brought to the second-level cache in front of it, in "pace=N" clocks a KB, which tests ask for. */
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
     return at ? atoi(at + strlen(name)) : otherwise;
 }
 
+enum { AHEAD_UNIT = 16 << 10 }; /* bytes in which PMD_CUDA_STEP counts ahead= */
 enum { TILE_BYTES = 96 << 10 }; /* of a piece of a tile, at most: the ring holds it and more */
 
 /* like: the storage whose pieces these are to equal. */
@@ -596,7 +596,7 @@ static void make_shapes(const struct backend_model *m, struct persist_args *a, s
             if (p >= 4 || !tile_bytes[kind]) tile_bytes[kind] = (size_t)(w[i]->in / UNIT) * (size_t)(128 >> n) * 16;
         }
     }
-    a->slot_bytes = (int)round_to(slot, 32);
+    a->slot_bytes = (int)round_to(slot, 128);
 }
 
 /* Shared memory for so many rows: the ring takes what is left. */
@@ -614,7 +614,11 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     a->ring_at = (int)at;
     a->slots = at < (size_t)p->shared_limit ? (int)(((size_t)p->shared_limit - at) / (size_t)a->slot_bytes) : 0;
     if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
-    a->flight = tuning("flight=", 2) < a->slots ? tuning("flight=", 2) : a->slots - 1;
+    /* As measured (bench/LOG.md). FP8 waits most for exchanges, which stand behind what is under way; NF4 of few rows multiplies longer than the memory takes. */
+    bool fp8 = p->quant == STORAGE_FP8_BLOCK, nf4 = p->quant == STORAGE_NF4;
+    a->flight = tuning("flight=", fp8 ? 2 : nf4 ? 4 : 3);
+    if (a->flight >= a->slots) a->flight = a->slots - 1;
+    a->ahead = tuning("ahead=", nf4 && a->rows <= 4 ? 0 : p->most_ahead / AHEAD_UNIT) * AHEAD_UNIT, a->pace = tuning("pace=", fp8 ? 90 : 75);
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
@@ -699,6 +703,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     if (!p) return err_set(err, ERR_MEMORY, "out of memory");
     m->persist = p;
     p->quant = quant, p->blocks = blocks, p->shared_limit = (int)prop.sharedMemPerBlockOptin;
+    p->most_ahead = prop.l2CacheSize / 2 / blocks / AHEAD_UNIT * AHEAD_UNIT;
     struct persist_args *a = &p->args;
     a->layer_count = t->layers, a->heads = t->heads, a->kv_heads = t->kv_heads, a->group = t->heads / t->kv_heads, a->hidden = t->hidden, a->wide = t->intermediate;
     a->q = t->heads * 128, a->k = t->kv_heads * 128, a->vocab = t->vocab;
@@ -786,7 +791,6 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
-    a.ahead = tuning("ahead=", 8) << 14, a.pace = tuning("pace=", 75);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
     share_attention(p, &a, b);

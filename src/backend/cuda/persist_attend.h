@@ -39,9 +39,7 @@ __device__ static inline void mark_attention(const struct persist_args &a, int l
     if (a.trace) a.trace[(int64_t)gridDim.x * (a.layer_count * 4 + 1) * 4 + ((int64_t)blockIdx.x * a.layer_count + layer) * ATTEND_MARKS + what] = v;
 }
 __device__ static inline void mark_attention(const struct persist_args &a, int layer, int what) {
-#ifndef NO_MARKS
     if (a.trace) mark_attention(a, layer, what, clock_now());
-#endif
 }
 
 __device__ static inline void multipliers_sync() { some_sync<1, MULTIPLIERS * 32>(); }
