@@ -8,7 +8,7 @@
 /* ROUND: tokens that a warp takes at a time, four of each quarter of a page. Keys and values come through the ring like weights, a page's keys in halves,
  * its values in quarters that are shifted against each other, so that lanes that read at the same time find different banks (values: two of them the same;
  * each further copy costs the producer what it saves). */
-enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, LD_VALUES = 128 + 4, QUARTER = PAGE / 4, KEYS_HALF = PAGE / 2 * 256 + 64, VALUES_QUARTER = QUARTER * 256 + 32 };
+enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, TOGETHER = MULTIPLIERS / PAGE_ROUNDS /* pages that warps are at */, LD_VALUES = 128 + 4, QUARTER = PAGE / 4, KEYS_HALF = PAGE / 2 * 256 + 64, VALUES_QUARTER = QUARTER * 256 + 32 };
 enum { PAGE_VALUES = KEYS_HALF + PAGE / 2 * 256, PAGE_SLOT = PAGE_VALUES + 3 * VALUES_QUARTER + QUARTER * 256 };
 __device__ static inline int key_place(int token) { return token / (PAGE / 2) * KEYS_HALF + token % (PAGE / 2) * 256; }
 __device__ static inline int value_place(int token) { return PAGE_VALUES + token / QUARTER * VALUES_QUARTER + token % QUARTER * 256; }
@@ -247,21 +247,25 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
         bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
+        int step = wraps ? 1 : TOGETHER, round = warp % PAGE_ROUNDS, page = wraps ? 0 : warp / PAGE_ROUNDS;
+        struct ring at = *ring;
+        ring_skip(&at, page);
 #pragma unroll 1
-        for (int page = 0; page < pages; page++, ring_next(ring)) { /* else the warps that have a round of the page wait for it and give it back, for all */
-            int first = e.begin + page * PAGE, round = warp % PAGE_ROUNDS, rounds = first + 2 < e.end ? PAGE_ROUNDS : 1;
-            bool mine = page % (MULTIPLIERS / PAGE_ROUNDS) == warp / PAGE_ROUNDS && round < rounds;
+        for (; page < pages; page += step, ring_skip(&at, step)) { /* else the warps that have a round of the page wait for it and give it back, for all */
+            int first = e.begin + page * PAGE, rounds = first + 2 < e.end ? PAGE_ROUNDS : 1;
+            bool mine = (page - warp / PAGE_ROUNDS) % TOGETHER == 0 && round < rounds;
             if (!mine && !wraps) continue;
-            char *slot = ring->slots + ring->slot * ring->bytes;
-            gate_wait(&ring->full[ring->slot], ring->parity);
+            char *slot = at.slots + at.slot * at.bytes;
+            gate_wait(&at.full[at.slot], at.parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
             if (mine) {
                 if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
                 attend_round(a, &s, slot, round, e.end - first, w, lane);
             }
             __syncwarp();
-            if (lane == 0) gate_arrive_for(&ring->empty[ring->slot], wraps ? 1 : MULTIPLIERS / rounds);
+            if (lane == 0) gate_arrive_for(&at.empty[at.slot], wraps ? 1 : MULTIPLIERS / rounds);
         }
+        ring_skip(ring, pages);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
         int tail = (e.end - e.begin - 1) % PAGE + 1, warps = (pages - 1) * PAGE_ROUNDS + (tail > 2 ? 2 : 1); /* that had tokens */
         if (warps > MULTIPLIERS) warps = MULTIPLIERS;

@@ -28,6 +28,11 @@ __device__ static inline void ring_next(struct ring *r) {
     r->number++;
     if (++r->slot == r->count) r->slot = 0, r->parity ^= 1;
 }
+__device__ static inline void ring_skip(struct ring *r, int chunks) {
+    r->number += (unsigned)chunks, r->slot += chunks;
+#pragma unroll 1
+    while (r->slot >= r->count) r->slot -= r->count, r->parity ^= 1;
+}
 /* Until the next slot is empty, and no more than `flight` chunks are under way. bytes: that come then. */
 __device__ static inline void ring_claim(struct ring *r, unsigned bytes) {
     if (r->number >= (unsigned)r->flight) {
