@@ -18,6 +18,7 @@ static inline void let_next_start() {}
 static inline float2 e4m3_pair(unsigned two) { return {e4m3_to_f32((uint8_t)two), e4m3_to_f32((uint8_t)(two >> 8))}; }
 uint8_t e4m3_of(float x);
 
+static inline uint4 load_shared_16(const void *p) { return *(const uint4 *)p; }
 static inline uint4 load_relaxed_16(const void *p) { return *(const uint4 *)p; }
 static inline uint2 load_relaxed_8(const void *p) { return *(const uint2 *)p; }
 static inline uint32_t load_relaxed_4(const void *p) { return *(const uint32_t *)p; }

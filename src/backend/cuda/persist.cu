@@ -30,7 +30,7 @@ struct own {
 };
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
- * are not there: anything that does not wait. */
+ * are not there: anything that does not wait. b: zeros. */
 __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, int lane) {
     int g = lane / 4, t = lane % 4;
     if (rows == 1) { /* few words: a group of lanes asks for each unit, all at once */
@@ -54,10 +54,6 @@ __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf1
     const uint4 *p = (const uint4 *)(x + (mine ? g : 0) * ldx + from * UNIT + t * 8);
     if (mine && rows > 2) /* many words: one of them tells when it is worth asking for all */
         while (!there(load_relaxed_16(p))) wait_a_little();
-#pragma unroll
-    for (int u = 0; u < WARP_UNITS; u++)
-#pragma unroll
-        for (int i = 0; i < 8; i++) b[u][i] = 0;
     while (__ballot_sync(~0u, missing)) {
         if (missing)
 #pragma unroll
@@ -128,7 +124,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 if (lane == 0) gate_wait(&s->ring.full[s->ring.slot], s->ring.parity);
                 __syncwarp();
             }
-            uint32_t b[WARP_UNITS][8];
+            uint32_t b[WARP_UNITS][8] = {}; /* begins here in any case: or its 64 registers would live through attention */
 #pragma unroll 1
             for (int i = -1; i < share.y;) {
                 if (i >= 0) {

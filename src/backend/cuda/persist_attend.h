@@ -10,10 +10,10 @@
  * each further copy costs the producer what it saves). */
 enum { ROUND = 16, PAGE_ROUNDS = PAGE / ROUND, TOGETHER = MULTIPLIERS / PAGE_ROUNDS /* pages that warps are at */, LD_VALUES = 128 + 4, QUARTER = PAGE / 4, KEYS_HALF = PAGE / 2 * 256 + 64, VALUES_QUARTER = QUARTER * 256 + 32 };
 enum { PAGE_VALUES = KEYS_HALF + PAGE / 2 * 256, PAGE_SLOT = PAGE_VALUES + 3 * VALUES_QUARTER + QUARTER * 256 };
-__device__ static inline int key_place(int token) { return token / (PAGE / 2) * KEYS_HALF + token % (PAGE / 2) * 256; }
-__device__ static inline int value_place(int token) { return PAGE_VALUES + token / QUARTER * VALUES_QUARTER + token % QUARTER * 256; }
+__device__ static inline unsigned key_place(unsigned token) { return token / (PAGE / 2) * KEYS_HALF + token % (PAGE / 2) * 256; }
+__device__ static inline unsigned value_place(unsigned token) { return PAGE_VALUES + token / QUARTER * VALUES_QUARTER + token % QUARTER * 256; }
 /* The token of the tensor cores' row m, m < 8, in a round; of row m + 8: the next. */
-__device__ static inline int token_of(int m, int round) { return m % 2 * (PAGE / 2) + m / 2 % 2 * QUARTER + m / 4 * (QUARTER / 2) + round * 2; }
+__device__ static inline unsigned token_of(unsigned m, unsigned round) { return m % 2 * (PAGE / 2) + m / 2 % 2 * QUARTER + m / 4 * (QUARTER / 2) + round * 2; }
 
 /* Working memory of a block in shared memory. */
 struct attend_work {
@@ -121,11 +121,11 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
 /* What the copy of a page does not have: the newest token's key and value go to their places in the slot, values past the end become zeros (what
  * lies there may be no number). By each warp that reads the page: they write the same. */
 __device__ static inline void mend_page(char *slot, const struct attend_work *w, int tokens, int lane) {
-    int last = tokens - 1, at = lane % 16 * 16;
+    int last = tokens - 1, at = (lane & 15) * 16;
     if (lane < 16) *(uint4 *)(slot + key_place(last) + at) = *(const uint4 *)((const char *)w->key + at);
     else *(uint4 *)(slot + value_place(last) + at) = *(const uint4 *)((const char *)w->value + at);
 #pragma unroll 1
-    for (int i = tokens + lane / 16; i < PAGE; i += 2) *(uint4 *)(slot + value_place(i) + at) = make_uint4(0, 0, 0, 0);
+    for (int i = tokens + (lane >> 4); i < PAGE; i += 2) *(uint4 *)(slot + value_place(i) + at) = make_uint4(0, 0, 0, 0);
     fence_copies();
     __syncwarp();
 }
@@ -135,41 +135,49 @@ __device__ static inline void mend_page(char *slot, const struct attend_work *w,
 struct attend_sums {
     float most[2], total[2], o[8][4];
 };
-__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const char *keys, int round, int tokens, const struct attend_work *w, int thread_lane) {
-    int lane = renewed(thread_lane), g = lane / 4, t = lane % 4, row = token_of(g, round);
+/* What a lane takes of a round, so that the page can be given back before anything is computed. */
+struct attend_held {
+    uint4 keys[4][2];
+    uint32_t values[8][4];
+};
+__device__ static inline void attend_take(struct attend_held *h, const char *slot, int round, int thread_lane) {
+    unsigned lane = (unsigned)renewed(thread_lane), later = lane / 16; /* the lane's row of values for load_matrices_turned: 8 tokens of 8 dimensions, the same of the next 8, later tokens */
+    const char *keys = slot + key_place(token_of(lane / 4, (unsigned)round)) + lane % 4 * 16, *values = slot + value_place(token_of(lane % 8, (unsigned)round) + later) + (lane / 8 & 1) * 16;
+#pragma unroll
+    for (int c = 0; c < 4; c++) h->keys[c][0] = load_shared_16(keys + c * 64), h->keys[c][1] = load_shared_16(keys + 256 + c * 64);
+#pragma unroll
+    for (int i = 0; i < 8; i++) load_matrices_turned(h->values[i], values + i * 32);
+}
+__device__ static inline void attend_round(const struct persist_args &a, struct attend_sums *s, const struct attend_held &h, int round, int tokens, const struct attend_work *w, int thread_lane) {
+    unsigned lane = (unsigned)renewed(thread_lane), g = lane / 4, t = lane % 4, row = token_of(g, (unsigned)round);
     float p[4], even[4] = {}, odd[4] = {}, keep[2];
-    const char *low = keys + key_place(row) + t * 16;
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        const uint4 lo = *(const uint4 *)(low + c * 64), hi = *(const uint4 *)(low + 256 + c * 64);
+        const uint4 lo = h.keys[c][0], hi = h.keys[c][1];
         const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-        const uint4 q = g < a.group ? *(const uint4 *)&w->query[g][((c ^ (g & 1)) * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
+        const uint4 q = g < (unsigned)a.group ? *(const uint4 *)&w->query[g][((c ^ (g & 1)) * 4 + t) * 8] : make_uint4(0, 0, 0, 0);
         mma_bf16(even, a0, q.x, q.y);
         mma_bf16(odd, a1, q.z, q.w);
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) p[i] = row + i / 2 < tokens ? (even[i] + odd[i]) * a.scale : -INFINITY;
+    for (int i = 0; i < 4; i++) p[i] = (int)row + i / 2 < tokens ? (even[i] + odd[i]) * a.scale : -INFINITY;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float top = fmaxf(p[i], p[i + 2]);
 #pragma unroll
         for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
         top = fmaxf(top, s->most[i]); /* finite: the first token of a round is seen */
-        keep[i] = exp2f(s->most[i] - top);
+        keep[i] = exp2_near(s->most[i] - top);
         s->most[i] = top;
-        p[i] = exp2f(p[i] - top), p[i + 2] = exp2f(p[i + 2] - top);
+        p[i] = exp2_near(p[i] - top), p[i + 2] = exp2_near(p[i + 2] - top);
         s->total[i] = s->total[i] * keep[i] + p[i] + p[i + 2];
     }
     uint32_t p0 = turn_matrix(pack_bf16(p[0], p[1])), p1 = turn_matrix(pack_bf16(p[2], p[3]));
-    int later = lane / 16; /* the lane's row of values for load_matrices_turned: 8 tokens of 8 dimensions, the same of the next 8, later tokens */
-    const char *values = keys + value_place(token_of(lane % 8, round) + later) + (lane / 8 & 1) * 16;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        uint32_t x[4];
-        load_matrices_turned(x, values + i * 32);
 #pragma unroll
         for (int c = 0; c < 4; c++) s->o[i][c] *= keep[c % 2];
-        mma_bf16(s->o[i], x, p0, p1);
+        mma_bf16(s->o[i], h.values[i], p0, p1);
     }
 }
 
@@ -189,7 +197,7 @@ __device__ static inline void fold_parts(float *most, float *total, float v[8], 
     float top = *most;
 #pragma unroll
     for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-    float f = exp2f(*most - top), sum = *total * f;
+    float f = exp2_near(*most - top), sum = *total * f;
     *most = top;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -204,13 +212,13 @@ __device__ static inline void fold_parts(float *most, float *total, float v[8], 
     for (int d = 4; d < 32; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
     *total = sum;
 }
-__device__ static inline int folded_place(int quarter, int lane) { return quarter * 32 + lane % 4 * 8 + (lane >> 4) * 4 + (lane >> 3 & 1) * 2; } /* dimension of v[0] */
+__device__ static inline int folded_place(int quarter, int lane) { return quarter * 32 + (lane & 3) * 8 + (lane >> 4) * 4 + (lane >> 3 & 1) * 2; } /* dimension of v[0] */
 
 /* A quarter of one head out of its shares, by a warp of the block that has the row's first share. f16: as FP8 weights want it. */
 __device__ static inline void merge_head(const struct persist_args &a, char *exchange, int row, int head, int quarter, bool f16, int lane) {
     static_assert(MOST_SHARES <= 16, "a lane has two shares");
-    int part = lane / 4, left = a.count[row] - part, at = head * MOST_ENTRIES + a.first[row] + part;
-    const char *shares = exchange + a.at.shares + at * 256 + quarter * 64 + lane % 4 * 16, *stats = exchange + a.at.stats + at * 8;
+    int part = (lane >> 2), left = a.count[row] - part, at = head * MOST_ENTRIES + a.first[row] + part;
+    const char *shares = exchange + a.at.shares + at * 256 + quarter * 64 + (lane & 3) * 16, *stats = exchange + a.at.stats + at * 8;
     uint4 value[2] = {};
     uint2 stat[2] = {{0xFF800000u, 0}, {0xFF800000u, 0}};
     bool missing = left > 0;
@@ -223,7 +231,7 @@ __device__ static inline void merge_head(const struct persist_args &a, char *exc
     float most = fmaxf(__uint_as_float(stat[0].x), __uint_as_float(stat[1].x)), weight[2], v[8] = {}, total = 0;
 #pragma unroll
     for (int k = 0; k < 2; k++) {
-        weight[k] = __uint_as_float(stat[k].y) == 0 ? 0 : exp2f(__uint_as_float(stat[k].x) - most) * __uint_as_float(stat[k].y);
+        weight[k] = __uint_as_float(stat[k].y) == 0 ? 0 : exp2_near(__uint_as_float(stat[k].x) - most) * __uint_as_float(stat[k].y);
         const uint32_t pair[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
 #pragma unroll
         for (int e = 0; e < 4; e++) v[e * 2] += low_bf16(pair[e]) * weight[k], v[e * 2 + 1] += high_bf16(pair[e]) * weight[k];
@@ -236,14 +244,14 @@ __device__ static inline void merge_head(const struct persist_args &a, char *exc
 
 /* This block's shares of one layer's attention, and the heads that it puts together; the multiplying warps. */
 __device__ static inline void attend_shares(const struct persist_args &a, struct ring *ring, struct head_gains *gains, int layer, char *exchange, bool f16, const float2 *turn, struct attend_work *w, int warp, int lane) {
-    int g = lane / 4, t = lane % 4;
+    int g = (lane >> 2), t = (lane & 3);
 #pragma unroll 1
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
         const struct pentry e = a.entry[share_entry(a, share)];
         int kv = share_head(a, share), pages = (e.end - e.begin + PAGE - 1) / PAGE;
         for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
-        lane = renewed(lane), g = lane / 4, t = lane % 4;
+        lane = renewed(lane), g = (lane >> 2), t = (lane & 3);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
         bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
@@ -258,12 +266,17 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
             char *slot = at.slots + at.slot * at.bytes;
             gate_wait(&at.full[at.slot], at.parity);
             if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
-            if (mine) {
-                if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
-                attend_round(a, &s, slot, round, e.end - first, w, lane);
+            if (!mine) {
+                __syncwarp();
+                if (lane == 0) gate_arrive(&at.empty[at.slot]);
+                continue;
             }
+            struct attend_held h; /* defined where it is used, on every path: or it would live longer */
+            if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
+            attend_take(&h, slot, round, lane);
             __syncwarp();
             if (lane == 0) gate_arrive_for(&at.empty[at.slot], wraps ? 1 : MULTIPLIERS / rounds);
+            attend_round(a, &s, h, round, e.end - first, w, lane);
         }
         ring_skip(ring, pages);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
@@ -285,10 +298,10 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_MERGED);
 #pragma unroll 1
         for (int unit = warp; unit < a.group * 4; unit += MULTIPLIERS) {
-            int query = unit / 4, part = lane / 4;
+            int query = unit / 4, part = (lane >> 2);
             float v[8] = {}, most = -INFINITY, total = 0;
             if (part < warps) {
-                const float *from = w->values + (part * a.group + query) * LD_VALUES + unit % 4 * 32 + lane % 4 * 8;
+                const float *from = w->values + (part * a.group + query) * LD_VALUES + unit % 4 * 32 + (lane & 3) * 8;
                 const float4 lo = *(const float4 *)from, hi = *(const float4 *)(from + 4);
                 most = w->merged[part][query][0], total = w->merged[part][query][1];
                 v[0] = lo.x, v[1] = lo.y, v[2] = lo.z, v[3] = lo.w, v[4] = hi.x, v[5] = hi.y, v[6] = hi.z, v[7] = hi.w;

@@ -31,6 +31,12 @@ __device__ static inline void load_matrices_turned(uint32_t r[4], const void *p)
     unsigned s = (unsigned)__cvta_generic_to_shared(p);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(s) : "memory");
 }
+/* 16 bytes of shared memory, where it stands in the program. */
+__device__ static inline uint4 load_shared_16(const void *p) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"((unsigned)__cvta_generic_to_shared(p)) : "memory");
+    return v;
+}
 /* The 8 x 8 matrix that the warp holds (row g, columns 2t and 2t + 1 in lane 4 g + t), turned. */
 __device__ static inline uint32_t turn_matrix(uint32_t v) {
     uint32_t r;
