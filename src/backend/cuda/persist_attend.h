@@ -249,34 +249,41 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
         const struct pentry e = a.entry[share_entry(a, share)];
         int kv = share_head(a, share), pages = (e.end - e.begin + PAGE - 1) / PAGE;
+        bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
+        int step = wraps ? 1 : TOGETHER, round = warp % PAGE_ROUNDS, page = wraps ? 0 : warp / PAGE_ROUNDS;
+        struct ring at = *ring;
+        ring_skip(&at, page);
+        /* While heads are awaited, each warp's first round goes to registers, which leaves its place in the ring to pages further back. */
+        struct attend_held h = {};
+        int held = !wraps && page < pages && e.begin + page * PAGE + round * 2 < e.end && !(e.last && page + 1 == pages);
+        if (held) {
+            gate_wait(&at.full[at.slot], at.parity);
+            attend_take(&h, at.slots + at.slot * at.bytes, round, lane);
+            __syncwarp();
+            if (lane == 0) gate_arrive_for(&at.empty[at.slot], e.begin + page * PAGE + 2 < e.end ? MULTIPLIERS / PAGE_ROUNDS : MULTIPLIERS);
+        }
+#pragma unroll 1
         for (int number = warp; number < a.group + (e.last ? 2 : 0); number += MULTIPLIERS) make_head(a, gains, layer, exchange, e.row, kv, number, turn, w, lane);
         multipliers_sync();
         lane = renewed(lane), g = (lane >> 2), t = (lane & 3);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_HEADS);
         struct attend_sums s = {{-INFINITY, -INFINITY}};
-        bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
-        int step = wraps ? 1 : TOGETHER, round = warp % PAGE_ROUNDS, page = wraps ? 0 : warp / PAGE_ROUNDS;
-        struct ring at = *ring;
-        ring_skip(&at, page);
 #pragma unroll 1
         for (; page < pages; page += step, ring_skip(&at, step)) { /* else the warps that have a round of the page wait for it and give it back, for all */
             int first = e.begin + page * PAGE, rounds = first + 2 < e.end ? PAGE_ROUNDS : 1;
             bool mine = (page - warp / PAGE_ROUNDS) % TOGETHER == 0 && round < rounds;
             if (!mine && !wraps) continue;
-            char *slot = at.slots + at.slot * at.bytes;
-            gate_wait(&at.full[at.slot], at.parity);
-            if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
-            if (!mine) {
+            if (!held) {
+                char *slot = at.slots + at.slot * at.bytes;
+                gate_wait(&at.full[at.slot], at.parity);
+                if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
+                if (mine && e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
+                attend_take(&h, slot, round, lane);
                 __syncwarp();
-                if (lane == 0) gate_arrive(&at.empty[at.slot]);
-                continue;
+                if (lane == 0) gate_arrive_for(&at.empty[at.slot], wraps ? 1 : MULTIPLIERS / rounds);
             }
-            struct attend_held h; /* defined where it is used, on every path: or it would live longer */
-            if (e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
-            attend_take(&h, slot, round, lane);
-            __syncwarp();
-            if (lane == 0) gate_arrive_for(&at.empty[at.slot], wraps ? 1 : MULTIPLIERS / rounds);
-            attend_round(a, &s, h, round, e.end - first, w, lane);
+            held = 0;
+            if (mine) attend_round(a, &s, h, round, e.end - first, w, lane);
         }
         ring_skip(ring, pages);
         if (warp == 0 && lane == 0) mark_attention(a, layer, MARK_SCORES);
