@@ -758,6 +758,7 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
         }
         few = few && n <= units;
     }
+    int longest = 0;
     a->entries = a->most_shares = 0;
     for (int r = 0; r < b->rows; r++) {
         int tokens = b->row[r].slot + 1, pages = (tokens + PAGE - 1) / PAGE, count = (pages + chunk - 1) / chunk;
@@ -767,7 +768,9 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
             a->entry[a->entries++] = {r, i + 1 == count, begin, end};
         }
         if (count > a->most_shares) a->most_shares = count;
+        if ((pages + count - 1) / count > longest) longest = (pages + count - 1) / count;
     }
+    if (longest > a->slots && a->slots > TOGETHER + 1 && a->flight > a->slots - TOGETHER) a->flight = a->slots - TOGETHER; /* see attend_shares */
 }
 
 template <int QUANT>

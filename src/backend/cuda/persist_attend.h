@@ -110,11 +110,20 @@ __device__ static inline void fill_page(const struct persist_args &a, struct rin
     uint64_t *full = &r->full[r->slot];
     ring_claim(r, (unsigned)tokens * 512);
     gate_expect(full, (unsigned)tokens * 512);
+    const char *values = keys + a.half * 2;
+    if (tokens == PAGE) { /* unrolled: an instruction of the copy engine takes 100 to 150 clocks with what is around it in a loop */
+        copy_bulk(slot, keys, PAGE / 2 * 256, full);
+        copy_bulk(slot + KEYS_HALF, keys + PAGE / 2 * 256, PAGE / 2 * 256, full);
+#pragma unroll
+        for (int i = 0; i < 4; i++) copy_bulk(slot + PAGE_VALUES + i * VALUES_QUARTER, values + i * QUARTER * 256, QUARTER * 256, full);
+    } else {
 #pragma unroll 1
-    for (int first = 0; first < tokens; first += PAGE / 2) copy_bulk(slot + key_place(first), keys + first * 256, (unsigned)(tokens - first < PAGE / 2 ? tokens - first : PAGE / 2) * 256, full);
-    keys += a.half * 2;
-#pragma unroll 1
-    for (int first = 0; first < tokens; first += QUARTER) copy_bulk(slot + value_place(first), keys + first * 256, (unsigned)(tokens - first < QUARTER ? tokens - first : QUARTER) * 256, full);
+        for (int first = 0; first < tokens; first += QUARTER) {
+            unsigned bytes = (unsigned)(tokens - first < QUARTER ? tokens - first : QUARTER) * 256;
+            copy_bulk(slot + key_place((unsigned)first), keys + first * 256, bytes, full);
+            copy_bulk(slot + value_place((unsigned)first), values + first * 256, bytes, full);
+        }
+    }
     ring_next(r);
 }
 
@@ -249,7 +258,9 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
     for (int share = first_share(a, layer); share < a.entries * a.kv_heads; share += gridDim.x) {
         const struct pentry e = a.entry[share_entry(a, share)];
         int kv = share_head(a, share), pages = (e.end - e.begin + PAGE - 1) / PAGE;
-        bool wraps = pages > ring->count; /* a slot is used twice: then every warp waits for every page, else it could take one for there that is not */
+        /* Where a slot is used twice, a warp must not take what was in it the lap before for its page (a gate tells odd laps from even ones only). That has
+         * come for certain where it lies as far behind the warp's last page as chunks are under way; else every warp waits for every page. */
+        bool wraps = pages > ring->count && ring->count < TOGETHER + ring->flight;
         int step = wraps ? 1 : TOGETHER, round = warp % PAGE_ROUNDS, page = wraps ? 0 : warp / PAGE_ROUNDS;
         struct ring at = *ring;
         ring_skip(&at, page);
@@ -278,7 +289,7 @@ __device__ static inline void attend_shares(const struct persist_args &a, struct
                 gate_wait(&at.full[at.slot], at.parity);
                 if (warp == 0 && lane == 0 && page == 0) mark_attention(a, layer, MARK_PAGE);
                 if (mine && e.last && page + 1 == pages) mend_page(slot, w, e.end - first, lane);
-                attend_take(&h, slot, round, lane);
+                if (mine) attend_take(&h, slot, round, lane);
                 __syncwarp();
                 if (lane == 0) gate_arrive_for(&at.empty[at.slot], wraps ? 1 : MULTIPLIERS / rounds);
             }
