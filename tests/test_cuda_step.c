@@ -6,7 +6,7 @@
 #include "made_checkpoint.h"
 
 enum { SEQUENCES = 8, LENGTH = 351, PAGES = 12, STEPS = 4 };
-static const char *const ways[] = {"graph", "persistent", "pass=2,piece=1,chunk=1024,slots=16", "pass=3,piece=2,chunk=4096,slots=9", "shares=1,pass=1,chunk=4096,slots=4"};
+static const char *const ways[] = {"graph", "persistent", "pass=2,piece=1,chunk=1024,slots=16,ahead=64,pace=0", "pass=3,piece=2,chunk=4096,slots=9", "shares=1,pass=1,chunk=4096,slots=4"};
 
 /* Logits of all steps, (STEPS, SEQUENCES, vocab). */
 static float *run(struct checkpoint *c, const char *way, size_t *vocab) {

@@ -520,6 +520,10 @@ void copy_bulk(void *to, const void *from, unsigned bytes, uint64_t *p) {
     if ((char *)to < now->shared || (char *)to + bytes > now->shared + SHARED_BYTES) give_up("a bulk copy out of shared memory");
     bulks.push_back({to, from, bytes, (shared_barrier *)p});
 }
+void bring_nearer(const void *from, unsigned bytes) { /* what is asked for can be read */
+    if ((uintptr_t)from % 16 || bytes % 16 || !bytes) give_up("a prefetch that is not of 16 byte pieces");
+    (void)*(const volatile char *)from, (void)((const volatile char *)from)[bytes - 1];
+}
 void emulated_some_arrive(int id, int threads) {
     if (++now->some[id].arrived == threads) {
         now->some[id].arrived = 0, now->some[id].turn++;

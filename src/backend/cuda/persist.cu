@@ -26,6 +26,7 @@ struct own {
     uint64_t full[16], empty[16];
     struct head_gains gains; /* 16 bytes aligned */
     volatile unsigned sums_read; /* tiles whose sums the finisher has taken */
+    volatile unsigned asked;     /* bytes that the producer has asked for */
     float nested_map[256];
     alignas(16) float h[MOST_OWN][PERSIST_ROWS][16]; /* the residual stream of this block's tiles */
     uint32_t storages[MOST_PHASES];
@@ -43,17 +44,13 @@ struct own {
 };
 
 /* The input of [from, from + own) units of x (rows, ldx) in the exchange: each lane's 16 values of a unit, zeros past the last unit. Of rows that
- * are not there: anything that does not wait. */
+ * are not there: anything that does not wait. b: zeros. */
 __device__ static inline void take_input(uint32_t (&b)[WARP_UNITS][8], const bf16 *x, int64_t ldx, int from, int own, int rows, int lane) {
     int g = lane / 4, t = lane % 4;
     bool mine = g < rows, missing = mine;
     const uint4 *p = (const uint4 *)(x + (mine ? g : 0) * ldx + from * UNIT + t * 8);
     if (mine && rows > 2) /* many words: one of them tells when it is worth asking for all */
         while (!there(load_relaxed_16(p))) wait_a_little();
-#pragma unroll
-    for (int u = 0; u < WARP_UNITS; u++)
-#pragma unroll
-        for (int i = 0; i < 8; i++) b[u][i] = 0;
     while (__ballot_sync(~0u, missing)) {
         if (missing)
 #pragma unroll
@@ -204,7 +201,7 @@ __device__ static inline void multiply(const struct persist_args &a, struct bloc
                 if (lane == 0) gate_wait(&s->ring.full[s->ring.slot], s->ring.parity);
                 __syncwarp();
             }
-            uint32_t b[ONE ? (int)ROW_SETS : (int)WARP_UNITS][8];
+            uint32_t b[ONE ? (int)ROW_SETS : (int)WARP_UNITS][8] = {}; /* begins here in any case: or its registers would live through attention */
             int first = 0; /* tile of the group */
             struct outlet outlet = {};
 #pragma unroll 1
@@ -301,16 +298,18 @@ __device__ static inline void produce(const struct persist_args &a, struct block
         if (lane < WORDS) ((uint2 *)now)[lane] = word;
         __syncwarp();
         if (lane < WORDS && phase < last) word = ((const uint2 *)&a.phases[phase + 1])[lane];
-        if (lane == 0) {
-            if (kind == PHASE_O) /* keys and values of earlier tokens depend on nothing either */
-                for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
-                    const struct pentry &e = a.entry[i / a.kv_heads];
-                    for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
-                        fill_page(a, &s->ring, phase / 4, e.row, i % a.kv_heads, page);
-                        if (page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
-                        if (page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
-                    }
+        if (kind == PHASE_O && lane == 0) /* keys and values of earlier tokens depend on nothing either */
+#pragma unroll 1
+            for (int i = first_share(a, phase / 4); i < a.entries * a.kv_heads; i += gridDim.x) {
+                const struct pentry &e = a.entry[share_entry(a, i)];
+#pragma unroll 1
+                for (int page = e.begin / PAGE; page * PAGE < e.end; page++) {
+                    fill_page(a, &s->ring, phase / 4, e.row, share_head(a, i), page);
+                    if (page * PAGE == e.begin) mark_attention(a, phase / 4, MARK_FIRST_ASKED);
+                    if (page * PAGE + PAGE >= e.end) mark_attention(a, phase / 4, MARK_LAST_ASKED);
                 }
+            }
+        if (lane == 0) {
             const struct pcut &cut = shape.cut[s->own->storages[phase] & 3];
             unsigned side = 0;
             if (share.y && kind != PHASE_HEAD) {
@@ -347,6 +346,50 @@ __device__ static inline void embed_rows(const struct persist_args &a, struct bl
 #pragma unroll
             for (int k = 0; k < 4; k++) s->own->h[i][row][quarter * 4 + k] = h[k] = weight_at(a.embed, a.row[row].id, column + k);
         give_residual(a, h, *(const float4 *)(a.layers[0].input_norm + column), wants_f16<QUANT>(s->own->storages[0]), exchange_of(a, 0) + a.at.x[0], exchange_of(a, 0) + a.at.squares[0], mine.x + i, row, quarter);
+    }
+}
+
+/* One lane. While the ring is full, waiting for results, the memory would rest: what lies behind the ring is brought to the second-level cache, at most
+ * a.ahead bytes in front of the copies and no faster than the memory gives it, so that what blocks say to each other does not stand behind much. Tiles
+ * go as they lie in memory, not by passes: a hint needs no better order. Of several shares of a block the first. */
+__device__ static inline void run_ahead(const struct persist_args &a, struct block_parts *s) {
+    enum { SLICE = 16 << 10 };
+    unsigned done = 0, seen = 0, moved = 0, last = 0, before = 0; /* bytes brought or overtaken, asked for when last looked at; clocks; bytes brought last */
+#pragma unroll 1
+    for (int phase = 0; phase <= a.layer_count * 4; phase++) {
+        int kind = phase == a.layer_count * 4 ? PHASE_HEAD : phase % 4, layer = phase / 4, share = first_share(a, layer), pages = 0, from = 0;
+        const struct pshape &shape = a.shape[kind];
+        bool shared = kind == PHASE_O && share < a.entries * a.kv_heads;
+        const struct pentry &e = a.entry[shared ? share_entry(a, share) : 0];
+        if (shared) from = e.begin / PAGE, pages = (e.end + PAGE - 1) / PAGE - from;
+        int tile = s->own->share[kind].x - pages, items = pages + s->own->share[kind].y;
+#pragma unroll 1
+        for (int i = 0; i < items * 2; i++) { /* keys and values, the two halves of a tile */
+            const char *p;
+            int bytes, row, half = i % 2;
+            if (i / 2 < pages) {
+                int tokens = a.row[e.row].slot - (from + i / 2) * PAGE;
+                p = (const char *)(page_of(a, e.row, (from + i / 2) * PAGE, layer) + (half ? a.half : 0) + (int64_t)share_head(a, share) * PAGE * 128), bytes = (tokens < PAGE ? tokens : PAGE) * 256;
+            } else {
+                const struct pmatrix &m = a.phases[phase].m[half_of_tile(shape, kind, tile + i / 2, half, &row)];
+                bytes = shape.units * (128 >> storage_number(m.storage)), p = m.data + (size_t)row * (size_t)bytes, bytes *= 8;
+            }
+#pragma unroll 1
+            for (; bytes > 0; bytes -= SLICE, p += SLICE) {
+                unsigned slice = bytes < SLICE ? (unsigned)bytes : (unsigned)SLICE;
+#pragma unroll 1
+                for (;; rest(100)) {
+                    unsigned asked = s->own->asked, now = (unsigned)clock_now(), pace = (before * (unsigned)a.pace) >> 10;
+                    if (asked != seen) seen = asked, moved = now;
+                    if ((int)(asked - done) > 0) break; /* overtaken */
+                    if (done - asked + slice > (unsigned)a.ahead || now - last < pace || (now - moved < pace && done - asked < SLICE)) continue;
+                    bring_nearer(p, slice);
+                    last = now, before = slice;
+                    break;
+                }
+                done += slice;
+            }
+        }
     }
 }
 
@@ -503,8 +546,9 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     s.base = shared;
     s.own = (struct own *)(shared + a.own_at);
     s.sums = (float *)(shared + a.red_at), s.work = shared + a.work_at;
-    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.flight = a.flight[0], s.ring.bytes = a.slot_bytes;
-    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0;
+    s.ring.slots = shared + a.ring_at, s.ring.full = s.own->full, s.ring.empty = s.own->empty, s.ring.count = a.slots, s.ring.bytes = a.slot_bytes;
+    s.ring.flight = a.flight[PHASE_O]; /* the producer's changes with the product; attention asks for that of its pages */
+    s.ring.slot = 0, s.ring.parity = 0, s.ring.number = 0, s.ring.bytes_so_far = 0, s.ring.asked = &s.own->asked;
     if (QUANT == STORAGE_NF4) {
         if (!shared_begins(shared)) stop_kernel(); /* look_up_bytes */
         nf4_table((uint4 *)shared, a.quant_map);
@@ -520,7 +564,7 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.slots; i++) gate_init(&s.own->full[i], 1), gate_init(&s.own->empty[i], MULTIPLIERS);
         gate_init(&s.own->gains.full, 1);
-        s.own->sums_read = 0;
+        s.own->sums_read = s.own->asked = 0;
         gate_init_done();
     }
     __syncthreads();
@@ -532,7 +576,10 @@ __global__ void __launch_bounds__(PERSIST_WARPS * 32, 1) step_kernel(const __gri
         if (warp == MULTIPLIERS) produce(a, &s, lane);
         else if (warp == MULTIPLIERS + 1 && ONE) prepare<QUANT>(a, &s, lane);
         else if (warp == MULTIPLIERS + 1) finish<QUANT>(a, &s, lane);
-        else if (warp == MULTIPLIERS + 2) wipe(a, lane);
+        else if (warp == MULTIPLIERS + 2) {
+            wipe(a, lane);
+            if (lane == 0 && a.ahead) run_ahead(a, &s);
+        }
     }
 #endif
 }
@@ -546,6 +593,7 @@ struct persist {
     struct pshape row_shape[PHASE_KINDS]; /* in place of args.shape where there is one row */
     int rows[2], entries[2];  /* values left in each */
     int step, quant, blocks, shared_limit, most_tiles[PHASE_KINDS]; /* most_tiles: that a block has of a product */
+    int most_ahead;           /* bytes in front of the ring for which the second-level cache has room, a block */
     int2 *share;              /* (PHASE_KINDS, blocks) */
     long long *trace;
 };
@@ -626,13 +674,15 @@ static void share_tiles(const struct persist_args *a, const size_t tile_bytes[PH
 
 static size_t round_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" ("rush=N" of q, k, v and down of a single row) chunks are under way and "slots=N" (at most 16)
- * shortens the ring, which tests ask for. */
+/* PMD_CUDA_STEP: "graph" keeps the graph of step.cu; "pass=UNITS", "piece=UNITS" and "chunk=BYTES" cut finer, "group=TILES" are finished together, "flight=N" ("rush=N"
+ * of q, k, v and down of a single row) chunks are under way, "slots=N" (at most 16) shortens the ring, "ahead=N" units of 16 KB are brought to the second-level cache in
+ * front of it, in "pace=N" clocks a KB, which tests ask for. */
 static int tuning(const char *name, int otherwise) {
     const char *s = getenv("PMD_CUDA_STEP"), *at = s ? strstr(s, name) : NULL;
     return at ? atoi(at + strlen(name)) : otherwise;
 }
 
+enum { AHEAD_UNIT = 16 << 10 }; /* bytes in which PMD_CUDA_STEP counts ahead= */
 enum { TILE_BYTES = 96 << 10 }; /* of a piece of a tile, at most: the ring holds it and more */
 
 /* like: the storage whose pieces these are to equal. */
@@ -711,11 +761,15 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     a->ring_at = (int)at;
     a->slots = at < (size_t)p->shared_limit ? (int)(((size_t)p->shared_limit - at) / (size_t)a->slot_bytes) : 0;
     if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
-    for (int kind = 0; kind < PHASE_KINDS; kind++) { /* a single row is through gate and up before the ring is full again */
-        bool rush = a->rows == 1 && (kind == PHASE_DOWN || kind == PHASE_QKV);
-        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : 2);
+    /* As measured (bench/LOG.md). FP8 waits most for exchanges, which stand behind what is under way; NF4 of few rows multiplies longer than the memory takes. A single
+     * row is through gate and up before the ring is full again. */
+    bool fp8 = p->quant == STORAGE_FP8_BLOCK, nf4 = p->quant == STORAGE_NF4, one = a->rows == 1;
+    for (int kind = 0; kind < PHASE_KINDS; kind++) {
+        bool rush = one && (kind == PHASE_DOWN || kind == PHASE_QKV);
+        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : fp8 || (nf4 && one) ? 2 : nf4 ? 4 : 3);
         if (a->flight[kind] >= a->slots) a->flight[kind] = a->slots - 1;
     }
+    a->ahead = tuning("ahead=", nf4 && a->rows <= 4 ? 0 : p->most_ahead / AHEAD_UNIT) * AHEAD_UNIT, a->pace = tuning("pace=", fp8 ? 90 : 75);
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
@@ -793,7 +847,7 @@ int persist_open(struct backend_model *m, struct err *err) {
     const char *how = getenv("PMD_CUDA_STEP");
     int quant, r = cuda_failed(cudaGetDeviceProperties(&prop, m->device), "asking for the device's properties", err), blocks = m->sm_count;
     if (r) return r;
-    if ((how && !strcmp(how, "graph")) || m->arch != 90 || t->head_dim != 128 || t->heads / t->kv_heads > 8 || t->heads % t->kv_heads || !matrices_fit(m, &quant, &nf4)) return 0;
+    if ((how && !strcmp(how, "graph")) || m->arch != 90 || t->head_dim != 128 || t->heads / t->kv_heads > 8 || t->heads % t->kv_heads || t->kv_heads < 2 || blocks < 2 || !matrices_fit(m, &quant, &nf4)) return 0;
     if (quant == STORAGE_NF4 && prop.reservedSharedMemPerBlock != SHARED_BEGIN) return 0; /* look_up_bytes */
     if (t->hidden % 64 || t->hidden / 16 > MOST_SQUARES || t->hidden / 16 > blocks * MOST_OWN || t->hidden > PASS_UNITS * UNIT || t->intermediate % 64 || t->vocab % 16) return 0;
     if (t->layers * 4 >= MOST_PHASES || PERSIST_ROWS * t->kv_heads > 65535) return 0;
@@ -801,9 +855,11 @@ int persist_open(struct backend_model *m, struct err *err) {
     if (!p) return err_set(err, ERR_MEMORY, "out of memory");
     m->persist = p;
     p->quant = quant, p->blocks = blocks, p->shared_limit = (int)prop.sharedMemPerBlockOptin;
+    p->most_ahead = prop.l2CacheSize / 2 / blocks / AHEAD_UNIT * AHEAD_UNIT;
     struct persist_args *a = &p->args;
     a->layer_count = t->layers, a->heads = t->heads, a->kv_heads = t->kv_heads, a->group = t->heads / t->kv_heads, a->hidden = t->hidden, a->wide = t->intermediate;
     a->q = t->heads * 128, a->k = t->kv_heads * 128, a->vocab = t->vocab;
+    a->of_blocks = (uint32_t)((((uint64_t)1 << 32) + (unsigned)blocks - 1) / (unsigned)blocks), a->of_kv_heads = (uint32_t)((((uint64_t)1 << 32) + (unsigned)t->kv_heads - 1) / (unsigned)t->kv_heads);
     size_t tile_bytes[PHASE_KINDS] = {};
     make_shapes(m, a, p->row_shape, PASS_UNITS * ROW_SETS, tile_bytes);
     make_shapes(m, a, a->shape, PASS_UNITS, tile_bytes);
@@ -862,6 +918,7 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
         }
         few = few && n <= units;
     }
+    int longest = 0;
     a->entries = a->most_shares = 0;
     for (int r = 0; r < b->rows; r++) {
         int tokens = b->row[r].slot + 1, pages = (tokens + PAGE - 1) / PAGE, count = (pages + chunk - 1) / chunk;
@@ -871,7 +928,9 @@ static void share_attention(const struct persist *p, struct persist_args *a, con
             a->entry[a->entries++] = {r, i + 1 == count, begin, end};
         }
         if (count > a->most_shares) a->most_shares = count;
+        if ((pages + count - 1) / count > longest) longest = (pages + count - 1) / count;
     }
+    if (longest > a->slots && a->slots > TOGETHER + 1 && a->flight[PHASE_O] > a->slots - TOGETHER) a->flight[PHASE_O] = a->slots - TOGETHER; /* see attend_shares */
 }
 
 template <int QUANT, bool ONE>

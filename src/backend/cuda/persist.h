@@ -83,10 +83,12 @@ struct persist_args {
     const uint32_t *storages;    /* (layers * 4 + 1): of the three matrices, 2 bits each */
     struct pshape shape[PHASE_KINDS];
     struct pexchange at;
+    uint32_t of_blocks, of_kv_heads; /* 2^32 / n, rounded up: high words of products are quotients, of numbers up to 65,535 */
     char *now, *next; /* the exchange of this step, and that of the next */
     int next_rows, next_entries; /* of it, what is to be wiped */
     int layer_count, rows, heads, kv_heads, group, hidden, wide, q, k, vocab, entries, most_shares;
     int slots, slot_bytes, flight[PHASE_KINDS]; /* flight: chunks under way, while those of a product of this kind are asked for */
+    int ahead, pace; /* ahead: bytes that are brought nearer while the ring is full, in `pace` clocks a KB */
     int sum_tiles; /* of a single row: tiles whose outputs are put together at once, at most */
     int own_at, red_at, work_at, ring_at, side_at[PHASE_KINDS]; /* places in shared memory */
     struct dlinear embed;

@@ -20,19 +20,27 @@ struct ring {
     uint64_t *full, *empty;
     int count, bytes, flight; /* slots; bytes of one; chunks under way at most, fewer than slots */
     int slot;
-    unsigned parity, number; /* of chunks so far */
+    unsigned parity, number;  /* of chunks so far */
+    unsigned bytes_so_far;    /* of weights and pages */
+    volatile unsigned *asked; /* the same, for the warp that runs ahead */
 };
 __device__ static inline void ring_next(struct ring *r) {
     r->number++;
     if (++r->slot == r->count) r->slot = 0, r->parity ^= 1;
 }
-/* Until the next slot is empty, and no more than `flight` chunks are under way. */
-__device__ static inline void ring_claim(struct ring *r) {
+__device__ static inline void ring_skip(struct ring *r, int chunks) {
+    r->number += (unsigned)chunks, r->slot += chunks;
+#pragma unroll 1
+    while (r->slot >= r->count) r->slot -= r->count, r->parity ^= 1;
+}
+/* Until the next slot is empty, and no more than `flight` chunks are under way. bytes: that come then. */
+__device__ static inline void ring_claim(struct ring *r, unsigned bytes) {
     if (r->number >= (unsigned)r->flight) {
         int slot = r->slot - r->flight;
         gate_wait(&r->full[slot < 0 ? slot + r->count : slot], slot < 0 ? r->parity ^ 1 : r->parity);
     }
     gate_wait(&r->empty[r->slot], r->parity ^ 1);
+    *r->asked = r->bytes_so_far += bytes;
 }
 /* A multiplying warp is done with the slot. */
 __device__ static inline void ring_release(struct ring *r, int lane) {
@@ -216,11 +224,11 @@ __device__ static inline void multiply_tile(float acc[4], struct ring *r, const 
             if (S == STORAGE_NF4) {
                 int t = lane % 4, ahead = (t & 1) * (8 / packed<S>::parts) * p.blocks;
 #pragma unroll
-                for (int i = 0; i < WARP_UNITS / 2; i++)
-                    if (i * 2 < p.own) {
-                        int block = ahead + (i * 2 + t / 2 < p.own ? i * 2 + t / 2 : p.own - 1);
-                        absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
-                    }
+                for (int i = 0; i < WARP_UNITS / 2; i++) {
+                    if (i == WARP_UNITS / 4 && p.own <= WARP_UNITS / 2) break; /* one branch, not four */
+                    int block = ahead + (i * 2 + t / 2 < p.own ? i * 2 + t / 2 : p.own - 1);
+                    absmax[i] = __fadd_rn(__fmul_rn(nested_map[(uint8_t)side.codes[block]], side.factors[((side.row + block) >> 8) - side.first]), side.offset);
+                }
             }
 #pragma unroll
             for (int first = 0; first < WARP_UNITS; first += GROUP) {
@@ -312,7 +320,7 @@ __device__ static inline void fill_tile(struct ring *r, const struct pphase *pha
         for (int at = 0; at < 16; at += rows) {
             char *to = r->slots + r->slot * r->bytes;
             uint64_t *full = &r->full[r->slot];
-            ring_claim(r);
+            ring_claim(r, (unsigned)(rows * pitch));
             gate_expect(full, (unsigned)(rows * pitch) + side);
             side = 0;
 #pragma unroll 1

@@ -31,6 +31,12 @@ __device__ static inline void load_matrices_turned(uint32_t r[4], const void *p)
     unsigned s = (unsigned)__cvta_generic_to_shared(p);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(s) : "memory");
 }
+/* 16 bytes of shared memory, where it stands in the program. */
+__device__ static inline uint4 load_shared_16(const void *p) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"((unsigned)__cvta_generic_to_shared(p)) : "memory");
+    return v;
+}
 /* The 8 x 8 matrix that the warp holds (row g, columns 2t and 2t + 1 in lane 4 g + t), turned. */
 __device__ static inline uint32_t turn_matrix(uint32_t v) {
     uint32_t r;
@@ -140,6 +146,10 @@ __device__ static inline void copy_bulk_kept(void *to, const void *from, unsigne
     SM_90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes),
                        "r"(in_shared(b)) : "memory");)
 }
+/* To the second-level cache, ahead of a copy of the same bytes; aligned as copies are. */
+__device__ static inline void bring_nearer(const void *from, unsigned bytes) { SM_90(asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");) }
+/* Gives way to the other warps for about so long. */
+__device__ static inline void rest(unsigned ns) { SM_90(__nanosleep(ns);) }
 /* Between a thread's own writes to shared memory and copies to the same place that begin after a barrier behind this. */
 __device__ static inline void fence_copies() { SM_90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");) }
 /* Two blocks of a cluster (grids of one dimension): all threads of both meet, publishing nothing but barriers made before gate_init_done; values to the other
