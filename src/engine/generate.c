@@ -136,13 +136,16 @@ static void pass(struct crowd *c) {
     struct err err = {0};
     double start = clock_seconds();
     int r = batch_forward(c->m, c->spans, c->span_count, &err);
+    double took = clock_seconds() - start;
     for (int k = 0; k < c->span_count; k++) {
         int i = c->who[k];
         int own = r;
         /* One that fails must not fail its neighbours. */
-        if (r && c->span_count > 1) own = batch_forward(c->m, &c->spans[k], 1, &c->errors[i]);
-        else if (r) c->errors[i] = err;
-        generation_commit(&c->runners[i].x, own == 0, clock_seconds() - start);
+        if (r && c->span_count > 1) {
+            own = batch_forward(c->m, &c->spans[k], 1, &c->errors[i]);
+            took = clock_seconds() - start;
+        } else if (r) c->errors[i] = err;
+        generation_commit(&c->runners[i].x, own == 0, took);
         if (own) over(c, i, own);
     }
 }

@@ -24,14 +24,16 @@ static int reserve(struct prompt *p, int64_t count, struct err *err) {
 int prompt_append(struct prompt *p, const int32_t *ids, int64_t count, struct err *err) {
     int r = reserve(p, p->count + count, err);
     if (r) return r;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t n = p->count++;
-        p->ids[n] = ids[i];
-        for (int a = 0; a < 3; a++) p->positions[3 * n + a] = (int32_t)p->next_position;
-        p->next_position++;
-        p->keys[n] = (struct hash128){(uint32_t)ids[i], 0};
-        p->visual_index[n] = p->visual_row[n] = -1;
-    }
+    /* A long prompt passes here before its first token: an array at a time. */
+    const int64_t n = p->count;
+    int32_t *positions = p->positions + 3 * n, first = (int32_t)p->next_position;
+    struct hash128 *keys = p->keys + n;
+    memcpy(p->ids + n, ids, (size_t)count * sizeof *ids);
+    for (int32_t i = 0; i < count; i++) positions[3 * i] = positions[3 * i + 1] = positions[3 * i + 2] = first + i;
+    for (int64_t i = 0; i < count; i++) keys[i] = (struct hash128){(uint32_t)ids[i], 0};
+    memset(p->visual_index + n, 0xFF, (size_t)count * sizeof *p->visual_index); /* -1 */
+    memset(p->visual_row + n, 0xFF, (size_t)count * sizeof *p->visual_row);
+    p->count += count, p->next_position += count;
     return 0;
 }
 
@@ -70,15 +72,15 @@ int prompt_build(struct prompt *p, const struct qvl_model *m, const int32_t *ids
     for (int i = 0; i < visual_count; i++) visual_hold(p->visuals[i] = visuals[i]);
     int at[2] = {next_visual(p, 0, false), next_visual(p, 0, true)}, group = 0;
     int64_t merged = (int64_t)m->config->vision.merge * m->config->vision.merge;
+    const int32_t vocab = m->config->text.vocab, image_token = m->config->image_token, video_token = m->config->video_token;
     for (int64_t i = 0; i < count;) {
-        if (ids[i] < 0 || ids[i] >= m->config->text.vocab)
-            return err_set(err, ERR_ARGUMENT, "token id %d: expected 0 to %d (vocab_size of the model)", ids[i],
-                           m->config->text.vocab - 1);
-        bool video = ids[i] == m->config->video_token;
-        if (!video && ids[i] != m->config->image_token) {
-            prompt_append(p, &ids[i++], 1, NULL); /* cannot fail: the space is reserved */
-            continue;
-        }
+        int64_t text = i;
+        while (i < count && ids[i] >= 0 && ids[i] < vocab && ids[i] != image_token && ids[i] != video_token) i++;
+        if (i > text) prompt_append(p, ids + text, i - text, NULL); /* cannot fail: the space is reserved */
+        if (i == count) break;
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return err_set(err, ERR_ARGUMENT, "token id %d: expected 0 to %d (vocab_size of the model)", ids[i], vocab - 1);
+        bool video = ids[i] == video_token;
         const char *kind = video ? "video" : "picture";
         if (at[video] == visual_count)
             return err_set(err, ERR_ARGUMENT, "the prompt has a %s token at %lld but no %s is left for it", kind, (long long)i,

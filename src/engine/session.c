@@ -328,19 +328,35 @@ static int encode_messages(struct qvl_session *s, int from, int to, bool open_an
     return r;
 }
 
+static int add_run(struct token_list *out, const int32_t *ids, size_t count) {
+    if (out->count + count > out->cap) {
+        size_t cap = out->count + count > out->cap * 2 ? out->count + count : out->cap * 2;
+        int32_t *more = realloc(out->ids, cap * sizeof *more);
+        if (!more) return -1;
+        out->ids = more, out->cap = cap;
+    }
+    memcpy(out->ids + out->count, ids, count * sizeof *ids);
+    out->count += count;
+    return 0;
+}
+
 /* Raw tokens; one picture token stands for the whole next raw picture, as in the texts that transformers' processors take. */
 static int encode_raw(const struct qvl_session *s, const struct session_item *item, int *next_raw, struct token_list *out,
                       struct err *err) {
-    for (size_t i = 0; i < item->id_count; i++) {
+    const int32_t picture = s->m->config->image_token;
+    int r = 0;
+    for (size_t i = 0; !r && i < item->id_count;) {
+        size_t text = i;
+        while (i < item->id_count && item->ids[i] != picture) i++;
+        if (i > text) r = add_run(out, item->ids + text, i - text);
+        if (i == item->id_count) break;
         int64_t repeat = 1;
-        if (item->ids[i] == s->m->config->image_token) {
-            while (*next_raw < s->count && !(s->items[*next_raw].raw && s->items[*next_raw].part_count)) ++*next_raw;
-            if (*next_raw < s->count) repeat = s->items[(*next_raw)++].parts->visual->tokens;
-        }
-        for (int64_t k = 0; k < repeat; k++)
-            if (token_list_add(out, item->ids[i])) return err_set(err, ERR_MEMORY, "out of memory for a prompt");
+        while (*next_raw < s->count && !(s->items[*next_raw].raw && s->items[*next_raw].part_count)) ++*next_raw;
+        if (*next_raw < s->count) repeat = s->items[(*next_raw)++].parts->visual->tokens;
+        for (int64_t k = 0; !r && k < repeat; k++) r = token_list_add(out, picture);
+        i++;
     }
-    return 0;
+    return r ? err_set(err, ERR_MEMORY, "out of memory for a prompt") : 0;
 }
 
 /* Pictures in the order in which their tokens stand: those of messages where they are, raw ones where raw text names them. */

@@ -613,12 +613,28 @@ cudaError_t cudaFree(void *p) {
     free(p);
     return cudaSuccess;
 }
+static std::map<const char *, size_t> host_held;
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
     if (posix_memalign(p, 256, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
     memset(*p, 0xFF, bytes);
+    host_held[(const char *)*p] = bytes;
     return cudaSuccess;
 }
-cudaError_t cudaFreeHost(void *p) { return free(p), cudaSuccess; }
+cudaError_t cudaFreeHost(void *p) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    host_held.erase((const char *)p);
+    return free(p), cudaSuccess;
+}
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) {
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    auto at = host_held.upper_bound((const char *)p);
+    *a = {};
+    if (at == host_held.begin()) return cudaSuccess;
+    --at;
+    if ((const char *)p < at->first + at->second) *a = {cudaMemoryTypeHost, current_device, (void *)p, (void *)p};
+    return cudaSuccess;
+}
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t s) { return put(s, [=] { memcpy(to, from, n); }); }
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind, cudaStream_t s) {
     return put(s, [=] {

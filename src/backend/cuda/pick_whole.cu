@@ -42,7 +42,7 @@ template <int MOST> __global__ void __launch_bounds__(BLOCK_WARPS * 32) bins_ker
     if (!j.whole) return;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, size = piece_size(a.vocab), piece = blockIdx.x * BLOCK_WARPS + warp, stays = stays_bin(j.min_p);
     for (int i = threadIdx.x; i < WHOLE_WORDS; i += blockDim.x) bins[i] = 0;
-    float top = a.sums[(int64_t)blockIdx.y * PIECES + threadIdx.x].x;
+    float top = a.pieces[(int64_t)blockIdx.y * PIECES + threadIdx.x].most;
     for (int d = 16; d; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
     if (lane == 0) most[warp] = top;
     __syncthreads();
@@ -220,7 +220,7 @@ template <int MOST> __global__ void __launch_bounds__(THREADS) whole_kernel(cons
     struct job j = jobs.job[blockIdx.x];
     if (!j.whole) return;
     const float *row = a.logits + (int64_t)j.row * a.vocab;
-    if (threadIdx.x < PIECES) c.most[threadIdx.x] = a.sums[(int64_t)blockIdx.x * PIECES + threadIdx.x].x;
+    if (threadIdx.x < PIECES) c.most[threadIdx.x] = a.pieces[(int64_t)blockIdx.x * PIECES + threadIdx.x].most;
     __syncthreads();
     float top = -INFINITY;
     for (int i = threadIdx.x % 32; i < PIECES; i += 32) top = fmaxf(top, c.most[i]);
