@@ -701,7 +701,7 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
     a->own_at = (int)at, at = round_to(at + (a->rows == 1 ? offsetof(struct own, turn) + sizeof(((struct own *)0)->row) : sizeof(struct own)), 128);
     int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
-    a->sum_tiles = tuning("group=", 8); /* of a single row */
+    a->sum_tiles = tuning("group=", p->quant == STORAGE_FP8_BLOCK ? 4 : 8); /* of a single row */
     if (a->sum_tiles > MULTIPLIERS * 4) a->sum_tiles = MULTIPLIERS * 4; /* two outputs a thread */
     if (a->sum_tiles < most_own) a->sum_tiles = most_own;
     a->red_at = (int)at, at = round_to(at + (a->rows == 1 ? (size_t)2 * (size_t)a->sum_tiles * LD_ROW : (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS) * 4, 128);
