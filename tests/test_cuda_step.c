@@ -1,6 +1,6 @@
 /* A decode step as one kernel (persist.cu) against the graph of step.cu: every storage kind, 1 to 8 rows of several lengths, steps one after the
  * other (the exchange of one is wiped by the one before), cut as on a large model and finer, so that passes, pieces, chunks and a short ring come
- * up at this size. */
+ * up at this size. Where one row's logits alone are wanted, in pinned memory, the kernel stores them there itself. */
 #include "backend/cuda/cuda.h"
 #include "golden.h"
 #include "made_checkpoint.h"
@@ -24,6 +24,8 @@ static float *run(struct checkpoint *c, const char *way, size_t *vocab) {
     memset(logits, 0xFF, STEPS * SEQUENCES * *vocab * sizeof *logits);
     int32_t ids[SEQUENCES][LENGTH + STEPS], positions[(LENGTH + STEPS) * 3], pages[SEQUENCES][PAGES];
     int length[SEQUENCES], row = 0;
+    float *pinned = backend_cuda.host_alloc(m, *vocab * sizeof *pinned);
+    assert_non_null(pinned);
     for (int i = 0; i < LENGTH + STEPS; i++) positions[i * 3] = i, positions[i * 3 + 1] = i / 2, positions[i * 3 + 2] = i + 2;
     for (int s = 0; s < SEQUENCES; s++) {
         length[s] = 1 + longer[s] * 2 < LENGTH ? 1 + longer[s] * 2 : LENGTH;
@@ -39,9 +41,24 @@ static float *run(struct checkpoint *c, const char *way, size_t *vocab) {
             span[s].logits_rows = &row, span[s].logits_count = 1, span[s].logits = logits + ((size_t)t * SEQUENCES + (size_t)s) * *vocab;
             length[s]++;
         }
+        bool alone = t == 1 || t == STEPS - 1; /* of one row, and of the second of two */
+        const int last = rows_of[t] - 1;
+        struct pick pick = {.row = 0};
+        struct picked picked = {.id = -1};
+        if (alone) {
+            for (int s = 0; s < last; s++) memset(span[s].logits, 0, *vocab * sizeof *logits), span[s].logits_count = 0;
+            memset(pinned, 0xFF, *vocab * sizeof *pinned);
+            span[last].logits = pinned, span[last].picks = &pick, span[last].picked = &picked, span[last].pick_count = 1;
+        }
         if (backend_cuda.forward(m, span, rows_of[t], &err)) fail_msg("%s", err.message);
+        if (alone) {
+            memcpy(logits + ((size_t)t * SEQUENCES + (size_t)last) * *vocab, pinned, *vocab * sizeof *logits);
+            assert_in_range(picked.id, 0, *vocab - 1);
+            for (size_t k = 0; k < *vocab; k++) assert_true(pinned[k] <= pinned[picked.id]);
+        }
         for (int s = rows_of[t]; s < SEQUENCES; s++) memset(logits + ((size_t)t * SEQUENCES + (size_t)s) * *vocab, 0, *vocab * sizeof *logits);
     }
+    backend_cuda.host_free(m, pinned);
     backend_cuda.unload(m);
     unsetenv("PMD_CUDA_STEP"); /* slots and shares are asked for at every step */
     return logits;

@@ -166,8 +166,10 @@ __device__ static inline void finish_row(const struct persist_args &a, struct ow
         v.x = __fdividef(v.x, 1 + __expf(-v.x)) * up.x, v.y = __fdividef(v.y, 1 + __expf(-v.y)) * up.y; /* a true division has a slow way of its own */
         store_relaxed_4(o.to, seal(pack_input(v.x, v.y, f16)));
     } else if (o.number >= 0) {
-        if (kind == PHASE_HEAD) *(float2 *)o.to = v;
-        else store_relaxed_8(o.to, make_uint2(seal(v.x), seal(v.y)));
+        if (kind == PHASE_HEAD) {
+            *(float2 *)o.to = v;
+            if (a.host_row == 0) *(float2 *)(o.to + a.to_host) = v;
+        } else store_relaxed_8(o.to, make_uint2(seal(v.x), seal(v.y)));
     }
 }
 
@@ -490,8 +492,11 @@ __device__ static inline void finish(const struct persist_args &a, struct block_
                     if (row < a.rows && quarter < 2)
                         give_four(exchange + a.at.wide + ((int64_t)row * a.wide + place_of(tile * 8 + quarter * 4)) * 2, v[0], v[1], v[2], v[3], f16);
                 } else if (row < a.rows) {
-                    if (kind == PHASE_HEAD) *(float4 *)(a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4) = make_float4(v[0], v[1], v[2], v[3]);
-                    else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
+                    if (kind == PHASE_HEAD) {
+                        float *to = a.logits + (int64_t)row * a.vocab + tile * 16 + quarter * 4;
+                        *(float4 *)to = make_float4(v[0], v[1], v[2], v[3]);
+                        if (row == a.host_row) *(float4 *)((char *)to + a.to_host) = make_float4(v[0], v[1], v[2], v[3]);
+                    } else store_relaxed_16(exchange + a.at.qkv + ((int64_t)row * (a.q + 2 * a.k) + tile * 16 + quarter * 4) * 4, make_uint4(seal(v[0]), seal(v[1]), seal(v[2]), seal(v[3])));
                 }
             }
         if (kind == PHASE_QKV && lane == 0) mark_attention(a, layer, MARK_QKV_STORED);
@@ -766,10 +771,10 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     bool fp8 = p->quant == STORAGE_FP8_BLOCK, nf4 = p->quant == STORAGE_NF4, one = a->rows == 1;
     for (int kind = 0; kind < PHASE_KINDS; kind++) {
         bool rush = one && (kind == PHASE_DOWN || kind == PHASE_QKV);
-        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : fp8 || (nf4 && one) ? 2 : nf4 ? 4 : 3);
+        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : fp8 ? 2 : nf4 && !one ? 4 : 3);
         if (a->flight[kind] >= a->slots) a->flight[kind] = a->slots - 1;
     }
-    a->ahead = tuning("ahead=", nf4 && a->rows <= 4 ? 0 : p->most_ahead / AHEAD_UNIT) * AHEAD_UNIT, a->pace = tuning("pace=", fp8 ? 90 : 75);
+    a->ahead = tuning("ahead=", nf4 && a->rows <= 2 ? 0 : p->most_ahead / AHEAD_UNIT) * AHEAD_UNIT, a->pace = tuning("pace=", fp8 ? 90 : 75);
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
@@ -950,11 +955,13 @@ static int start(struct backend_model *m, const struct persist_args *a, int shar
     return a->rows == 1 ? start<QUANT, true>(m, a, shared, err) : start<QUANT, false>(m, a, shared, err);
 }
 
-int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err) {
+int persist_start_to(struct backend_model *m, const struct batch *b, float *logits, int host_row, float *host_logits, struct err *err) {
     struct persist *p = m->persist;
     struct persist_args a = p->args;
     int set = p->step & 1, r = 0;
     a.rows = b->rows, a.logits = logits, a.trace = p->trace;
+    a.host_row = host_logits ? host_row : -1;
+    if (host_logits) a.to_host = (char *)host_logits - (char *)(logits + (int64_t)host_row * a.vocab);
     if (a.rows == 1) memcpy(a.shape, p->row_shape, sizeof a.shape);
     if (!lay_out(p, &a)) return err_set(err, ERR_ARGUMENT, "a decode step of %d rows does not fit into shared memory", b->rows);
     memcpy(a.row, b->row, (size_t)b->rows * sizeof *b->row);
@@ -977,3 +984,5 @@ int persist_start(struct backend_model *m, const struct batch *b, float *logits,
     p->step++;
     return 0;
 }
+
+int persist_start(struct backend_model *m, const struct batch *b, float *logits, struct err *err) { return persist_start_to(m, b, logits, -1, NULL, err); }

@@ -99,6 +99,8 @@ struct persist_args {
     int64_t layer_stride, half;
     float eps, scale, hidden_part; /* 1 / hidden */
     float *logits;
+    int host_row;         /* whose logits go to pinned host memory, too, while the rest is made; -1: nobody's */
+    int64_t to_host;      /* bytes from their place on the device to that in host memory */
     long long *trace; /* clocks, or NULL */
     const int32_t *pages;       /* on the device; NULL: inline_pages */
     struct drow row[PERSIST_ROWS];
@@ -106,5 +108,8 @@ struct persist_args {
     int32_t first[PERSIST_ROWS], count[PERSIST_ROWS]; /* each row's shares: entries [first, first + count) */
     int32_t inline_pages[INLINE_PAGES];
 };
+
+/* persist_start; host_logits: pinned host memory that gets the logits of that row, too, or NULL. */
+int persist_start_to(struct backend_model *m, const struct batch *b, float *logits, int host_row, float *host_logits, struct err *err);
 
 #endif

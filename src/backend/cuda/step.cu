@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda/room.h"
+#include "backend/cuda/persist.h"
+#include "backend/cuda/pick_job.h"
 
 enum { STEP_FEW = 8 }; /* up to so many rows the products want activations row by row */
 
@@ -162,20 +163,36 @@ static int run_graph(struct step *s, const struct batch *b, struct err *err) {
     return r ? r : cuda_failed(cudaGraphLaunch(*exec, m->stream), "a decode step", err);
 }
 
+/* Is one row of logits wanted, in memory that the device can write to? Its row; -1: no. That is the first token of a prompt that is all but known. */
+static int straight_row(const struct batch *b, float **to) {
+    int found = -1;
+    for (int i = 0, at = 0; i < b->count; at += b->spans[i++].count) {
+        if (!b->spans[i].logits_count) continue;
+        if (found >= 0 || b->spans[i].logits_count > 1) return -1;
+        found = at + b->spans[i].logits_rows[0], *to = b->spans[i].logits;
+    }
+    struct cudaPointerAttributes where;
+    if (found < 0 || (uintptr_t)*to % 16) return -1;
+    if (cudaPointerGetAttributes(&where, *to)) return cudaGetLastError(), -1;
+    return where.type == cudaMemoryTypeHost && where.devicePointer == *to ? found : -1;
+}
+
 int step_run(struct backend_model *m, const struct batch *b, struct err *err) {
     struct step s = {m, b->rows, STEP_ALL, b->rows > STEP_FEW ? m->tiled : TILED_NO};
-    int r;
+    int r, straight = -1;
     if (persist_fit(m, b)) {
+        float *to = NULL;
+        straight = straight_row(b, &to);
         s.logits = (float *)buffer_get(m, BUFFER_LOGITS, (size_t)FEW_ROWS * (size_t)m->w.config.text.vocab * 4, err);
-        r = s.logits ? persist_start(m, b, s.logits, err) : ERR_MEMORY;
+        r = s.logits ? persist_start_to(m, b, s.logits, straight, straight < 0 ? NULL : to, err) : ERR_MEMORY;
         if (s.logits && r) persist_close(m); /* this step tells why; the graph serves from the next one on */
     } else r = run_graph(&s, b, err);
-    if (!r) r = read_logits(&s, b, err);
+    if (!r && straight < 0) r = read_logits(&s, b, err);
     struct pick_place picks[FEW_ROWS];
     int count = 0, at = 0;
     for (int i = 0; i < b->count; at += b->spans[i++].count)
         for (int k = 0; k < b->spans[i].pick_count; k++) picks[count++] = (struct pick_place){&b->spans[i].picks[k], &b->spans[i].picked[k], at + b->spans[i].picks[k].row};
-    if (!r && count) return picks_run(m, picks, count, s.logits, err);
+    if (!r && count) return picks_run_behind(m, picks, count, s.logits, straight >= 0, err);
     int late = cuda_failed(cudaStreamSynchronize(m->stream), "a decode step", r ? NULL : err);
     return r ? r : late;
 }
