@@ -766,10 +766,10 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     bool fp8 = p->quant == STORAGE_FP8_BLOCK, nf4 = p->quant == STORAGE_NF4, one = a->rows == 1;
     for (int kind = 0; kind < PHASE_KINDS; kind++) {
         bool rush = one && (kind == PHASE_DOWN || kind == PHASE_QKV);
-        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : fp8 || (nf4 && one) ? 2 : nf4 ? 4 : 3);
+        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : fp8 ? 2 : nf4 && !one ? 4 : 3);
         if (a->flight[kind] >= a->slots) a->flight[kind] = a->slots - 1;
     }
-    a->ahead = tuning("ahead=", nf4 && a->rows <= 4 ? 0 : p->most_ahead / AHEAD_UNIT) * AHEAD_UNIT, a->pace = tuning("pace=", fp8 ? 90 : 75);
+    a->ahead = tuning("ahead=", nf4 && a->rows <= 2 ? 0 : p->most_ahead / AHEAD_UNIT) * AHEAD_UNIT, a->pace = tuning("pace=", fp8 ? 90 : 75);
     for (int kind = 0; kind < PHASE_KINDS; kind++)
         for (int n = 0; n < 3; n++)
             if (a->slots < 16 >> a->shape[kind].cut[n].row_bits) return false; /* a piece of a tile is there as a whole */
