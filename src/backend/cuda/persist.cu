@@ -752,7 +752,8 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     size_t at = p->quant == STORAGE_NF4 ? (size_t)LUT_WORDS * 4 : 0, work = attend_work_bytes(a->group);
     a->own_at = (int)at, at = round_to(at + (a->rows == 1 ? offsetof(struct own, turn) + sizeof(((struct own *)0)->row) : sizeof(struct own)), 128);
     int most_own = p->most_tiles[PHASE_O] > p->most_tiles[PHASE_DOWN] ? p->most_tiles[PHASE_O] : p->most_tiles[PHASE_DOWN]; /* which need all their passes */
-    a->sum_tiles = tuning("group=", p->quant == STORAGE_FP8_BLOCK ? 4 : 8); /* of a single row */
+    bool fp8 = p->quant == STORAGE_FP8_BLOCK, nf4 = p->quant == STORAGE_NF4, one = a->rows == 1;
+    a->sum_tiles = tuning("group=", fp8 ? 4 : nf4 ? 6 : 8); /* of a single row; with eight 2B NF4 has a slot of its ring less, and down two passes instead of one */
     if (a->sum_tiles > MULTIPLIERS * 4) a->sum_tiles = MULTIPLIERS * 4; /* two outputs a thread */
     if (a->sum_tiles < most_own) a->sum_tiles = most_own;
     a->red_at = (int)at, at = round_to(at + (a->rows == 1 ? (size_t)2 * (size_t)a->sum_tiles * LD_ROW : (size_t)SUM_BUFFERS * MULTIPLIERS * (size_t)a->rows * LD_SUMS) * 4, 128);
@@ -768,10 +769,10 @@ static bool lay_out(const struct persist *p, struct persist_args *a) {
     if (a->slots > tuning("slots=", 16)) a->slots = tuning("slots=", 16);
     /* As measured (bench/LOG.md). FP8 waits most for exchanges, which stand behind what is under way; NF4 of few rows multiplies longer than the memory takes. A single
      * row is through gate and up before the ring is full again. */
-    bool fp8 = p->quant == STORAGE_FP8_BLOCK, nf4 = p->quant == STORAGE_NF4, one = a->rows == 1;
+    int rush_chunks = a->slot_bytes < 18 << 10 ? 4 : 3; /* about 64 KB */
     for (int kind = 0; kind < PHASE_KINDS; kind++) {
         bool rush = one && (kind == PHASE_DOWN || kind == PHASE_QKV);
-        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? 4 : fp8 ? 2 : nf4 && !one ? 4 : 3);
+        a->flight[kind] = tuning(rush ? "rush=" : "flight=", rush ? rush_chunks : fp8 ? 2 : nf4 && !one ? 4 : 3);
         if (a->flight[kind] >= a->slots) a->flight[kind] = a->slots - 1;
     }
     a->ahead = tuning("ahead=", nf4 && a->rows <= 2 ? 0 : p->most_ahead / AHEAD_UNIT) * AHEAD_UNIT, a->pace = tuning("pace=", fp8 ? 90 : 75);
