@@ -30,7 +30,8 @@ static struct backend_model *m;
 static struct err err;
 static int vocab;
 
-/* Bytes a second of reading 1 GiB of device memory once. */
+static double read_rate; /* bytes a second of reading device memory once, as measured here; 0: not measured */
+
 __global__ void read_kernel(const uint4 *p, int64_t n, unsigned *out) {
     unsigned sum = 0;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
@@ -58,7 +59,8 @@ static void ceilings() {
         cudaEventElapsedTime(&ms, from, to);
         if (ms < best) best = ms;
     }
-    printf("ceiling: reading 2 GiB %.0f GB/s\n", (double)bytes / best / 1e6);
+    read_rate = (double)bytes / best * 1e3;
+    printf("ceiling: reading 2 GiB %.0f GB/s\n", read_rate / 1e9);
     cudaFree(p);
 }
 
@@ -253,9 +255,11 @@ static void decode(struct sequence *s, int batch, int context, const char *what,
         for (int i = 0; i < batch; i++) ids[i] = picked[i].id < 0 ? 1 : picked[i].id;
     }
     qsort(took, STEPS, sizeof *took, by_value);
-    double median = took[STEPS / 2], floor_s = ((double)weight_bytes + (double)kv_bytes) / 3.14e12;
-    printf("decode %-22s context %d: %.3f ms (p5 %.3f, p95 %.3f) = %.0f tok/s, %.0f %% of the byte floor at 3.14 TB/s\n", what, context, median * 1e3, took[STEPS / 20] * 1e3,
-           took[STEPS * 19 / 20] * 1e3, batch / median, floor_s / median * 100);
+    double median = took[STEPS / 2], read_bytes = (double)weight_bytes + (double)kv_bytes;
+    printf("decode %-22s context %d: %.3f ms (p5 %.3f, p95 %.3f) = %.0f tok/s, %.1f %% of the byte floor at 3.14 TB/s", what, context, median * 1e3, took[STEPS / 20] * 1e3,
+           took[STEPS * 19 / 20] * 1e3, batch / median, read_bytes / 3.14e12 / median * 100);
+    if (read_rate > 0) printf(", %.1f %% of that at what was read here", read_bytes / read_rate / median * 100);
+    printf("\n");
     struct batch b;
     check(batch_make(m, spans, batch, &b, &err), &err);
     static const struct { const char *name; unsigned parts; } kinds[] = {{"all", STEP_ALL}, {"qkv", STEP_QKV}, {"heads", STEP_HEADS}, {"attend", STEP_ATTEND}, {"o", STEP_O}, {"up", STEP_UP}, {"down", STEP_DOWN}, {"head", STEP_HEAD}};
