@@ -86,4 +86,51 @@ static inline void prompt_run(const struct backend *b, struct backend_model *m, 
     for (int i = 0; i < pages; i++) b->page_free(m, page[i]);
 }
 
+/* A golden with its checkpoint on a backend, and how far logits of its prompt are from the reference's. */
+struct prompt_case {
+    struct golden g;
+    struct checkpoint *c;
+    struct backend_model *m;
+    struct prompt p;
+    const struct backend *b;
+    const struct tensor *want;
+    int64_t vocab;
+    double noise; /* of the reference's bf16 run from its fp32 run */
+    float *logits;
+};
+
+static inline struct backend_model *prompt_load(const struct backend *b, const char *model, const struct backend_options *o, struct checkpoint **c) {
+    char path[200];
+    struct backend_model *m;
+    struct err err = {0};
+    snprintf(path, sizeof path, "tests/golden/%s", model);
+    if (checkpoint_open(path, c, &err) || b->load(*c, o, &m, &err)) fail_msg("%s", err.message);
+    return m;
+}
+
+static inline void prompt_case_open(struct prompt_case *x, const struct backend *b, const char *model, const char *name, const struct backend_options *o) {
+    golden_open(&x->g, model, name);
+    x->b = b, x->m = prompt_load(b, model, o, &x->c);
+    x->vocab = checkpoint_config(x->c)->text.vocab;
+    prompt_make(b, x->m, checkpoint_config(x->c), &x->g, &x->p);
+    x->logits = malloc((size_t)(x->p.n * x->vocab) * sizeof *x->logits);
+    x->want = golden_need(&x->g, "logits");
+    x->noise = relative_distance(golden_need(&x->g, "logits_bf16")->data, x->want->data, (size_t)(x->want->shape[0] * x->vocab));
+}
+
+/* From the reference's fp32 run, the prompt cut every `cut` tokens (each cut goes another way). */
+static inline double prompt_case_distance(struct prompt_case *x, int cut) {
+    for (size_t k = 0; k < (size_t)(x->p.n * x->vocab); k++) x->logits[k] = NAN; /* whatever is not written shows */
+    prompt_run(x->b, x->m, (int)x->vocab, &x->p, cut, x->logits);
+    return relative_distance(x->logits + (x->p.n - x->want->shape[0]) * x->vocab, x->want->data, (size_t)(x->want->shape[0] * x->vocab));
+}
+
+static inline void prompt_case_close(struct prompt_case *x) {
+    free(x->logits);
+    prompt_free(&x->p);
+    x->b->unload(x->m);
+    checkpoint_close(x->c);
+    golden_close(&x->g);
+}
+
 #endif

@@ -20,49 +20,24 @@ static bool emulated(void) {
     return yes;
 }
 
-static struct backend_model *load(const char *model, bool e4m3, struct checkpoint **c) {
-    char path[200];
-    struct backend_model *m;
-    struct err err = {0};
-    snprintf(path, sizeof path, "tests/golden/%s", model);
-    if (checkpoint_open(path, c, &err)) fail_msg("%s", err.message);
-    struct backend_options o = {.kv_bytes = 64 << 20, .fp8_e4m3_activations = e4m3};
-    if (backend_cuda.load(*c, &o, &m, &err)) fail_msg("%s", err.message);
-    return m;
-}
-
 static void check_case(const char *model, const char *name) {
     char path[200];
     /* Emulated, the long prompts take minutes: one model, with the head size of the real ones, stands for all. */
     if (emulated() && !slow_tests() && (!strcmp(name, "boundary") || !strcmp(name, "video")) && strcmp(model, "tiny-c")) return;
     snprintf(path, sizeof path, "tests/golden/%s/cases/%s.json", model, name);
     if (!file_exists(path)) return;
-    struct golden g;
-    struct checkpoint *c;
-    struct prompt p;
-    golden_open(&g, model, name);
-    struct backend_model *m = load(model, false, &c);
-    int64_t vocab = checkpoint_config(c)->text.vocab;
-    prompt_make(&backend_cuda, m, checkpoint_config(c), &g, &p);
-    float *logits = malloc((size_t)(p.n * vocab) * sizeof *logits);
-    const struct tensor *want = golden_need(&g, "logits"), *bf16 = golden_need(&g, "logits_bf16");
-    size_t n = (size_t)(want->shape[0] * vocab);
-    double noise = relative_distance(bf16->data, want->data, n);
-    fprintf(stderr, "  %-15s %-9s reference's bf16 %.2e; ours cut every", model, name, noise);
-    int cuts[] = {p.n, 17, 32, 1};
-    for (int i = 0; i < (p.n > 60 ? 2 : 4); i++) {
-        for (size_t k = 0; k < (size_t)(p.n * vocab); k++) logits[k] = NAN; /* whatever is not written shows */
-        prompt_run(&backend_cuda, m, (int)vocab, &p, cuts[i], logits);
-        double d = relative_distance(logits + (p.n - want->shape[0]) * vocab, want->data, n);
+    struct prompt_case x;
+    struct backend_options o = {.kv_bytes = 64 << 20};
+    prompt_case_open(&x, &backend_cuda, model, name, &o);
+    fprintf(stderr, "  %-15s %-9s reference's bf16 %.2e; ours cut every", model, name, x.noise);
+    int cuts[] = {x.p.n, 17, 32, 1};
+    for (int i = 0; i < (x.p.n > 60 ? 2 : 4); i++) {
+        double d = prompt_case_distance(&x, cuts[i]);
         fprintf(stderr, " %d: %.2e", cuts[i], d);
-        if (!(d <= noise)) fail_msg("%s %s cut every %d tokens: logits %.3g from the reference, its own bf16 run %.3g", model, name, cuts[i], d, noise);
+        if (!(d <= x.noise)) fail_msg("%s %s cut every %d tokens: logits %.3g from the reference, its own bf16 run %.3g", model, name, cuts[i], d, x.noise);
     }
     fprintf(stderr, "\n");
-    free(logits);
-    prompt_free(&p);
-    backend_cuda.unload(m);
-    checkpoint_close(c);
-    golden_close(&g);
+    prompt_case_close(&x);
 }
 
 static void goldens(void **state) {
@@ -76,24 +51,17 @@ static void fp8_activations(void **state) {
     (void)state;
     static const char *const names[] = {"text", "image"};
     for (int i = 0; i < 2; i++) {
-        struct golden g;
-        struct checkpoint *c;
-        struct prompt p;
-        golden_open(&g, "tiny-fp8", names[i]);
-        struct backend_model *m = load("tiny-fp8", true, &c);
-        prompt_make(&backend_cuda, m, checkpoint_config(c), &g, &p);
-        const struct tensor *twin = golden_need(&g, "logits_e4m3"), *plain = golden_need(&g, "logits");
+        struct prompt_case x;
+        struct backend_options o = {.kv_bytes = 64 << 20, .fp8_e4m3_activations = true};
+        prompt_case_open(&x, &backend_cuda, "tiny-fp8", names[i], &o);
+        const struct tensor *twin = golden_need(&x.g, "logits_e4m3");
         size_t n = (size_t)(twin->shape[0] * twin->shape[1]);
-        float *logits = malloc(n * sizeof *logits);
-        prompt_run(&backend_cuda, m, (int)twin->shape[1], &p, p.n, logits);
-        double ours = relative_distance(logits, twin->data, n), effect = relative_distance(plain->data, twin->data, n);
+        assert_int_equal(n, x.p.n * x.vocab);
+        prompt_run(&backend_cuda, x.m, (int)x.vocab, &x.p, x.p.n, x.logits);
+        double ours = relative_distance(x.logits, twin->data, n), effect = relative_distance(x.want->data, twin->data, n);
         fprintf(stderr, "  tiny-fp8 %-6s e4m3 activations: logits %.2e from the twin; quantising moves them %.2e\n", names[i], ours, effect);
         assert_true(ours < 1.5 * effect);
-        free(logits);
-        prompt_free(&p);
-        backend_cuda.unload(m);
-        checkpoint_close(c);
-        golden_close(&g);
+        prompt_case_close(&x);
     }
 }
 

@@ -12,49 +12,23 @@
 static const size_t mib = 1 << 20;
 
 static bool emulated(void) {
-    struct err err = {0};
     struct qvl_info info;
     struct qvl_options o = {.device = "cuda", .threads = 1, .kv_bytes = 8 * mib};
     struct qvl_model *m = golden_model("tiny-a", &o);
     qvl_model_info(m, &info);
     bool yes = strstr(info.kernels, "emulated") != NULL;
     qvl_unload(m);
-    (void)err;
     return yes;
-}
-
-static struct backend_model *load(const char *model, bool kv_fp8, struct checkpoint **c) {
-    char path[200];
-    struct backend_model *m;
-    struct err err = {0};
-    snprintf(path, sizeof path, "tests/golden/%s", model);
-    if (checkpoint_open(path, c, &err)) fail_msg("%s", err.message);
-    struct backend_options o = {.kv_bytes = 64 * mib, .kv_fp8 = kv_fp8};
-    if (backend_cuda.load(*c, &o, &m, &err)) fail_msg("%s", err.message);
-    return m;
 }
 
 /* Logits of a golden's prompt cut every so many tokens (each cut goes another way), from the reference's fp32 run. */
 static double distance_of(const char *model, const char *name, bool kv_fp8, int cut, double *noise) {
-    struct golden g;
-    struct checkpoint *c;
-    struct prompt p;
-    golden_open(&g, model, name);
-    struct backend_model *m = load(model, kv_fp8, &c);
-    int64_t vocab = checkpoint_config(c)->text.vocab;
-    prompt_make(&backend_cuda, m, checkpoint_config(c), &g, &p);
-    float *logits = malloc((size_t)(p.n * vocab) * sizeof *logits);
-    const struct tensor *want = golden_need(&g, "logits"), *bf16 = golden_need(&g, "logits_bf16");
-    size_t n = (size_t)(want->shape[0] * vocab);
-    *noise = relative_distance(bf16->data, want->data, n);
-    for (size_t k = 0; k < (size_t)(p.n * vocab); k++) logits[k] = NAN; /* whatever is not written shows */
-    prompt_run(&backend_cuda, m, (int)vocab, &p, cut ? cut : p.n, logits);
-    double d = relative_distance(logits + (p.n - want->shape[0]) * vocab, want->data, n);
-    free(logits);
-    prompt_free(&p);
-    backend_cuda.unload(m);
-    checkpoint_close(c);
-    golden_close(&g);
+    struct prompt_case x;
+    struct backend_options o = {.kv_bytes = 64 * mib, .kv_fp8 = kv_fp8};
+    prompt_case_open(&x, &backend_cuda, model, name, &o);
+    double d = prompt_case_distance(&x, cut ? cut : x.p.n);
+    *noise = x.noise;
+    prompt_case_close(&x);
     return d;
 }
 
@@ -83,7 +57,8 @@ static void pages(void **state) {
     (void)state;
     struct checkpoint *c;
     struct err err = {0};
-    struct backend_model *m = load("tiny-c", true, &c);
+    struct backend_options o = {.kv_bytes = 64 * mib, .kv_fp8 = true};
+    struct backend_model *m = prompt_load(&backend_cuda, "tiny-c", &o, &c);
     size_t n = backend_cuda.page_bytes(m);
     assert_int_equal(n, 2 * 2 * 2 * 32 * (128 + 4)); /* layers, k and v, kv heads, tokens, values and a factor */
     uint8_t *in = malloc(n), *out = malloc(n);

@@ -27,9 +27,6 @@ struct items_args {
     unsigned *counters; /* (rows, kv_heads) */
 };
 
-__device__ static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
-__device__ static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
-
 __device__ static inline int64_t place_out(const struct items_args &a, int row, int column) {
     return a.tiled ? tiled_place(row, column, a.tiled) : (int64_t)row * a.heads * HEAD + column;
 }

@@ -139,63 +139,18 @@ __device__ inline void take_page(char *keys, int tokens, float scale, const uint
         }
     uint32_t prob[NQ][2][2];
 #pragma unroll
-    for (int n = 0; n < NQ; n++) {
-        float keep[2];
+    for (int n = 0; n < NQ; n++)
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            float top = -INFINITY, sum = 0;
+        for (int e = 0; e < 2; e++)
 #pragma unroll
             for (int i = 0; i < 2; i++)
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     float &v = x[i][n][h * 2 + e];
                     v = first + i * 4 + h * 2 < tokens ? v * scale + see[n][e] : -INFINITY;
-                    top = fmaxf(top, v);
                 }
-#pragma unroll
-            for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-            top = fmaxf(top, most[n][e]);
-            keep[e] = exp2_near(most[n][e] - top);
-            most[n][e] = top;
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    float &v = x[i][n][h * 2 + e];
-                    v = exp2_near(v - top);
-                    sum += v;
-                }
-            total[n][e] = total[n][e] * keep[e] + sum;
-        }
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) prob[n][i][h] = turn_matrix(pack_bf16(x[i][n][h * 2], x[i][n][h * 2 + 1]));
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) o[n][i][e] *= keep[e % 2];
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-#pragma unroll
-        for (int c = 0; c < 2; c++) { /* dimensions 64 c + 8 g on */
-            uint4 v[4];               /* tokens of the products' inputs 2t, 2t + 1, 2t + 8, 2t + 9 */
-#pragma unroll
-            for (int r = 0; r < 4; r++) v[r] = *(const uint4 *)(vals + t * QUARTER_BYTES + (i * 4 + r) * TOKEN_BYTES + (c * 8 + g) * 16);
-#pragma unroll
-            for (int j = 0; j < 4; j++) { /* dimensions j and j + 4 of those */
-                uint32_t y[4];
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int word = (j + e % 2 * 4) / 2;
-                    uint32_t lo = word_of(v[e / 2 * 2], word), hi = word_of(v[e / 2 * 2 + 1], word);
-                    y[e] = j % 2 ? high_halves(lo, hi) : low_halves(lo, hi);
-                }
-#pragma unroll
-                for (int n = 0; n < NQ; n++) mma_bf16(o[n][c * 4 + j], y, prob[n][i][0], prob[n][i][1]);
-            }
-        }
+    weigh_scores<NQ, 2>(x, most, total, o, prob);
+    add_values<NQ, 2>(o, vals, prob, 0, lane);
 }
 
 __device__ inline void store_row_four(const struct stream_args &a, const struct group_piece &p, int query, int d4, float4 v, float f) {

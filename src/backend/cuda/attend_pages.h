@@ -28,9 +28,74 @@ struct stream_args {
     unsigned *counters; /* (2, FEW_ROWS, kv_heads) zero between kernels: pieces that are there, by the (first) row; of a pair each block has its own */
 };
 
-__device__ static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
-__device__ static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
 __device__ static inline uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+
+/* The softmax's running step of TILES tiles of scores, already masked (minus infinity where a query does not see a token): x[i][n]: S^T of eight queries;
+ * most, total: maximum and sum of weights so far, of queries 2 t and 2 t + 1; o is scaled to the new maximum; prob: the weights, turned. */
+template <int NQ, int TILES>
+__device__ static inline void weigh_scores(float (*x)[NQ][4], float (*most)[2], float (*total)[2], float (*o)[8][4], uint32_t (*prob)[TILES][2]) {
+#pragma unroll
+    for (int n = 0; n < NQ; n++) {
+        float keep[2];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float top = -INFINITY, sum = 0;
+#pragma unroll
+            for (int i = 0; i < TILES; i++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) top = fmaxf(top, x[i][n][h * 2 + e]);
+#pragma unroll
+            for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+            top = fmaxf(top, most[n][e]);
+            keep[e] = exp2_near(most[n][e] - top);
+            most[n][e] = top;
+#pragma unroll
+            for (int i = 0; i < TILES; i++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    float &v = x[i][n][h * 2 + e];
+                    v = exp2_near(v - top);
+                    sum += v;
+                }
+            total[n][e] = total[n][e] * keep[e] + sum;
+        }
+#pragma unroll
+        for (int i = 0; i < TILES; i++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) prob[n][i][h] = turn_matrix(pack_bf16(x[i][n][h * 2], x[i][n][h * 2 + 1]));
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) o[n][i][e] *= keep[e % 2];
+    }
+}
+
+/* O^T += V^T P^T for TILES tiles of 16 tokens of a page, from tile `first` on. vals: the page's, as they lie in the slot; prob: weights of each tile's
+ * two halves, turned; o[n][i]: dimensions 64 (i / 4) + 8 g + i % 4 and 4 further on, of eight queries. */
+template <int NQ, int TILES>
+__device__ static inline void add_values(float (*o)[8][4], const char *vals, const uint32_t (&prob)[NQ][TILES][2], int first, int lane) {
+    int g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+#pragma unroll
+        for (int c = 0; c < 2; c++) { /* dimensions 64 c + 8 g on */
+            uint4 v[4];               /* tokens of the products' inputs 2t, 2t + 1, 2t + 8, 2t + 9 */
+#pragma unroll
+            for (int r = 0; r < 4; r++) v[r] = *(const uint4 *)(vals + t * QUARTER_BYTES + ((first + i) * 4 + r) * TOKEN_BYTES + (c * 8 + g) * 16);
+#pragma unroll
+            for (int j = 0; j < 4; j++) { /* dimensions j and j + 4 of those */
+                uint32_t y[4];
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    int word = (j + e % 2 * 4) / 2;
+                    uint32_t lo = word_of(v[e / 2 * 2], word), hi = word_of(v[e / 2 * 2 + 1], word);
+                    y[e] = j % 2 ? high_halves(lo, hi) : low_halves(lo, hi);
+                }
+#pragma unroll
+                for (int n = 0; n < NQ; n++) mma_bf16(o[n][c * 4 + j], y, prob[n][i][0], prob[n][i][1]);
+            }
+        }
+}
 
 /* Where four columns of a row begin, of the first 64 of the first head (column: a multiple of four), as two pairs; `half` further on the same of
  * its other 64, `head` further on of the next head. */

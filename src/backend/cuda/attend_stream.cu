@@ -237,63 +237,13 @@ __device__ inline void take(const struct stream_args &a, const struct attend_pie
                     for (int e = 0; e < 4; e++) x[i][0][e] += other[i][e];
             uint32_t prob[NQ][AT_ONCE][2];
 #pragma unroll
-            for (int n = 0; n < NQ; n++) {
-                float keep[2];
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float top = -INFINITY, sum = 0;
-#pragma unroll
-                    for (int i = 0; i < AT_ONCE; i++)
-#pragma unroll
-                        for (int h = 0; h < 2; h++) {
-                            float &v = x[i][n][h * 2 + e];
-                            v = first + (part + i) * 4 + h * 2 < left ? v * a.scale : -INFINITY;
-                            top = fmaxf(top, v);
-                        }
-#pragma unroll
-                    for (int d = 4; d < 32; d *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-                    top = fmaxf(top, most[n][e]); /* finite: the first token of a page is in tile 0 */
-                    keep[e] = exp2_near(most[n][e] - top);
-                    most[n][e] = top;
-#pragma unroll
-                    for (int i = 0; i < AT_ONCE; i++)
-#pragma unroll
-                        for (int h = 0; h < 2; h++) {
-                            float &v = x[i][n][h * 2 + e];
-                            v = exp2_near(v - top);
-                            sum += v;
-                        }
-                    total[n][e] = total[n][e] * keep[e] + sum;
-                }
+            for (int n = 0; n < NQ; n++) /* the first token of a page is in tile 0: the maximum is finite */
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
-                    for (int h = 0; h < 2; h++) prob[n][i][h] = turn_matrix(pack_bf16(x[i][n][h * 2], x[i][n][h * 2 + 1]));
-#pragma unroll
-                for (int i = 0; i < 8; i++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) o[n][i][e] *= keep[e % 2];
-            }
-#pragma unroll
-            for (int i = 0; i < AT_ONCE; i++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) { /* dimensions 64 c + 8 g on */
-                    uint4 v[4]; /* tokens of the products' inputs 2t, 2t + 1, 2t + 8, 2t + 9 */
-#pragma unroll
-                    for (int r = 0; r < 4; r++) v[r] = *(const uint4 *)(vals + t * QUARTER_BYTES + ((part + i) * 4 + r) * TOKEN_BYTES + (c * 8 + g) * 16);
-#pragma unroll
-                    for (int j = 0; j < 4; j++) { /* dimensions j and j + 4 of those */
-                        uint32_t y[4];
-#pragma unroll
-                        for (int e = 0; e < 4; e++) {
-                            int word = (j + e % 2 * 4) / 2;
-                            uint32_t lo = word_of(v[e / 2 * 2], word), hi = word_of(v[e / 2 * 2 + 1], word);
-                            y[e] = j % 2 ? high_halves(lo, hi) : low_halves(lo, hi);
-                        }
-#pragma unroll
-                        for (int n = 0; n < NQ; n++) mma_bf16(o[n][c * 4 + j], y, prob[n][i][0], prob[n][i][1]);
-                    }
-                }
+                    for (int e = 0; e < 4; e++) x[i][n][e] = first + (part + i) * 4 + e / 2 * 2 < left ? x[i][n][e] * a.scale : -INFINITY;
+            weigh_scores<NQ, AT_ONCE>(x, most, total, o, prob);
+            add_values<NQ, AT_ONCE>(o, vals, prob, part, lane);
         }
         __syncwarp(); /* all have read the slot */
         if (next->piece < next->last) ahead_copy(a, next, list, s, slot, lane);

@@ -228,6 +228,9 @@ __device__ static inline uint32_t pack_bf16(float a, float b) {
     memcpy(&r, &v, 4);
     return r;
 }
+/* The low, and the high, halves of two words as one. */
+__device__ static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
+__device__ static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
 __device__ static inline float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ static inline float high_bf16(uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); }
 #endif
